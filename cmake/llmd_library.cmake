@@ -1,0 +1,80 @@
+# One way to declare a library, a program and a test, so that flags, aliases and install rules stand in one place.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+find_package(Threads REQUIRED)
+
+# Scan for C++ modules is off: there are none and it costs a compiler run a file.
+set(CMAKE_CXX_SCAN_FOR_MODULES OFF)
+
+add_library(llmd_flags INTERFACE)
+target_compile_options(llmd_flags INTERFACE -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
+  $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety -Wno-thread-safety-analysis>)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  find_program(LLMD_LLD NAMES ld.lld-19 ld.lld)
+  if(LLMD_LLD)
+    target_link_options(llmd_flags INTERFACE --ld-path=${LLMD_LLD})
+  endif()
+endif()
+
+# llmd_add_library(<component> DIR <dir> SOURCES ... [PUBLIC targets...] [PRIVATE targets...])
+# makes target llmd_<component> with alias llmd::<component>, exported as component <component>.
+# <dir>/include is its public include root, <dir>/src its private one.
+function(llmd_add_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(llmd_${name} STATIC ${ARG_SOURCES})
+  add_library(llmd::${name} ALIAS llmd_${name})
+  set_target_properties(llmd_${name} PROPERTIES EXPORT_NAME ${name})
+  target_compile_features(llmd_${name} PUBLIC cxx_std_20)
+  target_include_directories(llmd_${name}
+    PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>
+    PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src)
+  target_link_libraries(llmd_${name} PUBLIC ${ARG_PUBLIC} Threads::Threads
+    PRIVATE ${ARG_PRIVATE} $<BUILD_INTERFACE:llmd_flags>)
+  install(TARGETS llmd_${name} EXPORT llmd_${name}_targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT dev)
+  install(EXPORT llmd_${name}_targets NAMESPACE llmd:: FILE llmd-${name}-targets.cmake
+    DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/llmd COMPONENT dev)
+  set_property(GLOBAL APPEND PROPERTY LLMD_COMPONENTS ${name})
+  get_property(dirs GLOBAL PROPERTY LLMD_INCLUDE_DIRS)
+  if(NOT CMAKE_CURRENT_SOURCE_DIR IN_LIST dirs)
+    set_property(GLOBAL APPEND PROPERTY LLMD_INCLUDE_DIRS ${CMAKE_CURRENT_SOURCE_DIR})
+    install(DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT dev)
+  endif()
+endfunction()
+
+# llmd_add_program(<name> SOURCES ... LINK ...): an executable in build/<preset>/bin, installed as a service binary.
+function(llmd_add_program name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  string(REPLACE "-" "_" target ${name})
+  add_executable(${target} ${ARG_SOURCES})
+  set_target_properties(${target} PROPERTIES OUTPUT_NAME ${name} ENABLE_EXPORTS ON)
+  target_link_libraries(${target} PRIVATE ${ARG_LINK} llmd_flags)
+  target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/services)
+  target_compile_definitions(${target} PRIVATE LLMD_VERSION="${PROJECT_VERSION}")
+  install(TARGETS ${target} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT services)
+endfunction()
+
+# llmd_add_test(<name> SOURCES ... LINK ... [LABELS ...]): a GoogleTest binary, one ctest entry.
+function(llmd_add_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK;LABELS" ${ARGN})
+  find_package(GTest REQUIRED)
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gmock GTest::gtest_main llmd_flags)
+  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+  target_compile_definitions(${name} PRIVATE LLMD_SOURCE_DIR="${CMAKE_SOURCE_DIR}" LLMD_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS "unit;${ARG_LABELS}" TIMEOUT 600)
+endfunction()
+
+function(llmd_install_package)
+  get_property(LLMD_COMPONENTS GLOBAL PROPERTY LLMD_COMPONENTS)
+  configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/llmd-config.cmake.in ${PROJECT_BINARY_DIR}/llmd-config.cmake
+    INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/llmd)
+  write_basic_package_version_file(${PROJECT_BINARY_DIR}/llmd-config-version.cmake COMPATIBILITY SameMinorVersion)
+  install(FILES ${PROJECT_BINARY_DIR}/llmd-config.cmake ${PROJECT_BINARY_DIR}/llmd-config-version.cmake
+    DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/llmd COMPONENT dev)
+endfunction()

@@ -1,0 +1,10 @@
+# LLMD_SANITIZE=address turns on AddressSanitizer and UBSan, =thread ThreadSanitizer, for every target.
+if(LLMD_SANITIZE STREQUAL "address")
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+elseif(LLMD_SANITIZE STREQUAL "thread")
+  add_compile_options(-fsanitize=thread -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=thread)
+elseif(NOT LLMD_SANITIZE STREQUAL "")
+  message(FATAL_ERROR "LLMD_SANITIZE is '${LLMD_SANITIZE}'; use address, thread or leave it empty")
+endif()

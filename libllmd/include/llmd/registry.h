@@ -1,0 +1,42 @@
+// Named factories of one plugin kind. An object, not a singleton: programs fill it, tests make their own.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "llmd/status.h"
+
+namespace llmd {
+
+// Maps type names to factories `Factory`. Thread-compatible; fill it before sharing it.
+template <typename Factory>
+class Registry {
+ public:
+  // ALREADY_EXISTS when the name is taken.
+  Status Register(std::string_view type, Factory factory) {
+    if (!factories_.emplace(std::string(type), std::move(factory)).second) {
+      return AlreadyExists("plugin type '" + std::string(type) + "' is registered twice");
+    }
+    return OkStatus();
+  }
+  // NOT_FOUND listing the known types.
+  StatusOr<const Factory*> Find(std::string_view type) const {
+    if (auto it = factories_.find(type); it != factories_.end()) return &it->second;
+    std::string known;
+    for (const auto& [name, unused] : factories_) known += (known.empty() ? "" : ", ") + name;
+    return NotFound("unknown plugin type '" + std::string(type) + "'; known types: " + known);
+  }
+  std::vector<std::string> Types() const {
+    std::vector<std::string> out;
+    for (const auto& [name, unused] : factories_) out.push_back(name);
+    return out;
+  }
+
+ private:
+  std::map<std::string, Factory, std::less<>> factories_;
+};
+
+}  // namespace llmd
