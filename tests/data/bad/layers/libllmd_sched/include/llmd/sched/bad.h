@@ -1,0 +1,3 @@
+#pragma once
+#include <absl/strings/string_view.h>
+#include "llmd/engine/engine.h"

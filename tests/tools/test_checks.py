@@ -1,0 +1,46 @@
+"""Each check of tools/ must catch the seeded bad examples under tests/data/bad and pass on the tree itself."""
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BAD = ROOT / "tests" / "data" / "bad"
+
+
+def run(tool, *args):
+    return subprocess.run([sys.executable, ROOT / "tools" / tool, *args], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("tool", ["check_layers.py", "check_coawait.py"])
+def test_the_tree_is_clean(tool):
+    result = run(tool)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("expected", [
+    "libllmd_sched/include/llmd/sched/bad.h:2: third-party header absl/strings/string_view.h",
+    "libllmd_sched/include/llmd/sched/bad.h:3: sched may not include llmd/engine/engine.h",
+    "libllmd_kv/src/bad.cc:1: kv may not include llmd/http/server.h",
+    "libllmd_kv/src/bad.cc:2: coroutines live in",
+    "services/demo/main.cc:101: main.cc has 101 lines",
+])
+def test_layers_catches(expected):
+    result = run("check_layers.py", BAD / "layers")
+    assert result.returncode == 1
+    assert expected in result.stdout
+
+
+def test_coawait_catches_each_rule_and_nothing_else():
+    result = run("check_coawait.py", BAD / "coawait")
+    assert result.returncode == 1
+    lines = [line.split(": ", 1) for line in result.stdout.strip().split("\n")]
+    assert [(place, rule[:3]) for place, rule in lines] == [
+        ("services/bad.cc:4", "C-3"), ("services/bad.cc:1", "C-1"), ("services/bad.cc:2", "C-1"), ("services/bad.cc:3", "C-1")]
+
+
+def test_headers_catches_a_header_that_needs_another():
+    result = run("check_headers.py", BAD / "headers", "--compiler", "clang++-19")
+    assert result.returncode == 1
+    assert "libllmd/include/llmd/bad.h" in result.stdout
