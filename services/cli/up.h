@@ -1,0 +1,11 @@
+// `llmd up`: a whole prefill/decode cluster on this machine, from one command.
+#pragma once
+
+namespace llmd::cli {
+
+// argv[0] is "up". The process's exit code.
+int RunUp(int argc, const char* const* argv);
+// `llmd explain REQUEST_ID`: how a recent request was routed.
+int RunExplain(int argc, const char* const* argv);
+
+}  // namespace llmd::cli

@@ -1,0 +1,38 @@
+// The endpoint picker's flags, shared by llmd-epp and by the gateway that schedules in process.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "common/flags.h"
+#include "llmd/sched/director.h"
+#include "llmd/status.h"
+
+namespace llmd::services {
+
+struct PickerFlags {
+  std::string config_file, config_text;
+  std::string pool_name = "epp", pool_namespace, pool_group = "inference.networking.k8s.io";
+  uint16_t metrics_port = 9090;
+  std::string metrics_host = "127.0.0.1";
+  std::chrono::nanoseconds refresh_metrics_interval = std::chrono::milliseconds(50);
+  std::chrono::nanoseconds metrics_staleness_threshold = std::chrono::seconds(2);
+  std::chrono::nanoseconds drain_timeout = std::chrono::seconds(30);
+  bool disable_endpoint_subset_filter = false;
+  bool emit_endpoint_scores = false;
+  bool allow_experimental_plugins = false;
+  bool metrics_endpoint_auth = false;  // upstream's default is true with Kubernetes, none in file mode
+  bool tracing = false;
+  int64_t max_body_bytes = 100 << 20;
+  int64_t verbosity = 2;
+  std::string zap_log_level, zap_encoder = "json";
+};
+
+void AddPickerFlags(FlagSet& set, PickerFlags& flags);
+// INVALID_ARGUMENT for combinations that cannot be (both --config-file and --config-text), UNIMPLEMENTED for a default
+// that must be given explicitly until TLS and token checks exist; the message names the flag.
+StatusOr<sched::DirectorOptions> ToDirectorOptions(const PickerFlags& flags);
+// -v, raised or lowered by --zap-log-level (debug, info, error or a number).
+StatusOr<int> Verbosity(const PickerFlags& flags);
+
+}  // namespace llmd::services

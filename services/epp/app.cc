@@ -1,0 +1,157 @@
+#include "epp/app.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <thread>
+
+#include "common/admin.h"
+#include "common/flags.h"
+#include "common/http_fetch.h"
+#include "common/picker_flags.h"
+#include "common/process.h"
+#include "epp/ext_proc_service.h"
+#include "epp/health_service.h"
+
+namespace llmd::epp {
+namespace {
+
+using services::Fail;
+using services::FlagSet;
+
+struct Flags {
+  services::PickerFlags picker;
+  std::string host = "127.0.0.1";
+  uint16_t grpc_port = 9002, health_port = 9003;
+  int64_t max_recv = 4 << 20, max_send = 64 << 20;
+  bool health_checking = false, secure_serving = true;
+};
+
+FlagSet MakeFlags(Flags& flags) {
+  FlagSet set("llmd-epp", "Endpoint picker for Envoy: chooses the model server for each request (ext_proc).");
+  services::AddPickerFlags(set, flags.picker);
+  set.String("grpc-host", &flags.host, "address of the gRPC ports");
+  set.Port("grpc-port", &flags.grpc_port, "ext_proc port; 0 = any");
+  set.Port("grpc-health-port", &flags.health_port, "gRPC health port; 0 = any");
+  set.Int("grpc-max-recv-msg-size", &flags.max_recv, 1, INT32_MAX, "largest gRPC message taken, bytes");
+  set.Int("grpc-max-send-msg-size", &flags.max_send, 1, INT32_MAX, "largest gRPC message sent, bytes");
+  set.Bool("health-checking", &flags.health_checking, "health service on the ext_proc port too (Envoy's check needs it)");
+  set.Bool("secure-serving", &flags.secure_serving, "serve TLS (must be false for now)");
+  set.Accepted("enable-grpc-stream-metrics", false, "stream metrics are always on");
+  return set;
+}
+
+struct Listener {
+  std::unique_ptr<grpc::Server> server;
+  int port = 0;
+};
+
+StatusOr<Listener> Listen(const Flags& flags, uint16_t port, const std::vector<grpc::Service*>& services, const char* flag) {
+  Listener listener;
+  grpc::ServerBuilder builder;
+  const std::string address = flags.host + ":" + std::to_string(port);
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &listener.port);
+  builder.SetMaxReceiveMessageSize(static_cast<int>(flags.max_recv));
+  builder.SetMaxSendMessageSize(static_cast<int>(flags.max_send));
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  for (grpc::Service* service : services) builder.RegisterService(service);
+  listener.server = builder.BuildAndStart();
+  if (listener.server == nullptr || listener.port == 0) {
+    return AlreadyExists(std::string(flag) + ": cannot listen on " + address + ": address in use or not available");
+  }
+  return listener;
+}
+
+// Everything that runs, in the order in which it is taken down (members die in reverse).
+struct App {
+  Logger logger;
+  MetricsRegistry metrics;
+  std::unique_ptr<http::Runtime> runtime;
+  std::shared_ptr<sched::Fetch> fetch;
+  std::unique_ptr<sched::Director> director;
+  std::atomic<bool> draining{false};
+  services::AdminSources admin_sources;
+  http::Router admin_router;
+  std::unique_ptr<http::Server> admin;
+  std::unique_ptr<ExtProcService> ext_proc;
+  std::unique_ptr<HealthService> health;
+  Listener grpc, grpc_health;
+};
+
+Status StartAdmin(App& app, const Flags& flags) {
+  app.admin_sources.metrics = &app.metrics;
+  app.admin_sources.ready = [&app] { return !app.draining && app.director->ready(); };
+  app.admin_sources.explain = [&app](std::string_view id) { return app.director->Explain(id); };
+  services::AddAdminRoutes(app.admin_router, app.admin_sources);
+  http::ServerOptions options;
+  options.host = flags.picker.metrics_host;
+  options.port = flags.picker.metrics_port;
+  auto server = http::Server::Create(*app.runtime, options, app.admin_router.AsHandler(), app.logger);
+  if (!server.ok()) return server.status().WithContext("--metrics-port");
+  app.admin = std::move(*server);
+  return OkStatus();
+}
+
+Status StartGrpc(App& app, const Flags& flags) {
+  ProcessorOptions options;
+  options.max_body_bytes = static_cast<size_t>(flags.picker.max_body_bytes);
+  options.emit_endpoint_scores = flags.picker.emit_endpoint_scores;
+  app.ext_proc = std::make_unique<ExtProcService>(*app.director, options, app.metrics);
+  app.health = std::make_unique<HealthService>(app.admin_sources.ready);
+  std::vector<grpc::Service*> services{app.ext_proc.get()};
+  if (flags.health_checking) services.push_back(app.health.get());
+  LLMD_ASSIGN_OR_RETURN(app.grpc, Listen(flags, flags.grpc_port, services, "--grpc-port"));
+  LLMD_ASSIGN_OR_RETURN(app.grpc_health, Listen(flags, flags.health_port, {app.health.get()}, "--grpc-health-port"));
+  return OkStatus();
+}
+
+Status Start(App& app, const Flags& flags, sched::DirectorOptions options) {
+  LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(1));
+  app.fetch = services::MakeHttpFetch(*app.runtime);
+  LLMD_ASSIGN_OR_RETURN(app.director,
+                        sched::Director::Create(std::move(options), app.fetch, app.logger, app.metrics, SystemClock()));
+  LLMD_RETURN_IF_ERROR(StartAdmin(app, flags));
+  return StartGrpc(app, flags);
+}
+
+// Not ready at once; open streams may end within the drain time; then everything is cut.
+void Drain(App& app, std::chrono::nanoseconds patience) {
+  app.draining = true;
+  app.logger.Info("draining", {{"timeoutSeconds", std::chrono::duration<double>(patience).count()}});
+  app.grpc.server->Shutdown(std::chrono::system_clock::now() +
+                            std::chrono::duration_cast<std::chrono::system_clock::duration>(patience));
+  app.grpc_health.server->Shutdown(std::chrono::system_clock::now());
+  app.admin->Stop(Duration::zero());
+  app.director->Stop();
+  app.runtime->Stop();
+}
+
+}  // namespace
+
+int RunEpp(int argc, const char* const* argv) {
+  services::BlockSignals();
+  Flags flags;
+  FlagSet set = MakeFlags(flags);
+  const FlagSet::Outcome outcome = set.Parse(argc, argv);
+  if (outcome.exit) return outcome.code;
+  if (flags.secure_serving) {
+    Fail(Unimplemented("--secure-serving: TLS is not built; pass --secure-serving=false"));
+    return 2;
+  }
+  const auto verbosity = Verbosity(flags.picker);
+  if (!verbosity.ok()) return Fail(verbosity.status()), 2;
+  auto options = ToDirectorOptions(flags.picker);
+  if (!options.ok()) return Fail(options.status()), 2;
+
+  auto app = std::make_unique<App>();
+  app->logger = services::MakeLogger(*verbosity);
+  for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
+  if (Status s = Start(*app, flags, std::move(*options)); !s.ok()) return Fail(s);
+  app->logger.Info("EPP starting (file discovery mode)",
+                   {{"grpcPort", app->grpc.port}, {"healthPort", app->grpc_health.port}, {"metricsPort", int{app->admin->port()}}});
+  services::WaitForSignal();
+  Drain(*app, flags.picker.drain_timeout);
+  return 0;
+}
+
+}  // namespace llmd::epp

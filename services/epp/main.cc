@@ -1,0 +1,3 @@
+#include "epp/app.h"
+
+int main(int argc, char** argv) { return llmd::epp::RunEpp(argc, argv); }

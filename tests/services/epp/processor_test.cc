@@ -1,0 +1,300 @@
+#include "epp/processor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace llmd::epp {
+namespace {
+
+using Kind = Answer::Kind;
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing::Pair;
+using testing::SizeIs;
+
+// Answers at once, or keeps the callback when `hold` is set.
+class FakeDirector final : public sched::Director {
+ public:
+  void Route(sched::RequestInput input, std::function<void(sched::Routing)> done) override {
+    ++routes;
+    body = std::string(input.body);
+    had_body = input.has_body;
+    subset = input.subset;
+    headers = *input.headers;
+    if (input.state != nullptr) *input.state = state;
+    if (hold) {
+      held = std::move(done);
+    } else {
+      done(routing);
+    }
+  }
+  void Cancel(const std::shared_ptr<sched::RequestState>&) override { ++cancels; }
+  HeaderList OnResponseHeaders(const std::shared_ptr<sched::RequestState>&, int status, const HeaderList&) override {
+    response_status = status;
+    return {{"x-from-hook", "1"}};
+  }
+  bool OnResponseBody(const std::shared_ptr<sched::RequestState>&, std::string_view chunk, bool end, std::string* out) override {
+    response_body += chunk;
+    response_ends += end;
+    if (replace.empty() || out == nullptr) return false;
+    *out = replace;
+    return true;
+  }
+  bool wants_response_body() const override { return true; }
+  bool ready() const override { return true; }
+  std::vector<sched::EndpointInfo> Endpoints() const override { return {}; }
+  StatusOr<std::string> Explain(std::string_view) const override { return NotFound("none"); }
+  void Stop() override {}
+
+  // A director's own state is opaque; any address will do to tell it apart.
+  std::shared_ptr<int> marker = std::make_shared<int>(0);
+  std::shared_ptr<sched::RequestState> state{marker, reinterpret_cast<sched::RequestState*>(marker.get())};
+  sched::Routing routing;
+  bool hold = false, had_body = false;
+  std::function<void(sched::Routing)> held;
+  int routes = 0, cancels = 0, response_status = 0, response_ends = 0;
+  std::string body, response_body, replace;
+  std::vector<std::string> subset;
+  HeaderList headers;
+};
+
+struct Recorded {
+  Kind kind;
+  std::string body;
+  bool end = false;
+  int status = 0;
+  HeaderList set;
+  std::vector<std::string> removed;
+  std::string destination;
+};
+
+class RecordingSink final : public AnswerSink {
+ public:
+  void Emit(const Answer& a) override {
+    answers.push_back({a.kind, std::string(a.body), a.end_of_stream, a.status, a.set_headers, a.remove_headers, a.destination});
+  }
+  std::vector<Kind> Kinds() const {
+    std::vector<Kind> out;
+    for (const Recorded& r : answers) out.push_back(r.kind);
+    return out;
+  }
+  std::string Body(Kind kind) const {
+    std::string out;
+    for (const Recorded& r : answers) out += r.kind == kind ? r.body : "";
+    return out;
+  }
+  std::vector<Recorded> answers;
+};
+
+class ProcessorTest : public testing::Test {
+ protected:
+  ProcessorTest() {
+    director.routing.ok = true;
+    director.routing.endpoints = {"10.0.0.1:8000"};
+    director.routing.state = director.state;
+  }
+  std::shared_ptr<Processor> Make(ProcessorOptions options = {}) {
+    return std::make_shared<Processor>(director, sink, options);
+  }
+  FakeDirector director;
+  std::shared_ptr<RecordingSink> sink = std::make_shared<RecordingSink>();
+  const HeaderList post{{":method", "POST"}, {":path", "/v1/completions"}};
+};
+
+TEST_F(ProcessorTest, SaysNothingBeforeTheBodyEnds) {
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{\"a\":", false);
+  EXPECT_THAT(sink->answers, IsEmpty());
+  EXPECT_EQ(director.routes, 0);
+  p->OnRequestBody("1}", true);
+  EXPECT_EQ(director.body, "{\"a\":1}");
+  EXPECT_THAT(sink->Kinds(), ElementsAre(Kind::kRequestHeaders, Kind::kRequestBody));
+  EXPECT_EQ(sink->Body(Kind::kRequestBody), "{\"a\":1}");
+  EXPECT_TRUE(sink->answers[1].end);
+}
+
+TEST_F(ProcessorTest, NamesTheSameEndpointInHeaderAndMetadata) {
+  director.routing.endpoints = {"10.0.0.1:8000", "10.0.0.2:8000"};
+  director.routing.set_headers = {{"x-prefiller-host-port", "10.0.0.3:8000"}};
+  director.routing.remove_headers = {"x-prefiller-url"};
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  EXPECT_THAT(sink->answers[0].set, ElementsAre(Pair("x-gateway-destination-endpoint", "10.0.0.1:8000,10.0.0.2:8000"),
+                                                Pair("x-prefiller-host-port", "10.0.0.3:8000")));
+  EXPECT_EQ(sink->answers[0].destination, "10.0.0.1:8000,10.0.0.2:8000");
+  EXPECT_THAT(sink->answers[0].removed, ElementsAre("x-prefiller-url"));
+}
+
+TEST_F(ProcessorTest, AnswersABodilessRequestAtOnce) {
+  auto p = Make();
+  p->OnRequestHeaders({{":method", "GET"}, {":path", "/v1/models"}}, true);
+  EXPECT_FALSE(director.had_body);
+  EXPECT_THAT(sink->Kinds(), ElementsAre(Kind::kRequestHeaders));
+}
+
+TEST_F(ProcessorTest, GivesOnePieceForAnEmptyBody) {
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("", true);
+  ASSERT_THAT(sink->answers, SizeIs(2));
+  EXPECT_EQ(sink->answers[1].body, "");
+  EXPECT_TRUE(sink->answers[1].end);
+}
+
+TEST_F(ProcessorTest, CutsLargeBodiesAndEndsOnce) {
+  const std::string body(450'000, 'x');
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  for (size_t at = 0; at < body.size(); at += 16'384) p->OnRequestBody(body.substr(at, 16'384), at + 16'384 >= body.size());
+  EXPECT_EQ(sink->Body(Kind::kRequestBody), body);
+  int ends = 0;
+  for (const Recorded& r : sink->answers) {
+    EXPECT_LE(r.body.size(), Processor::kMaxPieceBytes);
+    ends += r.end;
+  }
+  EXPECT_EQ(ends, 1);
+  EXPECT_TRUE(sink->answers.back().end);
+}
+
+TEST_F(ProcessorTest, TakesTrailersAsTheEndOfTheBody) {
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", false);
+  p->OnRequestTrailers();
+  EXPECT_THAT(sink->Kinds(), ElementsAre(Kind::kRequestHeaders, Kind::kRequestBody, Kind::kRequestTrailers));
+  EXPECT_FALSE(sink->answers[1].end);
+}
+
+TEST_F(ProcessorTest, AppliesBodyEdits) {
+  director.routing.body_edits = {{1, 4, "xyz1"}, {6, 6, "+"}};
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("0123456789", true);
+  EXPECT_EQ(sink->Body(Kind::kRequestBody), "0xyz145+6789");
+}
+
+TEST_F(ProcessorTest, RefusesWithReasonAndRetryAfter) {
+  director.routing = {};
+  director.routing.denial = {429, "no capacity", "rejected-saturated", 2};
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  ASSERT_THAT(sink->answers, SizeIs(1));
+  EXPECT_EQ(sink->answers[0].kind, Kind::kImmediate);
+  EXPECT_EQ(sink->answers[0].status, 429);
+  EXPECT_EQ(sink->answers[0].body, "inference error: ResourceExhausted - no capacity");
+  EXPECT_THAT(sink->answers[0].set, testing::Contains(Pair("x-llm-d-request-dropped-reason", "rejected-saturated")));
+  EXPECT_THAT(sink->answers[0].set, testing::Contains(Pair("retry-after", "2")));
+}
+
+TEST_F(ProcessorTest, Gives413OverTheBodyLimitAndIgnoresTheRest) {
+  ProcessorOptions options;
+  options.max_body_bytes = 10;
+  auto p = Make(options);
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("01234567890", false);
+  p->OnRequestBody("more", true);
+  ASSERT_THAT(sink->answers, SizeIs(1));
+  EXPECT_EQ(sink->answers[0].status, 413);
+  EXPECT_EQ(director.routes, 0);
+}
+
+TEST_F(ProcessorTest, PassesTheResponseAndTellsTheDirectorOnce) {
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnResponseHeaders({{":status", "207"}, {"content-type", "text/event-stream"}}, false);
+  p->OnResponseBody("data: 1\n\n", false);
+  p->OnResponseBody("", true);
+  EXPECT_EQ(director.response_status, 207);
+  EXPECT_EQ(director.response_body, "data: 1\n\n");
+  EXPECT_EQ(director.response_ends, 1);
+  EXPECT_EQ(sink->Body(Kind::kResponseBody), "data: 1\n\n");
+  EXPECT_THAT(sink->answers[2].set, ElementsAre(Pair("x-from-hook", "1"), Pair("x-went-into-resp-headers", "true")));
+  p->Close();
+  EXPECT_EQ(director.cancels, 0);
+}
+
+TEST_F(ProcessorTest, EndsAResponseByTrailersOrByHeadersAlone) {
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnResponseHeaders({{":status", "200"}}, false);
+  p->OnResponseBody("x", false);
+  p->OnResponseTrailers();
+  EXPECT_EQ(director.response_ends, 1);
+  EXPECT_EQ(sink->Kinds().back(), Kind::kResponseTrailers);
+
+  auto q = Make();
+  q->OnRequestHeaders(post, false);
+  q->OnRequestBody("{}", true);
+  q->OnResponseHeaders({{":status", "204"}}, true);
+  EXPECT_EQ(director.response_ends, 2);
+}
+
+TEST_F(ProcessorTest, SendsTheReplacedChunk) {
+  director.replace = "renamed";
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnResponseHeaders({{":status", "200"}}, false);
+  p->OnResponseBody("original", true);
+  EXPECT_EQ(sink->Body(Kind::kResponseBody), "renamed");
+}
+
+TEST_F(ProcessorTest, CancelsARequestWhoseClientLeftMidStream) {
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnResponseHeaders({{":status", "200"}}, false);
+  p->Close();
+  p->Close();
+  EXPECT_EQ(director.cancels, 1);
+}
+
+TEST_F(ProcessorTest, CancelsAQueuedRequestAndStaysSilentAfterwards) {
+  director.hold = true;
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->Close();
+  EXPECT_EQ(director.cancels, 1);
+  director.held(director.routing);
+  EXPECT_THAT(sink->answers, IsEmpty());
+  EXPECT_EQ(director.cancels, 2);  // Cancel is idempotent; the late routing is given back
+}
+
+TEST_F(ProcessorTest, AnswersALateRoutingFromAnotherThread) {
+  director.hold = true;
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  EXPECT_THAT(sink->answers, IsEmpty());
+  director.held(director.routing);
+  EXPECT_THAT(sink->Kinds(), ElementsAre(Kind::kRequestHeaders, Kind::kRequestBody));
+}
+
+TEST_F(ProcessorTest, UsesTheLastSubsetHint) {
+  auto p = Make();
+  p->OnSubsetHint({true, {"10.0.0.1:1"}});
+  p->OnRequestHeaders(post, false);
+  p->OnSubsetHint({false, {}});
+  p->OnSubsetHint({true, {"10.0.0.2:2"}});
+  p->OnRequestBody("{}", true);
+  EXPECT_THAT(director.subset, ElementsAre("10.0.0.2:2"));
+}
+
+TEST_F(ProcessorTest, IgnoresMessagesOutOfOrder) {
+  auto p = Make();
+  p->OnRequestBody("{}", true);
+  p->OnResponseHeaders({{":status", "200"}}, false);
+  p->OnResponseBody("x", true);
+  p->OnRequestTrailers();
+  EXPECT_EQ(director.routes, 0);
+  EXPECT_THAT(sink->answers, IsEmpty());
+}
+
+}  // namespace
+}  // namespace llmd::epp
