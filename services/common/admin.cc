@@ -13,6 +13,15 @@ http::Response Text(int status, std::string body, std::string_view type = "text/
   return response;
 }
 
+// A handler that computes its whole answer at once.
+struct Route {
+  std::function<http::Response(const http::RequestHead&)> make;
+  http::Task<void> operator()(http::Exchange& exchange) const {
+    http::Response response = make(exchange.request());
+    (void)co_await exchange.Send(std::move(response));
+  }
+};
+
 http::Response ExplainResponse(const AdminSources& sources, std::string_view path) {
   auto trace = sources.explain(path.substr(kDecisions.size()));
   if (trace.ok()) return http::JsonResponse(200, std::move(*trace));
@@ -26,13 +35,6 @@ http::Response ExplainResponse(const AdminSources& sources, std::string_view pat
 void AddAdminRoutes(http::Router& router, const AdminSources& sources) {
   const AdminSources* from = &sources;
   auto add = [&router](std::string_view path, std::function<http::Response(const http::RequestHead&)> make) {
-    struct Route {
-      std::function<http::Response(const http::RequestHead&)> make;
-      http::Task<void> operator()(http::Exchange& exchange) const {
-        http::Response response = make(exchange.request());
-        (void)co_await exchange.Send(std::move(response));
-      }
-    };
     router.Add("GET", path, Route{std::move(make)});
   };
   add("/metrics", [from](const http::RequestHead&) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "common/body_edit.h"
+
 namespace llmd::epp {
 namespace {
 
@@ -49,19 +51,6 @@ std::string Join(const std::vector<std::string>& parts) {
 }
 
 }  // namespace
-
-std::string ApplyEdits(std::string_view body, const std::vector<sched::BodyEdit>& edits) {
-  std::string out;
-  size_t size = body.size();
-  for (const auto& edit : edits) size += edit.text.size();
-  out.reserve(size);
-  size_t at = 0;
-  for (const auto& edit : edits) {
-    out.append(body.substr(at, edit.begin - at)).append(edit.text);
-    at = edit.end;
-  }
-  return out.append(body.substr(at));
-}
 
 void Processor::Emit(const Answer& answer) {
   if (const std::shared_ptr<AnswerSink> sink = sink_.lock()) sink->Emit(answer);
@@ -182,7 +171,7 @@ void Processor::EmitRequest(const sched::Routing& routing) {
   if (routing.body_edits.empty()) {
     EmitBody(Answer::Kind::kRequestBody, body_, !ended_by_trailers_);
   } else {
-    EmitBody(Answer::Kind::kRequestBody, ApplyEdits(body_, routing.body_edits), !ended_by_trailers_);
+    EmitBody(Answer::Kind::kRequestBody, services::ApplyEdits(body_, routing.body_edits), !ended_by_trailers_);
   }
   if (!ended_by_trailers_) return;
   Answer trailers;

@@ -110,7 +110,4 @@ class Processor : public std::enable_shared_from_this<Processor> {
   bool response_ended_ = false;
 };
 
-// `body` with the edits applied. Edits are sorted and disjoint.
-std::string ApplyEdits(std::string_view body, const std::vector<sched::BodyEdit>& edits);
-
 }  // namespace llmd::epp

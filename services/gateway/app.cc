@@ -1,0 +1,187 @@
+#include "gateway/app.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "common/admin.h"
+#include "common/flags.h"
+#include "common/http_fetch.h"
+#include "common/picker_flags.h"
+#include "common/process.h"
+#include "gateway/forwarder.h"
+#include "gateway/picker.h"
+
+namespace llmd::gateway {
+namespace {
+
+using services::Fail;
+using services::FlagSet;
+
+struct Flags {
+  services::PickerFlags picker;
+  std::string host = "127.0.0.1", epp;
+  uint16_t port = 8000;
+  int64_t attempts = 3, loops = 1;
+  bool no_epp = false;
+  std::chrono::nanoseconds first_byte_timeout = std::chrono::minutes(10);
+};
+
+FlagSet MakeFlags(Flags& flags) {
+  FlagSet set("llmd-gateway", "OpenAI-compatible gateway: routes each request to the model server the picker chooses.");
+  flags.picker.metrics_port = 0;
+  services::AddPickerFlags(set, flags.picker);
+  set.String("host", &flags.host, "address to listen on");
+  set.Port("port", &flags.port, "port to listen on; 0 = any");
+  set.String("epp", &flags.epp, "HOST:PORT of an endpoint picker to ask over ext_proc, as Envoy does");
+  set.Bool("no-epp", &flags.no_epp, "schedule in process (the default without --epp)");
+  set.Int("max-attempts", &flags.attempts, 1, 16, "endpoints tried before the first byte of an answer");
+  set.Duration("first-byte-timeout", &flags.first_byte_timeout, "how long an engine may take to begin its answer");
+  set.Int("loop-threads", &flags.loops, 1, 64, "I/O threads");
+  return set;
+}
+
+// Members die in reverse order: servers before what they call.
+struct App {
+  Logger logger;
+  MetricsRegistry metrics;
+  std::unique_ptr<http::Runtime> runtime;
+  std::shared_ptr<sched::Fetch> fetch;
+  std::unique_ptr<sched::Director> director;
+  std::unique_ptr<Picker> picker;
+  std::unique_ptr<http::Client> client;
+  std::unique_ptr<Forwarder> forwarder;
+  std::atomic<bool> draining{false};
+  services::AdminSources admin_sources;
+  http::Router router, admin_router;
+  std::unique_ptr<http::Server> admin, server;
+};
+
+// Named functors: a capturing lambda must not be a coroutine.
+struct Forward {
+  Forwarder* forwarder;
+  http::Task<void> operator()(http::Exchange& exchange) const { co_await forwarder->Handle(exchange); }
+};
+struct Ready {
+  const App* app;
+  http::Task<void> operator()(http::Exchange& exchange) const {
+    http::Response response;
+    const bool ready = !app->draining && app->picker->ready();
+    response.head.status = ready ? 200 : 503;
+    (void)co_await exchange.Send(std::move(response));
+  }
+};
+struct Health {
+  http::Task<void> operator()(http::Exchange& exchange) const {
+    http::Response response;
+    (void)co_await exchange.Send(std::move(response));
+  }
+};
+struct Refuse {
+  int status;
+  const char* message;
+  http::Task<void> operator()(http::Exchange& exchange) const {
+    json::Value error;
+    error.Set("message", std::string(message) + ": " + exchange.request().method + " " + std::string(exchange.request().path()));
+    error.Set("type", status == 404 ? "not_found_error" : "invalid_request_error");
+    error.Set("param", nullptr);
+    error.Set("code", status);
+    json::Value body;
+    body.Set("error", std::move(error));
+    http::Response response = http::JsonResponse(status, body.Dump());
+    (void)co_await exchange.Send(std::move(response));
+  }
+};
+
+Status MakePicker(App& app, const Flags& flags) {
+  if (!flags.epp.empty()) {
+    if (flags.no_epp) return InvalidArgument("--epp and --no-epp exclude each other");
+    LLMD_RETURN_IF_ERROR(http::ParseHostPort(flags.epp).status().WithContext("--epp"));
+#ifdef LLMD_WITH_EPP
+    app.picker = MakeExtProcPicker(flags.epp);
+    return OkStatus();
+#else
+    return Unimplemented("--epp: this build has no gRPC");
+#endif
+  }
+  LLMD_ASSIGN_OR_RETURN(auto options, ToDirectorOptions(flags.picker));
+  app.fetch = services::MakeHttpFetch(*app.runtime);
+  LLMD_ASSIGN_OR_RETURN(app.director,
+                        sched::Director::Create(std::move(options), app.fetch, app.logger, app.metrics, SystemClock()));
+  app.picker = MakeDirectorPicker(*app.director);
+  return OkStatus();
+}
+
+void AddRoutes(App& app) {
+  const Forward forward{app.forwarder.get()};
+  for (const char* path : {"/v1/*", "/v2/*", "/inference/*", "/tokenize", "/detokenize", "/rerank", "/score", "/pooling", "/classify"}) {
+    for (const char* method : {"GET", "POST", "DELETE", "OPTIONS"}) app.router.Add(method, path, forward);
+  }
+  app.router.Add("GET", "/health", Health{});
+  app.router.Add("GET", "/ready", Ready{&app});
+  services::AddAdminRoutes(app.router, app.admin_sources);
+  app.router.NotFound(Refuse{404, "no such route"});
+  app.router.MethodNotAllowed(Refuse{405, "method not allowed"});
+}
+
+Status StartServers(App& app, const Flags& flags) {
+  app.admin_sources.metrics = &app.metrics;
+  app.admin_sources.ready = [&app] { return !app.draining && app.picker->ready(); };
+  AddRoutes(app);
+  http::ServerOptions options;
+  options.host = flags.host;
+  options.port = flags.port;
+  options.max_body_bytes = static_cast<size_t>(flags.picker.max_body_bytes);
+  LLMD_ASSIGN_OR_RETURN(app.server, http::Server::Create(*app.runtime, options, app.router.AsHandler(), app.logger));
+  // Decisions name engines and prompts' scores: they stay on the admin port.
+  app.admin_sources.explain = [&app](std::string_view id) { return app.picker->Explain(id); };
+  services::AddAdminRoutes(app.admin_router, app.admin_sources);
+  http::ServerOptions admin;
+  admin.host = flags.picker.metrics_host;
+  admin.port = flags.picker.metrics_port;
+  auto server = http::Server::Create(*app.runtime, admin, app.admin_router.AsHandler(), app.logger);
+  if (!server.ok()) return server.status().WithContext("--metrics-port");
+  app.admin = std::move(*server);
+  return OkStatus();
+}
+
+Status Start(App& app, const Flags& flags) {
+  LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(static_cast<int>(flags.loops)));
+  LLMD_RETURN_IF_ERROR(MakePicker(app, flags));
+  app.client = std::make_unique<http::Client>(*app.runtime, http::ClientOptions());
+  ForwarderOptions options;
+  options.max_attempts = static_cast<int>(flags.attempts);
+  options.first_byte_timeout = flags.first_byte_timeout;
+  app.forwarder = std::make_unique<Forwarder>(*app.picker, *app.client, options, app.logger, app.metrics, SystemClock());
+  return StartServers(app, flags);
+}
+
+void Drain(App& app, std::chrono::nanoseconds patience) {
+  app.draining = true;
+  app.logger.Info("draining", {{"timeoutSeconds", std::chrono::duration<double>(patience).count()}});
+  app.server->Stop(patience);
+  app.admin->Stop(Duration::zero());
+  if (app.director) app.director->Stop();
+  app.runtime->Stop();
+}
+
+}  // namespace
+
+int RunGateway(int argc, const char* const* argv) {
+  services::BlockSignals();
+  Flags flags;
+  FlagSet set = MakeFlags(flags);
+  const FlagSet::Outcome outcome = set.Parse(argc, argv);
+  if (outcome.exit) return outcome.code;
+  const auto verbosity = Verbosity(flags.picker);
+  if (!verbosity.ok()) return Fail(verbosity.status()), 2;
+  auto app = std::make_unique<App>();
+  app->logger = services::MakeLogger(*verbosity);
+  for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
+  if (Status s = Start(*app, flags); !s.ok()) return Fail(s);
+  app->logger.Info("listening", {{"host", flags.host}, {"port", int{app->server->port()}}, {"adminPort", int{app->admin->port()}}});
+  services::WaitForSignal();
+  Drain(*app, flags.picker.drain_timeout);
+  return 0;
+}
+
+}  // namespace llmd::gateway

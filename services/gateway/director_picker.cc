@@ -1,0 +1,96 @@
+#include <algorithm>
+
+#include "common/body_edit.h"
+#include "gateway/mailbox.h"
+#include "gateway/picker.h"
+
+namespace llmd::gateway {
+namespace {
+
+// What the Director works on while it decides; shared, because it may answer after the client has left.
+struct Question {
+  HeaderList headers;
+  std::shared_ptr<const std::string> body;
+  std::shared_ptr<sched::RequestState> state;
+};
+
+class DirectorPick final : public Pick {
+ public:
+  DirectorPick(sched::Director& director, sched::Routing routing, std::shared_ptr<Question> question)
+      : director_(director), routing_(std::move(routing)), question_(std::move(question)) {
+    if (!routing_.body_edits.empty()) edited_ = services::ApplyEdits(*question_->body, routing_.body_edits);
+  }
+  ~DirectorPick() override {
+    if (!ended_ && routing_.state) director_.Cancel(routing_.state);
+  }
+
+  const sched::Routing& routing() const override { return routing_; }
+  std::string_view body() const override { return routing_.body_edits.empty() ? std::string_view(*question_->body) : edited_; }
+
+  http::Task<HeaderList> OnResponseHeaders(int status, const HeaderList& headers) override {
+    co_return director_.OnResponseHeaders(routing_.state, status, headers);
+  }
+  http::Task<std::string_view> OnResponseBody(std::string_view chunk, bool end) override {
+    ended_ |= end;
+    co_return director_.OnResponseBody(routing_.state, chunk, end, &replaced_) ? std::string_view(replaced_) : chunk;
+  }
+
+ private:
+  sched::Director& director_;
+  sched::Routing routing_;
+  std::shared_ptr<Question> question_;
+  std::string edited_, replaced_;
+  bool ended_ = false;
+};
+
+class DirectorPicker final : public Picker {
+ public:
+  explicit DirectorPicker(sched::Director& director) : director_(director) {}
+
+  http::Task<StatusOr<std::unique_ptr<Pick>>> Choose(http::Exchange& exchange, PickInput input) override {
+    auto question = std::make_shared<Question>();
+    question->headers = std::move(input.headers);
+    question->body = input.body;
+    auto answer = std::make_shared<Mailbox<sched::Routing>>(exchange.loop());
+    Ask(*question, input, [question, answer](sched::Routing routing) { answer->Send(std::move(routing)); });
+    exchange.OnClientGone([answer] { answer->Close(); });
+    std::optional<sched::Routing> routing = co_await answer->Receive();
+    exchange.OnClientGone(nullptr);
+    if (!routing) {
+      if (question->state) director_.Cancel(question->state);
+      co_return Cancelled("the client left while its request waited");
+    }
+    std::unique_ptr<Pick> pick = std::make_unique<DirectorPick>(director_, std::move(*routing), std::move(question));
+    co_return pick;
+  }
+
+  bool ready() const override { return director_.ready(); }
+  StatusOr<std::string> Explain(std::string_view id) const override { return director_.Explain(id); }
+
+ private:
+  void Ask(Question& question, const PickInput& input, std::function<void(sched::Routing)> done) {
+    sched::RequestInput request;
+    request.headers = &question.headers;
+    request.body = *question.body;
+    request.has_body = input.has_body;
+    request.state = &question.state;
+    if (!input.exclude.empty()) {
+      request.has_subset = true;
+      for (const sched::EndpointInfo& endpoint : director_.Endpoints()) {
+        const std::string address = endpoint.HostPort();
+        if (std::find(input.exclude.begin(), input.exclude.end(), address) == input.exclude.end()) {
+          request.subset.push_back(address);
+        }
+      }
+    }
+    director_.Route(std::move(request), std::move(done));
+  }
+
+  sched::Director& director_;
+};
+
+}  // namespace
+
+std::unique_ptr<Picker> MakeDirectorPicker(sched::Director& director) { return std::make_unique<DirectorPicker>(director); }
+
+}  // namespace llmd::gateway

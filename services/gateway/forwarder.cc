@@ -1,0 +1,322 @@
+#include "gateway/forwarder.h"
+
+#include <algorithm>
+#include <array>
+
+#include "llmd/http/proxy.h"
+#include "llmd/http/sse.h"
+#include "llmd/json.h"
+#include "llmd/uuid.h"
+
+namespace llmd::gateway {
+namespace {
+
+constexpr std::array kRoutingHeaders = {
+    std::string_view("x-gateway-destination-endpoint"), std::string_view("x-prefiller-host-port"),
+    std::string_view("x-prefiller-url"),                std::string_view("x-data-parallel-host-port"),
+    std::string_view("x-encoder-hosts-ports"),          std::string_view("x-kv-cache-source-host-port"),
+    std::string_view("x-gateway-destination-endpoint-subset")};
+
+std::string Lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) c = (c >= 'A' && c <= 'Z') ? static_cast<char>(c + 32) : c;
+  return out;
+}
+
+std::string_view ErrorType(int status) {
+  switch (status) {
+    case 400: return "invalid_request_error";
+    case 404: return "not_found_error";
+    case 413: return "request_too_large";
+    case 429: return "rate_limit_error";
+    case 502: case 503: case 504: return "service_unavailable";
+    default: return status < 500 ? "invalid_request_error" : "server_error";
+  }
+}
+
+std::string ErrorBody(int status, std::string_view message) {
+  json::Value error;
+  error.Set("message", message);
+  error.Set("type", ErrorType(status));
+  error.Set("param", nullptr);
+  error.Set("code", status);
+  json::Value body;
+  body.Set("error", std::move(error));
+  return body.Dump();
+}
+
+bool Contains(const std::vector<std::string>& list, const std::string& word) {
+  return std::find(list.begin(), list.end(), word) != list.end();
+}
+
+HeaderList ToList(const http::Headers& headers) {
+  HeaderList out;
+  for (const auto& [name, value] : headers.lines()) out.emplace_back(Lower(name), value);
+  return out;
+}
+
+bool HasBody(const http::RequestHead& head) {
+  const auto length = head.headers.Get("content-length");
+  return head.headers.Has("transfer-encoding") || (length && *length != "0") || head.method == "POST";
+}
+
+bool IsSse(const http::ResponseHead& head) {
+  return head.headers.Get("content-type").value_or("").find("text/event-stream") != std::string_view::npos;
+}
+
+}  // namespace
+
+bool IsRoutingHeader(std::string_view lower_name) {
+  return std::find(kRoutingHeaders.begin(), kRoutingHeaders.end(), lower_name) != kRoutingHeaders.end();
+}
+
+HeaderList PickerHeaders(const http::RequestHead& head) {
+  HeaderList out;
+  out.emplace_back(":method", head.method);
+  out.emplace_back(":path", head.target);
+  out.emplace_back(":scheme", "http");
+  out.emplace_back(":authority", std::string(head.headers.Get("host").value_or("")));
+  for (const auto& [name, value] : head.headers.lines()) {
+    std::string lower = Lower(name);
+    if (lower != "host" && !IsRoutingHeader(lower)) out.emplace_back(std::move(lower), value);
+  }
+  return out;
+}
+
+void Ejections::Add(const std::string& endpoint) {
+  std::lock_guard lock(mutex_);
+  until_[endpoint] = clock_.Now() + time_;
+}
+
+void Ejections::Clear(const std::string& endpoint) {
+  std::lock_guard lock(mutex_);
+  until_.erase(endpoint);
+}
+
+std::vector<std::string> Ejections::Current() {
+  std::lock_guard lock(mutex_);
+  const TimePoint now = clock_.Now();
+  std::erase_if(until_, [now](const auto& entry) { return entry.second <= now; });
+  std::vector<std::string> out;
+  for (const auto& [endpoint, until] : until_) out.push_back(endpoint);
+  return out;
+}
+
+// One exchange on its way.
+struct Forwarder::Request {
+  std::string id;
+  http::RequestHead head;  // to be sent upstream
+  HeaderList picker_headers;
+  std::shared_ptr<const std::string> body;
+  bool has_body = false;
+  TimePoint started;
+  std::vector<std::string> failed;  // endpoints tried in vain
+  std::unique_ptr<Pick> pick;
+  std::string endpoint;
+  std::unique_ptr<http::ResponseStream> upstream;
+  Status last_error;
+  int status = 0;
+  Duration first_byte{};
+};
+
+Forwarder::Forwarder(Picker& picker, http::Client& client, ForwarderOptions options, Logger logger,
+                     MetricsRegistry& metrics, const Clock& clock)
+    : picker_(picker),
+      client_(client),
+      options_(options),
+      logger_(std::move(logger)),
+      clock_(clock),
+      ejections_(options.ejection, clock),
+      metrics_(metrics),
+      inflight_(metrics.AddGauge("llmd_gateway_requests_inflight", "Requests being served.")),
+      retries_(metrics.AddCounter("llmd_gateway_retries_total", "Attempts beyond the first, on another endpoint.")),
+      upstream_cut_(metrics.AddCounter("llmd_gateway_upstream_cut_total", "Answers an engine broke off.")),
+      client_gone_(metrics.AddCounter("llmd_gateway_client_gone_total", "Clients that left before the end.")),
+      duration_(metrics.AddHistogram("llmd_gateway_request_duration_seconds", "From request head to last byte.",
+                                     {.005, .025, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300})),
+      first_byte_(metrics.AddHistogram("llmd_gateway_first_byte_seconds", "From request head to the answer's head.",
+                                       {.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60})) {}
+
+http::Task<void> Forwarder::Handle(http::Exchange& exchange) {
+  Request request;
+  request.started = clock_.Now();
+  request.has_body = HasBody(exchange.request());
+  inflight_.Add(1);
+  if (request.has_body) {
+    auto body = co_await exchange.ReadAll();
+    if (!body.ok()) {
+      inflight_.Add(-1);
+      co_return;
+    }
+    request.body = std::make_shared<const std::string>(std::move(*body));
+  } else {
+    request.body = std::make_shared<const std::string>();
+  }
+  request.head = http::ForwardHead(exchange);
+  for (std::string_view name : kRoutingHeaders) request.head.headers.Remove(name);
+  request.id = std::string(request.head.headers.Get("x-request-id").value_or(""));
+  if (request.id.empty()) request.id = NewUuid();
+  request.head.headers.Set("x-request-id", request.id);
+  request.picker_headers = PickerHeaders(request.head);
+  co_await Route(exchange, request);
+  Finish(exchange, request);
+}
+
+http::Task<void> Forwarder::Route(http::Exchange& exchange, Request& request) {
+  request.last_error = Unavailable("no endpoint was tried");
+  for (int attempt = 0; attempt < options_.max_attempts && !exchange.client_gone(); ++attempt) {
+    if (attempt > 0) retries_.Add();
+    const bool done = co_await TryOnce(exchange, request);
+    if (done) co_return;
+  }
+  if (exchange.client_gone()) co_return;
+  const bool late = request.last_error.code() == StatusCode::kDeadlineExceeded;
+  co_await SendError(exchange, request, late ? 504 : 503, "no model server answered: " + request.last_error.message());
+}
+
+// Asks the picker and tries its endpoints. True when an answer (or a refusal) went to the client.
+http::Task<bool> Forwarder::TryOnce(http::Exchange& exchange, Request& request) {
+  PickInput input;
+  input.headers = request.picker_headers;
+  input.body = request.body;
+  input.has_body = request.has_body;
+  input.exclude = request.failed;
+  for (std::string& endpoint : ejections_.Current()) {
+    if (!Contains(input.exclude, endpoint)) input.exclude.push_back(std::move(endpoint));
+  }
+  auto pick = co_await picker_.Choose(exchange, std::move(input));
+  if (!pick.ok()) {
+    if (pick.status().code() == StatusCode::kCancelled) co_return true;
+    co_await SendError(exchange, request, 503, pick.status().message());
+    co_return true;
+  }
+  request.pick = std::move(*pick);
+  const sched::Routing& routing = request.pick->routing();
+  if (!routing.ok) {
+    if (!request.failed.empty()) co_return false;  // what is left cannot serve it; the failure is the better answer
+    co_await Deny(exchange, request, routing.denial);
+    co_return true;
+  }
+  for (const std::string& endpoint : routing.endpoints) {
+    if (Contains(request.failed, endpoint)) continue;
+    request.endpoint = endpoint;
+    request.last_error = co_await Connect(exchange, request);
+    if (request.last_error.ok()) {
+      ejections_.Clear(endpoint);
+      co_await RelayAnswer(exchange, request);
+      co_return true;
+    }
+    if (exchange.client_gone()) co_return true;
+    request.failed.push_back(endpoint);
+    ejections_.Add(endpoint);
+    logger_.Warn("endpoint failed before its first byte",
+                 {{"x-request-id", request.id}, {"endpoint", endpoint}, {"error", request.last_error.message()}});
+  }
+  co_return false;
+}
+
+http::Task<Status> Forwarder::Connect(http::Exchange& exchange, Request& request) {
+  auto peer = http::ParseHostPort(request.endpoint);
+  if (!peer.ok()) co_return peer.status();
+  http::RequestHead head = request.head;
+  for (const auto& [name, value] : request.pick->routing().set_headers) head.headers.Set(name, value);
+  for (const std::string& name : request.pick->routing().remove_headers) {
+    const auto& set = request.pick->routing().set_headers;
+    const bool ours = std::any_of(set.begin(), set.end(), [&](const auto& line) { return line.first == name; });
+    if (!ours) head.headers.Remove(name);
+  }
+  head.headers.Remove("transfer-encoding");
+  head.headers.Remove("expect");
+  const std::string_view body = request.pick->body();
+  head.headers.Remove("content-length");
+  if (request.has_body) head.headers.Set("content-length", std::to_string(body.size()));
+  http::CallOptions options;
+  options.first_byte_timeout = options_.first_byte_timeout;
+  options.read_timeout = options_.read_timeout;
+  http::Cancellation cancel;
+  exchange.OnClientGone([&cancel] { cancel.Cancel(); });
+  auto upstream = co_await client_.Call(*peer, std::move(head), body, options, &cancel);
+  exchange.OnClientGone(nullptr);
+  if (!upstream.ok()) co_return upstream.status();
+  request.upstream = std::move(*upstream);
+  co_return OkStatus();
+}
+
+http::Task<void> Forwarder::RelayAnswer(http::Exchange& exchange, Request& request) {
+  http::ResponseStream& upstream = *request.upstream;
+  http::ResponseHead head = upstream.head();
+  request.status = head.status;
+  request.first_byte = clock_.Now() - request.started;
+  const bool sse = IsSse(head);
+  const HeaderList seen = ToList(head.headers);
+  const HeaderList set = co_await request.pick->OnResponseHeaders(head.status, seen);
+  http::StripHopByHop(head.headers);
+  for (const auto& [name, value] : set) head.headers.Set(name, value);
+  head.headers.Set("x-request-id", request.id);
+  head.headers.Remove("content-length");  // names may be restored in the body; the answer is chunked
+  exchange.OnClientGone([&upstream] { upstream.Cancel(); });
+  Status sent = co_await exchange.Start(std::move(head));
+  while (sent.ok()) {
+    auto chunk = co_await upstream.Read();
+    if (!chunk.ok()) {
+      if (exchange.client_gone()) break;
+      upstream_cut_.Add();
+      logger_.Warn("engine broke off its answer",
+                   {{"x-request-id", request.id}, {"endpoint", request.endpoint}, {"error", chunk.status().message()}});
+      if (sse) {
+        const std::string event = http::SseFrame(ErrorBody(502, "the model server broke off its answer"));
+        (void)co_await exchange.Write(event);
+        (void)co_await exchange.Finish();
+      } else {
+        exchange.Abort();
+      }
+      break;
+    }
+    const bool end = chunk->empty();
+    const std::string_view out = co_await request.pick->OnResponseBody(*chunk, end);
+    if (!out.empty()) sent = co_await exchange.Write(out);
+    if (end) {
+      if (sent.ok()) sent = co_await exchange.Finish();
+      break;
+    }
+  }
+  exchange.OnClientGone(nullptr);
+  request.pick.reset();
+  request.upstream.reset();
+}
+
+http::Task<void> Forwarder::SendError(http::Exchange& exchange, Request& request, int status, std::string message) {
+  request.status = status;
+  http::Response response = http::JsonResponse(status, ErrorBody(status, message));
+  response.head.headers.Set("x-request-id", request.id);
+  (void)co_await exchange.Send(std::move(response));
+}
+
+http::Task<void> Forwarder::Deny(http::Exchange& exchange, Request& request, const sched::Denial& denial) {
+  request.status = denial.http_status;
+  http::Response response = http::JsonResponse(denial.http_status, ErrorBody(denial.http_status, denial.message));
+  response.head.headers.Set("x-request-id", request.id);
+  if (!denial.dropped_reason.empty()) response.head.headers.Set("x-llm-d-request-dropped-reason", denial.dropped_reason);
+  if (denial.retry_after_s > 0) response.head.headers.Set("retry-after", std::to_string(denial.retry_after_s));
+  (void)co_await exchange.Send(std::move(response));
+}
+
+void Forwarder::Finish(const http::Exchange& exchange, const Request& request) {
+  const double seconds = std::chrono::duration<double>(clock_.Now() - request.started).count();
+  inflight_.Add(-1);
+  duration_.Observe(seconds);
+  if (request.first_byte != Duration::zero()) first_byte_.Observe(std::chrono::duration<double>(request.first_byte).count());
+  if (exchange.client_gone()) client_gone_.Add();
+  Labels labels;
+  labels.emplace_back("status", std::to_string(request.status));
+  metrics_.AddCounter("llmd_gateway_requests_total", "Requests by the status sent.", labels).Add();
+  logger_.Info("request", {{"x-request-id", request.id},
+                           {"method", exchange.request().method},
+                           {"path", exchange.request().path()},
+                           {"status", request.status},
+                           {"endpoint", request.endpoint},
+                           {"seconds", seconds},
+                           {"clientGone", exchange.client_gone()}});
+}
+
+}  // namespace llmd::gateway

@@ -1,0 +1,55 @@
+// How the gateway gets its decisions: from a Director in this process, or from an endpoint picker over ext_proc. Both sides
+// of the interface run on the loop thread of the request.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "llmd/http/server.h"
+#include "llmd/http/task.h"
+#include "llmd/sched/director.h"
+#include "llmd/status.h"
+
+namespace llmd::gateway {
+
+using sched::HeaderList;
+
+struct PickInput {
+  HeaderList headers;                // lower-cased, pseudo headers first
+  std::shared_ptr<const std::string> body;
+  bool has_body = false;
+  std::vector<std::string> exclude;  // endpoints that just failed
+};
+
+// One request's decision and the hooks for its response. Destroying it before the response ended cancels the request.
+class Pick {
+ public:
+  virtual ~Pick() = default;
+  virtual const sched::Routing& routing() const = 0;
+  // The body to send: the original, or with the picker's edits.
+  virtual std::string_view body() const = 0;
+  // Headers to set on the response.
+  virtual http::Task<HeaderList> OnResponseHeaders(int status, const HeaderList& headers) = 0;
+  // What to send instead of `chunk` (often the chunk itself); holds until the next call.
+  virtual http::Task<std::string_view> OnResponseBody(std::string_view chunk, bool end) = 0;
+};
+
+// Thread-safe.
+class Picker {
+ public:
+  virtual ~Picker() = default;
+  // UNAVAILABLE when the picker cannot be asked; CANCELLED when the client left meanwhile. A refusal is a Pick whose routing
+  // is not ok.
+  virtual http::Task<StatusOr<std::unique_ptr<Pick>>> Choose(http::Exchange& exchange, PickInput input) = 0;
+  virtual bool ready() const = 0;
+  virtual StatusOr<std::string> Explain(std::string_view request_id) const = 0;
+};
+
+// `director` must outlive it.
+std::unique_ptr<Picker> MakeDirectorPicker(sched::Director& director);
+// Talks ext_proc to `target` ("host:port"), as Envoy does.
+std::unique_ptr<Picker> MakeExtProcPicker(const std::string& target);
+
+}  // namespace llmd::gateway

@@ -1,0 +1,143 @@
+"""`llmd up`: the whole cluster from one command, its logs, its decisions, and a clean end."""
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+import requests
+
+from conftest import MODEL, PROMPTS, Process, binary, complete, free_port, metric
+
+
+class Up(Process):
+    def __init__(self, tmp, *args):
+        self.runtime_dir = str(tmp)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__("up", [binary("llmd"), "up", "--model", str(MODEL), "--port", str(self.port), *args],
+                         {"XDG_RUNTIME_DIR": self.runtime_dir})
+
+    def wait_ready(self):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            assert self.popen.poll() is None, self.log()
+            match = re.search(r"\| ready in (\d+) ms: (\S+) serves (\S+)", self.log())
+            if match:
+                self.model = match[3]
+                return int(match[1])
+            time.sleep(0.05)
+        raise AssertionError(self.log())
+
+    def lines(self, name):
+        """The JSON log lines of one process."""
+        out = []
+        for line in self.log().splitlines():
+            prefix, _, text = line.partition("| ")
+            if prefix.strip() == name and text.startswith("{"):
+                out.append(json.loads(text))
+        return out
+
+    def explain(self, request_id, *args):
+        return subprocess.run([binary("llmd"), "explain", request_id, *args], capture_output=True, text=True,
+                              env={**os.environ, "XDG_RUNTIME_DIR": self.runtime_dir})
+
+
+@pytest.fixture(scope="module")
+def up(started_module, tmp_path_factory):
+    cluster = started_module(Up(tmp_path_factory.mktemp("run")))
+    cluster.wait_ready()
+    return cluster
+
+
+def ask(up, prompt, request_id, max_tokens=8):
+    reply = requests.post(f"{up.url}/v1/completions", timeout=60, headers={"x-request-id": request_id},
+                          json={"model": up.model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0})
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def test_a_long_prompt_is_prefilled_elsewhere_and_explained(up):
+    ask(up, PROMPTS["PROMPT_1"], "up-1")
+    decision = json.loads(up.explain("up-1", "--json").stdout)
+    assert decision["decision_type"] == "prefill-decode"
+    assert [p["profile"] for p in decision["profiles"]] == ["decode", "prefill"]
+    text = up.explain("up-1").stdout
+    assert "prefix-cache-scorer" in text and decision["endpoints"][decision["primary"]] in text
+
+
+def test_a_shared_prefix_goes_to_the_engine_that_has_it(up):
+    ask(up, PROMPTS["PROMPT_1"], "up-2a")
+    ask(up, PROMPTS["PROMPT_2"], "up-2b")
+    first, second = (json.loads(up.explain(r, "--json").stdout) for r in ("up-2a", "up-2b"))
+    assert first["addresses"][first["primary"]] == second["addresses"][second["primary"]]
+    decode = second["profiles"][0]
+    prefix = next(s for s in decode["scores"] if s["scorer"] == "prefix-cache-scorer")
+    assert max(prefix["raw"]) > 0
+
+
+EPP_MESSAGES = [
+    "LLM request assembled", "Scheduling a request", "Before running filter plugins", "Running filter plugin",
+    "Filter plugin result", "After running filter plugins", "Before running scorer plugins", "Running scorer",
+    "After running scorer", "After running scorer plugins", "Before running picker plugin",
+    "Selecting a pod with the max score from", "After running picker plugin", "Running post-schedule plugin",
+    "PostResponse called", "Request handled", "LLM response assembled", "Response generated"]
+
+
+def test_the_pickers_log_tells_the_documented_story_per_request(up):
+    ask(up, "A short prompt.", "up-log")
+    deadline = time.monotonic() + 5
+    messages = []
+    while time.monotonic() < deadline and not any(m.startswith("Response generated") for m in messages):
+        messages = [l["msg"] for l in up.lines("epp") if l.get("x-request-id") == "up-log"]
+    at = 0
+    for wanted in EPP_MESSAGES:
+        found = next((i for i in range(at, len(messages)) if messages[i].startswith(wanted)), None)
+        assert found is not None, f"{wanted!r} is missing after {messages[:at]}; all: {messages}"
+        at = found
+
+
+def test_every_log_line_is_one_line_behind_its_process(up):
+    for line in up.log().splitlines():
+        assert re.match(r"[a-z0-9-]+\s*\| ", line), line
+
+
+def test_explain_of_an_unknown_request_says_so(up):
+    result = up.explain("never-seen")
+    assert result.returncode != 0 and "never-seen" in result.stderr
+
+
+def test_a_taken_gateway_port_is_named(up, tmp_path):
+    result = subprocess.run([binary("llmd"), "up", "--model", str(MODEL), "--port", str(up.port), "--name", "second"],
+                            capture_output=True, text=True, timeout=30, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)})
+    assert result.returncode != 0 and str(up.port) in result.stderr
+
+
+def test_only_shows_the_chosen_roles_and_ctrl_c_leaves_nothing_behind(started, tmp_path):
+    cluster = started(Up(tmp_path, "--only", "decode,sidecar"))
+    cluster.wait_ready()
+    run = json.loads((tmp_path / "llmd/default/run.json").read_text())
+    complete_url = {**run}
+    requests.post(f"{cluster.url}/v1/completions", timeout=60,
+                  json={"model": cluster.model, "prompt": "Hello", "max_tokens": 4})
+    names = {line.partition("| ")[0].strip() for line in cluster.log().splitlines()}
+    assert names <= {"llmd", "decode-0", "decode-1", "decode-0-sidecar", "decode-1-sidecar"}
+    cluster.popen.send_signal(signal.SIGINT)
+    assert cluster.popen.wait(20) == 0
+    for process in complete_url["processes"]:
+        with pytest.raises(requests.RequestException):
+            requests.get(f"http://127.0.0.1:{process['port']}/health", timeout=1)
+    assert not (tmp_path / "llmd/default/run.json").exists()
+
+
+def test_a_killed_parent_takes_its_children_along(started, tmp_path):
+    cluster = started(Up(tmp_path))
+    cluster.wait_ready()
+    run = json.loads((tmp_path / "llmd/default/run.json").read_text())
+    cluster.kill()
+    time.sleep(0.5)
+    for process in run["processes"]:
+        with pytest.raises(requests.RequestException):
+            requests.get(f"http://127.0.0.1:{process['port']}/health", timeout=1)
