@@ -1,0 +1,90 @@
+"""A scripted model server on loopback: each request is recorded and answered by a function of the test."""
+import asyncio
+import threading
+
+
+class Request:
+    def __init__(self, method, target, headers, body):
+        self.method, self.target, self.headers, self.body = method, target, headers, body
+
+    def header(self, name):
+        """All values of a header, in order."""
+        return [v for k, v in self.headers if k.lower() == name.lower()]
+
+
+def response(status=200, body=b"", content_type="application/json", headers=()):
+    head = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}"]
+    if content_type:
+        head.append(f"Content-Type: {content_type}")
+    head += [f"{k}: {v}" for k, v in headers]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+async def send_chunked(writer, pieces, content_type):
+    """A chunked answer; `pieces` is a list or an async iterator of bytes."""
+    writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+    for piece in pieces:
+        writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+        await writer.drain()
+    writer.write(b"0\r\n\r\n")
+    await writer.drain()
+
+
+class FakeEngine:
+    """`answer(request, writer)` is a coroutine that writes the whole reply, or returns bytes to be written."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.requests = []
+        self.disconnected = threading.Event()
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self.port = self.server.sockets[0].getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+
+    def _run(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+
+    async def _read(self, reader):
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        method, target, _ = lines[0].split(" ", 2)
+        headers = [tuple(line.split(": ", 1)) for line in lines[1:] if line]
+        length = next((int(v) for k, v in headers if k.lower() == "content-length"), 0)
+        return Request(method, target, headers, await reader.readexactly(length) if length else b"")
+
+    async def _serve(self, reader, writer):
+        try:
+            while True:
+                request = await self._read(reader)
+                self.requests.append(request)
+                # Another byte or an end while the answer is due means that the client has left.
+                gone = asyncio.ensure_future(reader.read(1))
+                task = asyncio.ensure_future(self.answer(request, writer))
+                done, _ = await asyncio.wait({gone, task}, return_when=asyncio.FIRST_COMPLETED)
+                if gone in done and task not in done:
+                    task.cancel()
+                    self.disconnected.set()
+                    return
+                reply = task.result()
+                if reply is None:
+                    return
+                writer.write(reply)
+                await writer.drain()
+                if await gone == b"":
+                    return
+                raise RuntimeError("pipelined requests are not expected")
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    def posts(self):
+        return [r for r in self.requests if r.method == "POST"]
+
+    def close(self):
+        self.server.close()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(5)
