@@ -1,5 +1,5 @@
-// Chat templates: the Jinja subset that published models use, as transformers runs it (trim_blocks, lstrip_blocks,
-// undefined is empty, tojson without HTML escapes). Steps and output are bounded.
+// Chat templates: the Jinja subset that published models use, as transformers runs it (trim_blocks,
+// lstrip_blocks, undefined is empty, tojson without HTML escapes). Steps and output are bounded.
 #pragma once
 
 #include <memory>
@@ -21,13 +21,16 @@ struct TemplateLimits {
 class ChatTemplate {
  public:
   // INVALID_ARGUMENT with line and column.
-  static StatusOr<std::unique_ptr<ChatTemplate>> Parse(std::string_view source, TemplateLimits limits = {});
+  static StatusOr<std::unique_ptr<ChatTemplate>> Parse(std::string_view source,
+                                                       TemplateLimits limits = {});
   ~ChatTemplate();
 
-  // Renders with the members of `variables` as globals (messages, tools, add_generation_prompt, bos_token, …).
-  // INVALID_ARGUMENT: raise_exception's message, a type error, an unknown filter; RESOURCE_EXHAUSTED: a limit.
+  // Renders with the members of `variables` as globals (messages, tools, add_generation_prompt,
+  // bos_token, …). INVALID_ARGUMENT: raise_exception's message, a type error, an unknown filter;
+  // RESOURCE_EXHAUSTED: a limit.
   StatusOr<std::string> Render(const json::Value& variables) const;
-  // True when the template iterates message.content (so parts go in as a list), from its syntax tree.
+  // True when the template iterates message.content (so parts go in as a list), from its syntax
+  // tree.
   bool content_is_list() const;
 
  private:

@@ -3,6 +3,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "llmd/text/tokenizer.h"
@@ -13,8 +14,8 @@ namespace llmd::text {
 class Detokenizer {
  public:
   Detokenizer(const Tokenizer& tokenizer, bool skip_special);
-  // The text these tokens complete; "" while a UTF-8 sequence is open. Bytes that can never become valid UTF-8 are
-  // given as U+FFFD at once.
+  // The text these tokens complete; "" while a UTF-8 sequence is open. Bytes that can never become
+  // valid UTF-8 are given as U+FFFD at once.
   std::string Push(std::span<const TokenId> ids);
   // What an end by length leaves: an incomplete character is dropped.
   std::string Finish();
@@ -25,14 +26,14 @@ class Detokenizer {
   std::string pending_;
 };
 
-// Finds stop strings in text that arrives in pieces: holds back what may be the beginning of one. The match that
-// completes first wins, ties by list order. Thread-compatible.
+// Finds stop strings in text that arrives in pieces: holds back what may be the beginning of one.
+// The match that completes first wins, ties by list order. Thread-compatible.
 class StopMatcher {
  public:
   StopMatcher(std::vector<std::string> stops, bool include_in_output);
   struct Result {
-    std::string text;    // safe to send
-    int matched = -1;    // index of the stop string found; nothing follows it
+    std::string text;  // safe to send
+    int matched = -1;  // index of the stop string found; nothing follows it
   };
   Result Push(std::string_view text);
   // The text still held back, when the sequence ends without a match.
@@ -41,8 +42,9 @@ class StopMatcher {
  private:
   std::vector<std::string> stops_;
   bool include_;
-  size_t longest_ = 0;
+  int matched_ = -1;
   std::string held_;
+  std::string TakeSafe();
 };
 
 }  // namespace llmd::text

@@ -1,0 +1,266 @@
+#include "text/template/interpreter.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace llmd::text::tmpl {
+
+class Interpreter::ScopeGuard {
+ public:
+  ScopeGuard(Interpreter& in, int parent, const LoopState* loop = nullptr)
+      : in_(in), outer_(in.scope_) {
+    in.scopes_.push_back({{}, parent, in.next_scope_id_++, loop});
+    in.scope_ = static_cast<int>(in.scopes_.size()) - 1;
+  }
+  ~ScopeGuard() {
+    in_.scopes_.pop_back();
+    in_.scope_ = outer_;
+  }
+  ScopeGuard(const ScopeGuard&) = delete;
+  ScopeGuard& operator=(const ScopeGuard&) = delete;
+
+ private:
+  Interpreter& in_;
+  const int outer_;
+};
+
+Interpreter::~Interpreter() {
+  for (const auto& dict : namespaces_) dict->items.clear();
+}
+
+StatusOr<std::string> Interpreter::Run(const Body& body, const json::Value& variables) {
+  std::string out;
+  out_ = &out;
+  const ScopeGuard globals(*this, -1);
+  for (const auto& [name, value] : variables.AsObject()) Set(name, Value::FromJson(value));
+  Exec(body);
+  if (failed()) return status_;
+  return out;
+}
+
+Value Interpreter::Fail(std::string_view message) {
+  if (status_.ok()) status_ = TemplateError(at_, message);
+  return Value();
+}
+
+Value Interpreter::FailPlainly(Status status) {
+  if (status_.ok()) status_ = std::move(status);
+  return Value();
+}
+
+bool Interpreter::Charge(size_t units) {
+  if (failed()) return false;
+  if (units <= limits_.max_steps - steps_) {
+    steps_ += units;
+    return true;
+  }
+  steps_ = limits_.max_steps;
+  const std::string message =
+      TemplateError(at_, "more than " + std::to_string(limits_.max_steps) + " steps").message();
+  FailPlainly(ResourceExhausted(message));
+  return false;
+}
+
+Value Interpreter::Str(std::string text) {
+  return Charge(text.size() / 64 + 1) ? Value::Str(std::move(text)) : Value();
+}
+
+Value Interpreter::NewNamespace() {
+  auto dict = std::make_shared<Dict>();
+  dict->is_namespace = true;
+  namespaces_.push_back(dict);
+  return Value(std::move(dict));
+}
+
+const Value* Interpreter::Find(const std::string& name) const {
+  for (int i = scope_; i >= 0; i = scopes_[i].parent) {
+    for (const auto& [key, value] : scopes_[i].variables) {
+      if (key == name) return &value;
+    }
+  }
+  return nullptr;
+}
+
+void Interpreter::Set(const std::string& name, Value value) {
+  auto& variables = scopes_[scope_].variables;
+  for (auto& [key, old] : variables) {
+    if (key == name) {
+      old = std::move(value);
+      return;
+    }
+  }
+  variables.emplace_back(name, std::move(value));
+}
+
+void Interpreter::Write(std::string_view text) {
+  if (failed() || !Charge(text.size() / 64)) return;
+  if (text.size() > limits_.max_output_bytes - std::min(out_->size(), limits_.max_output_bytes)) {
+    FailPlainly(ResourceExhausted("template: the output is larger than " +
+                                  std::to_string(limits_.max_output_bytes) + " bytes"));
+    return;
+  }
+  out_->append(text);
+}
+
+void Interpreter::Exec(const Body& body) {
+  for (const NodePtr& node : body) {
+    if (failed() || flow_ != Flow::kNormal) return;
+    ExecNode(*node);
+  }
+}
+
+void Interpreter::ExecNode(const Node& node) {
+  at_ = node.at;
+  if (!Charge(1)) return;
+  switch (node.kind) {
+    case NodeKind::kText:
+      return Write(node.text);
+    case NodeKind::kOutput:
+      return Write(ToText(Eval(*node.expr)));
+    case NodeKind::kFor:
+      return ExecFor(node);
+    case NodeKind::kIf:
+      return ExecIf(node);
+    case NodeKind::kSet:
+      return ExecSet(node, Eval(*node.expr));
+    case NodeKind::kSetBlock: {
+      const Value text = Str(Capture(node.body));
+      return ExecSet(node, node.expr ? EvalFilter(*node.expr, &text) : text);
+    }
+    case NodeKind::kMacro:
+      return ExecMacro(node);
+    case NodeKind::kFilterBlock: {
+      const Value text = Str(Capture(node.body));
+      return Write(ToText(EvalFilter(*node.expr, &text)));
+    }
+    case NodeKind::kGeneration:
+      return Exec(node.body);
+    case NodeKind::kBreak:
+      flow_ = Flow::kBreak;
+      return;
+    case NodeKind::kContinue:
+      flow_ = Flow::kContinue;
+      return;
+  }
+}
+
+std::string Interpreter::Capture(const Body& body) {
+  std::string text;
+  std::string* const outer = std::exchange(out_, &text);
+  {
+    const ScopeGuard scope(*this, scope_);
+    Exec(body);
+  }
+  out_ = outer;
+  return text;
+}
+
+void Interpreter::ExecFor(const Node& node) {
+  std::vector<Value> items = Filtered(node, Iterate(Eval(*node.expr)));
+  if (failed()) return;
+  if (items.empty()) {
+    const ScopeGuard scope(*this, scope_);
+    return Exec(node.otherwise);
+  }
+  LoopState loop{&items, 0};
+  for (; loop.index < items.size() && !failed(); ++loop.index) {
+    if (!Charge(1)) return;
+    const ScopeGuard scope(*this, scope_, &loop);
+    Bind(node.targets, items[loop.index]);
+    Exec(node.body);
+    if (std::exchange(flow_, Flow::kNormal) == Flow::kBreak) break;
+  }
+}
+
+std::vector<Value> Interpreter::Filtered(const Node& node, std::vector<Value> items) {
+  if (!node.condition) return items;
+  std::vector<Value> kept;
+  for (const Value& item : items) {
+    if (!Charge(1)) break;
+    const ScopeGuard scope(*this, scope_);
+    Bind(node.targets, item);
+    if (Eval(*node.condition).Truthy()) kept.push_back(item);
+  }
+  return kept;
+}
+
+void Interpreter::Bind(const std::vector<std::string>& targets, const Value& value) {
+  if (targets.size() == 1) return Set(targets[0], value);
+  const std::vector<Value> parts = Iterate(value);
+  if (failed()) return;
+  if (parts.size() != targets.size()) {
+    Fail("cannot unpack " + std::to_string(parts.size()) + " values into " +
+         std::to_string(targets.size()) + " names");
+    return;
+  }
+  for (size_t i = 0; i < parts.size(); ++i) Set(targets[i], parts[i]);
+}
+
+void Interpreter::ExecIf(const Node& node) {
+  for (const Branch& branch : node.branches) {
+    if (branch.condition && !Eval(*branch.condition).Truthy()) {
+      if (failed()) return;
+      continue;
+    }
+    return Exec(branch.body);
+  }
+}
+
+void Interpreter::ExecSet(const Node& node, const Value& value) {
+  if (failed()) return;
+  if (node.text.empty()) return Bind(node.targets, value);
+  const Value* target = Find(node.targets[0]);
+  if (target == nullptr || !target->is_dict() || !target->dict().is_namespace) {
+    Fail("cannot set an attribute of '" + node.targets[0] + "', which is no namespace");
+    return;
+  }
+  target->dict_object().Set(Value::Str(node.text), value);
+}
+
+void Interpreter::ExecMacro(const Node& node) {
+  auto macro = std::make_shared<Callable>();
+  macro->name = node.text;
+  macro->call = [&node, scope = scope_, id = scopes_[scope_].id](Interpreter& in,
+                                                                 const Arguments& args) {
+    return in.CallMacro(node, scope, id, args);
+  };
+  Set(node.text, Value(std::shared_ptr<const Callable>(std::move(macro))));
+}
+
+Value Interpreter::CallMacro(const Node& node, int scope, uint64_t scope_id,
+                             const Arguments& args) {
+  if (calls_ >= limits_.max_depth) {
+    const std::string deep =
+        "macros call each other more than " + std::to_string(limits_.max_depth) + " deep";
+    return FailPlainly(ResourceExhausted(TemplateError(at_, deep).message()));
+  }
+  if (args.positional.size() > node.parameters.size())
+    return Fail("macro '" + node.text + "' takes fewer arguments");
+  for (const auto& [name, value] : args.named) {
+    const auto same = [&name = name](const Parameter& p) { return p.name == name; };
+    if (std::none_of(node.parameters.begin(), node.parameters.end(), same)) {
+      return Fail("macro '" + node.text + "' has no parameter '" + name + "'");
+    }
+  }
+  // The scope that defined the macro may be gone; what is left of it then are the globals.
+  const bool alive = scope < static_cast<int>(scopes_.size()) && scopes_[scope].id == scope_id;
+  ++calls_;
+  std::string text;
+  std::string* const outer = std::exchange(out_, &text);
+  {
+    const ScopeGuard guard(*this, alive ? scope : 0);
+    for (size_t i = 0; i < node.parameters.size(); ++i) {
+      const Parameter& p = node.parameters[i];
+      const Value* given = args.Get(i, p.name);
+      Set(p.name, given != nullptr ? *given
+                  : p.fallback     ? Eval(*p.fallback)
+                                   : Value::MakeUndefined("parameter '" + p.name + "'"));
+    }
+    Exec(node.body);
+  }
+  out_ = outer;
+  --calls_;
+  return Str(std::move(text));
+}
+
+}  // namespace llmd::text::tmpl

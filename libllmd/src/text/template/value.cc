@@ -1,0 +1,154 @@
+#include "text/template/value.h"
+
+#include <algorithm>
+
+#include "text/unicode.h"
+
+namespace llmd::text::tmpl {
+namespace {
+
+constexpr int kCompareDepth = 100;
+
+}  // namespace
+
+const Value* Dict::Find(const Value& key) const {
+  for (const auto& [k, v] : items) {
+    if (Equal(k, key)) return &v;
+  }
+  return nullptr;
+}
+
+const Value* Dict::Find(std::string_view key) const {
+  for (const auto& [k, v] : items) {
+    if (k.is_string() && k.str() == key) return &v;
+  }
+  return nullptr;
+}
+
+void Dict::Set(Value key, Value value) {
+  for (auto& [k, v] : items) {
+    if (Equal(k, key)) {
+      v = std::move(value);
+      return;
+    }
+  }
+  items.emplace_back(std::move(key), std::move(value));
+}
+
+const Value* Arguments::Get(size_t index, std::string_view name) const {
+  if (index < positional.size()) return &positional[index];
+  for (const auto& [key, value] : named) {
+    if (key == name) return &value;
+  }
+  return nullptr;
+}
+
+Value Value::MakeList(std::vector<Value> items, bool tuple) {
+  auto list = std::make_shared<List>();
+  list->items = std::move(items);
+  list->tuple = tuple;
+  return Value(std::move(list));
+}
+
+// Recursion is bounded by the JSON parser's own depth limit.
+Value Value::FromJson(const json::Value& v) {
+  if (v.is_null()) return Value(None{});
+  if (v.is_bool()) return Value(v.AsBool());
+  if (v.is_int()) {
+    const bool fits = v.AsUint() == 0 || std::in_range<int64_t>(v.AsUint());
+    return fits ? Value::Int(v.AsInt()) : Value(v.AsDouble());
+  }
+  if (v.is_double()) return Value(v.AsDouble());
+  if (v.is_string()) return Str(v.AsString());
+  if (v.is_array()) {
+    std::vector<Value> items;
+    items.reserve(v.AsArray().size());
+    for (const json::Value& item : v.AsArray()) items.push_back(FromJson(item));
+    return MakeList(std::move(items));
+  }
+  auto dict = std::make_shared<Dict>();
+  for (const auto& [key, value] : v.AsObject()) dict->items.emplace_back(Str(key), FromJson(value));
+  return Value(std::move(dict));
+}
+
+bool Value::Truthy() const {
+  if (is_undefined() || is_none()) return false;
+  if (is_number()) return number() != 0;
+  if (is_string()) return !str().empty();
+  if (is_list()) return !list().empty();
+  if (is_dict()) return dict().is_namespace || !dict().items.empty();
+  return true;
+}
+
+std::string_view Value::TypeName() const {
+  if (is_undefined()) return "Undefined";
+  if (is_none()) return "NoneType";
+  if (is_bool()) return "bool";
+  if (is_int()) return "int";
+  if (is_double()) return "float";
+  if (is_string()) return "str";
+  if (is_list()) return list_object().tuple ? "tuple" : "list";
+  if (is_dict()) return dict().is_namespace ? "Namespace" : "dict";
+  return "function";
+}
+
+bool Equal(const Value& a, const Value& b, int depth) {
+  if (depth > kCompareDepth) return false;
+  if (a.is_number() && b.is_number()) {
+    return a.is_integral() && b.is_integral() ? a.integer() == b.integer()
+                                              : a.number() == b.number();
+  }
+  if (a.is_string() && b.is_string()) return a.str() == b.str();
+  if (a.is_none() || a.is_undefined())
+    return (a.is_none() && b.is_none()) || (a.is_undefined() && b.is_undefined());
+  if (a.is_list() && b.is_list()) {
+    return a.list_object().tuple == b.list_object().tuple &&
+           std::equal(a.list().begin(), a.list().end(), b.list().begin(), b.list().end(),
+                      [depth](const Value& x, const Value& y) { return Equal(x, y, depth + 1); });
+  }
+  if (a.is_dict() && b.is_dict()) {
+    if (a.dict_pointer() == b.dict_pointer()) return true;
+    if (a.dict().is_namespace || b.dict().is_namespace ||
+        a.dict().items.size() != b.dict().items.size())
+      return false;
+    for (const auto& [key, value] : a.dict().items) {
+      const Value* other = b.dict().Find(key);
+      if (other == nullptr || !Equal(value, *other, depth + 1)) return false;
+    }
+    return true;
+  }
+  return a.is_callable() && b.is_callable() && &a.callable() == &b.callable();
+}
+
+std::optional<int> Compare(const Value& a, const Value& b, int depth) {
+  const auto order = [](const auto& x, const auto& y) { return x < y ? -1 : y < x ? 1 : 0; };
+  if (depth > kCompareDepth) return std::nullopt;
+  if (a.is_integral() && b.is_integral()) return order(a.integer(), b.integer());
+  if (a.is_number() && b.is_number()) return order(a.number(), b.number());
+  if (a.is_string() && b.is_string()) return order(a.str(), b.str());
+  if (!a.is_list() || !b.is_list() || a.list_object().tuple != b.list_object().tuple)
+    return std::nullopt;
+  const size_t both = std::min(a.list().size(), b.list().size());
+  for (size_t i = 0; i < both; ++i) {
+    if (Equal(a.list()[i], b.list()[i], depth + 1)) continue;
+    return Compare(a.list()[i], b.list()[i], depth + 1);
+  }
+  return order(a.list().size(), b.list().size());
+}
+
+size_t Length(std::string_view utf8) {
+  return static_cast<size_t>(std::count_if(
+      utf8.begin(), utf8.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; }));
+}
+
+std::vector<std::string_view> Characters(std::string_view utf8) {
+  std::vector<std::string_view> out;
+  out.reserve(utf8.size());
+  const char* const end = utf8.data() + utf8.size();
+  for (const char* at = utf8.data(); at < end; at += out.back().size()) {
+    out.emplace_back(at, StepUtf8(at, end).length);
+  }
+  return out;
+}
+
+}  // namespace llmd::text::tmpl
