@@ -5,7 +5,8 @@ namespace {
 
 constexpr std::string_view kDecisions = "/debug/decisions/";
 
-http::Response Text(int status, std::string body, std::string_view type = "text/plain; charset=utf-8") {
+http::Response Text(int status, std::string body,
+                    std::string_view type = "text/plain; charset=utf-8") {
   http::Response response;
   response.head.status = status;
   response.head.headers.Add("Content-Type", type);
@@ -34,7 +35,8 @@ http::Response ExplainResponse(const AdminSources& sources, std::string_view pat
 
 void AddAdminRoutes(http::Router& router, const AdminSources& sources) {
   const AdminSources* from = &sources;
-  auto add = [&router](std::string_view path, std::function<http::Response(const http::RequestHead&)> make) {
+  auto add = [&router](std::string_view path,
+                       std::function<http::Response(const http::RequestHead&)> make) {
     router.Add("GET", path, Route{std::move(make)});
   };
   add("/metrics", [from](const http::RequestHead&) {
@@ -45,7 +47,8 @@ void AddAdminRoutes(http::Router& router, const AdminSources& sources) {
     return from->ready() ? Text(200, "ok\n") : Text(503, "not ready\n");
   });
   if (!from->explain) return;
-  add("/debug/decisions/*", [from](const http::RequestHead& head) { return ExplainResponse(*from, head.path()); });
+  add("/debug/decisions/*",
+      [from](const http::RequestHead& head) { return ExplainResponse(*from, head.path()); });
 }
 
 }  // namespace llmd::services

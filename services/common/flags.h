@@ -1,11 +1,14 @@
-// Command lines as the field writes them: "-" and "_" alike, single-dash long flags, unique prefixes, --flag=value and
-// --flag value, --no-flag for switches. Each flag stands in one of three lists, which --help prints: works; accepted with
-// one warning; known but not yet (exit 2, says so). An unknown flag is an error that names the nearest.
+// Command lines as the field writes them: "-" and "_" alike, single-dash long flags, unique
+// prefixes, --flag=value and
+// --flag value, --no-flag for switches. Each flag stands in one of three lists, which --help
+// prints: works; accepted with one warning; known but not yet (exit 2, says so). An unknown flag is
+// an error that names the nearest.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,10 +30,13 @@ class FlagSet {
   void Bool(std::string_view name, bool* target, std::string_view help);
   // Go durations ("30s").
   void Duration(std::string_view name, std::chrono::nanoseconds* target, std::string_view help);
-  // May be repeated; each may hold several values, up to the next flag when `greedy` (as vLLM's --served-model-name).
-  void List(std::string_view name, std::vector<std::string>* target, std::string_view help, bool greedy = false);
+  // May be repeated; each may hold several values, up to the next flag when `greedy` (as vLLM's
+  // --served-model-name).
+  void List(std::string_view name, std::vector<std::string>* target, std::string_view help,
+            bool greedy = false);
   // A check or conversion of its own.
-  void Custom(std::string_view name, std::function<Status(std::string_view)> set, std::string_view help);
+  void Custom(std::string_view name, std::function<Status(std::string_view)> set,
+              std::string_view help);
   // Another spelling of a flag; with `deprecated`, using it logs one warning.
   void Alias(std::string_view alias, std::string_view name, bool deprecated = false);
 
@@ -42,10 +48,10 @@ class FlagSet {
   void Positional(std::string_view name, std::string* target, std::string_view help);
 
   struct Outcome {
-    bool exit = false;       // --help or --version was printed, or an error: leave with `code`
+    bool exit = false;  // --help or --version was printed, or an error: leave with `code`
     int code = 0;
-    std::vector<std::string> warnings;       // to be logged once the logger stands
-    std::vector<std::string> given;          // canonical names of the flags that were set
+    std::vector<std::string> warnings;  // to be logged once the logger stands
+    std::vector<std::string> given;     // canonical names of the flags that were set
     bool Given(std::string_view name) const;
   };
   // Prints help, version and errors itself (stdout / stderr).
@@ -64,8 +70,27 @@ class FlagSet {
     std::string alias, name;
     bool deprecated = false;
   };
-  StatusOr<const Flag*> Find(std::string_view name, bool* negated, std::vector<std::string>* warnings) const;
+  // A flag as it was found on the command line.
+  struct Match {
+    const Flag* flag = nullptr;
+    bool negated = false;  // --no-name
+    bool deprecated = false;
+  };
+  // The words that are left.
+  struct Words;
+
   void Add(Flag flag);
+  const Flag* Exact(std::string_view name, bool* deprecated) const;
+  StatusOr<Match> Find(std::string_view name) const;
+  StatusOr<Match> FindByPrefix(std::string_view name) const;
+  Status Unknown(std::string_view name) const;
+  Status TakeWord(std::string_view word, Words& words, Outcome& outcome) const;
+  Status Apply(const Match& match, Words& words, Outcome& outcome) const;
+  Status ApplySwitch(const Match& match, const Words& words) const;
+  Status ApplyValues(const Flag& flag, Words& words) const;
+  Status TakePositional(std::string_view word, Outcome& outcome) const;
+  void AppendList(std::string& out, std::string_view title,
+                  std::initializer_list<Kind> kinds) const;
 
   std::string program_, summary_;
   std::vector<Flag> flags_;

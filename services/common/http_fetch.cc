@@ -15,10 +15,11 @@ http::ClientOptions PageClientOptions() {
 
 class HttpFetch final : public sched::Fetch {
  public:
-  explicit HttpFetch(http::Runtime& runtime) : runtime_(runtime), client_(runtime, PageClientOptions()) {}
+  explicit HttpFetch(http::Runtime& runtime)
+      : runtime_(runtime), client_(runtime, PageClientOptions()) {}
 
-  void Get(const sched::EndpointInfo& endpoint, uint16_t port_override, const std::string& path, Duration timeout,
-           Done done) override {
+  void Get(const sched::EndpointInfo& endpoint, uint16_t port_override, const std::string& path,
+           Duration timeout, Done done) override {
     http::HostPort peer{endpoint.address, port_override != 0 ? port_override : endpoint.port};
     runtime_.Spawn(Fetch(std::move(peer), path, timeout, std::move(done)));
   }
@@ -31,7 +32,8 @@ class HttpFetch final : public sched::Fetch {
     options.first_byte_timeout = timeout;
     options.read_timeout = timeout;
     const std::string where = peer.ToString() + head.target;
-    auto response = co_await client_.Fetch(std::move(peer), std::move(head), std::string(), options, kMaxPageBytes);
+    auto response = co_await client_.Fetch(std::move(peer), std::move(head), std::string(), options,
+                                           kMaxPageBytes);
     if (!response.ok()) {
       done(response.status());
     } else if (response->head.status / 100 != 2) {
@@ -47,6 +49,8 @@ class HttpFetch final : public sched::Fetch {
 
 }  // namespace
 
-std::shared_ptr<sched::Fetch> MakeHttpFetch(http::Runtime& runtime) { return std::make_shared<HttpFetch>(runtime); }
+std::shared_ptr<sched::Fetch> MakeHttpFetch(http::Runtime& runtime) {
+  return std::make_shared<HttpFetch>(runtime);
+}
 
 }  // namespace llmd::services

@@ -15,7 +15,8 @@ StatusOr<std::string> ReadConfig(const std::string& path) {
   if (!in) return NotFound("--config-file: cannot read '" + path + "'");
   std::stringstream text;
   text << in.rdbuf();
-  if (text.str().size() > kMaxConfigBytes) return InvalidArgument("--config-file '" + path + "' is larger than 1 MiB");
+  if (text.str().size() > kMaxConfigBytes)
+    return InvalidArgument("--config-file '" + path + "' is larger than 1 MiB");
   return text.str();
 }
 
@@ -25,8 +26,10 @@ std::string EnvironmentOr(const char* name, std::string fallback) {
 }
 
 void AddKnownElsewhere(FlagSet& set) {
-  set.NotYet("endpoint-selector", true, "endpoints come from file-discovery until the Kubernetes watch exists");
-  set.NotYet("endpoint-target-ports", true, "endpoints come from file-discovery until the Kubernetes watch exists");
+  set.NotYet("endpoint-selector", true,
+             "endpoints come from file-discovery until the Kubernetes watch exists");
+  set.NotYet("endpoint-target-ports", true,
+             "endpoints come from file-discovery until the Kubernetes watch exists");
   set.NotYet("ha-enable-leader-election", false, "leader election comes with the Kubernetes work");
   set.NotYet("metrics-client-ca-file", true, "TLS on the metrics port is not built");
   set.NotYet("metrics-cert-dir", true, "TLS on the metrics port is not built");
@@ -34,7 +37,8 @@ void AddKnownElsewhere(FlagSet& set) {
   set.NotYet("enable-cert-reload", false, "TLS is not built");
   set.NotYet("tls-min-version", true, "TLS is not built");
   set.NotYet("tls-cipher-suites", true, "TLS is not built");
-  set.Accepted("refresh-prometheus-metrics-interval", true, "pool gauges are computed when they are read");
+  set.Accepted("refresh-prometheus-metrics-interval", true,
+               "pool gauges are computed when they are read");
   set.Accepted("enable-pprof", false, "this is no Go program; use perf");
   set.Accepted("zap-devel", false, "logs are always JSON, one object a line");
   set.Accepted("zap-stacktrace-level", true, "there are no stack traces in the logs");
@@ -47,19 +51,29 @@ void AddPickerFlags(FlagSet& set, PickerFlags& flags) {
   set.String("config-file", &flags.config_file, "EndpointPickerConfig YAML file");
   set.String("config-text", &flags.config_text, "EndpointPickerConfig YAML, inline");
   set.String("pool-name", &flags.pool_name, "name of the InferencePool");
-  set.String("pool-namespace", &flags.pool_namespace, "its namespace; default $NAMESPACE, else default");
+  set.String("pool-namespace", &flags.pool_namespace,
+             "its namespace; default $NAMESPACE, else default");
   set.String("pool-group", &flags.pool_group, "its API group");
-  set.Port("metrics-port", &flags.metrics_port, "admin port: /metrics, /healthz, /readyz, /debug/decisions; 0 = any");
+  set.Port("metrics-port", &flags.metrics_port,
+           "admin port: /metrics, /healthz, /readyz, /debug/decisions; 0 = any");
   set.String("metrics-host", &flags.metrics_host, "address of the admin port");
-  set.Duration("refresh-metrics-interval", &flags.refresh_metrics_interval, "how often each endpoint is scraped");
-  set.Duration("metrics-staleness-threshold", &flags.metrics_staleness_threshold, "older gauges count as unknown");
-  set.Duration("drain-timeout", &flags.drain_timeout, "how long open requests may run on after SIGTERM");
-  set.Bool("disable-endpoint-subset-filter", &flags.disable_endpoint_subset_filter, "ignore the proxy's subset hint");
-  set.Bool("emit-endpoint-scores", &flags.emit_endpoint_scores, "write every endpoint's score into the metadata");
-  set.Bool("allow-experimental-plugins", &flags.allow_experimental_plugins, "admit plugins marked Alpha");
-  set.Bool("metrics-endpoint-auth", &flags.metrics_endpoint_auth, "token check on the metrics port; needs Kubernetes, so false in file mode");
+  set.Duration("refresh-metrics-interval", &flags.refresh_metrics_interval,
+               "how often each endpoint is scraped");
+  set.Duration("metrics-staleness-threshold", &flags.metrics_staleness_threshold,
+               "older gauges count as unknown");
+  set.Duration("drain-timeout", &flags.drain_timeout,
+               "how long open requests may run on after SIGTERM");
+  set.Bool("disable-endpoint-subset-filter", &flags.disable_endpoint_subset_filter,
+           "ignore the proxy's subset hint");
+  set.Bool("emit-endpoint-scores", &flags.emit_endpoint_scores,
+           "write every endpoint's score into the metadata");
+  set.Bool("allow-experimental-plugins", &flags.allow_experimental_plugins,
+           "admit plugins marked Alpha");
+  set.Bool("metrics-endpoint-auth", &flags.metrics_endpoint_auth,
+           "token check on the metrics port; needs Kubernetes, so false in file mode");
   set.Bool("tracing", &flags.tracing, "export spans (must be false for now)");
-  set.Int("max-body-bytes", &flags.max_body_bytes, 1, int64_t{1} << 40, "larger request bodies get 413");
+  set.Int("max-body-bytes", &flags.max_body_bytes, 1, int64_t{1} << 40,
+          "larger request bodies get 413");
   set.Int("v", &flags.verbosity, 0, 5, "log verbosity: 2 default, 3 verbose, 4 debug, 5 trace");
   set.String("zap-log-level", &flags.zap_log_level, "debug, info, error or a verbosity number");
   set.String("zap-encoder", &flags.zap_encoder, "json");
@@ -75,7 +89,8 @@ StatusOr<int> Verbosity(const PickerFlags& flags) {
   int number = 0;
   const auto [end, error] = std::from_chars(level.data(), level.data() + level.size(), number);
   if (error != std::errc() || end != level.data() + level.size() || number < 0 || number > 10) {
-    return InvalidArgument("--zap-log-level '" + level + "': expected debug, info, error or a number of 0 to 10");
+    return InvalidArgument("--zap-log-level '" + level +
+                           "': expected debug, info, error or a number of 0 to 10");
   }
   return number;
 }
@@ -85,11 +100,15 @@ StatusOr<sched::DirectorOptions> ToDirectorOptions(const PickerFlags& flags) {
     return InvalidArgument("--config-file and --config-text exclude each other");
   }
   if (flags.metrics_endpoint_auth) {
-    return Unimplemented("--metrics-endpoint-auth: the token check needs Kubernetes; in file mode pass --metrics-endpoint-auth=false");
+    return Unimplemented(
+        "--metrics-endpoint-auth: the token check needs Kubernetes; in file mode pass "
+        "--metrics-endpoint-auth=false");
   }
-  if (flags.tracing) return Unimplemented("--tracing: span export is not built; pass --tracing=false");
+  if (flags.tracing)
+    return Unimplemented("--tracing: span export is not built; pass --tracing=false");
   if (flags.zap_encoder != "json") {
-    return InvalidArgument("--zap-encoder '" + flags.zap_encoder + "': logs are JSON only; expected json");
+    return InvalidArgument("--zap-encoder '" + flags.zap_encoder +
+                           "': logs are JSON only; expected json");
   }
   sched::DirectorOptions options;
   options.config_yaml = flags.config_text;

@@ -21,7 +21,8 @@ struct PickerFlags {
   bool disable_endpoint_subset_filter = false;
   bool emit_endpoint_scores = false;
   bool allow_experimental_plugins = false;
-  bool metrics_endpoint_auth = false;  // upstream's default is true with Kubernetes, none in file mode
+  bool metrics_endpoint_auth =
+      false;  // upstream's default is true with Kubernetes, none in file mode
   bool tracing = false;
   int64_t max_body_bytes = 100 << 20;
   int64_t verbosity = 2;
@@ -29,8 +30,9 @@ struct PickerFlags {
 };
 
 void AddPickerFlags(FlagSet& set, PickerFlags& flags);
-// INVALID_ARGUMENT for combinations that cannot be (both --config-file and --config-text), UNIMPLEMENTED for a default
-// that must be given explicitly until TLS and token checks exist; the message names the flag.
+// INVALID_ARGUMENT for combinations that cannot be (both --config-file and --config-text),
+// UNIMPLEMENTED for a default that must be given explicitly until TLS and token checks exist; the
+// message names the flag.
 StatusOr<sched::DirectorOptions> ToDirectorOptions(const PickerFlags& flags);
 // -v, raised or lowered by --zap-log-level (debug, info, error or a number).
 StatusOr<int> Verbosity(const PickerFlags& flags);

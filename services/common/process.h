@@ -1,21 +1,24 @@
-// What every llmd process does the same way: logs to stdout, waits for SIGTERM or SIGINT, drains, exits.
+// What every llmd process does the same way: logs to stdout, waits for SIGTERM or SIGINT, drains,
+// exits.
 #pragma once
 
 #include <functional>
+#include <string>
 #include <string_view>
 #include <vector>
-#include <string>
 
 #include "llmd/log.h"
 
 namespace llmd::services {
 
-// The process's logger (stdout, JSON lines). `verbosity` as -v: 2 default, 3 verbose, 4 debug, 5 trace.
+// The process's logger (stdout, JSON lines). `verbosity` as -v: 2 default, 3 verbose, 4 debug, 5
+// trace.
 Logger MakeLogger(int verbosity);
-// Blocks SIGINT/SIGTERM/SIGHUP in this thread and those it starts later; ignores SIGPIPE. Call first in main.
+// Blocks SIGINT/SIGTERM/SIGHUP in this thread and those it starts later; ignores SIGPIPE. Call
+// first in main.
 void BlockSignals();
-// Waits for SIGINT or SIGTERM and returns its number; a second one during the drain ends the process at once.
-// `on_hup` runs for each SIGHUP.
+// Waits for SIGINT or SIGTERM and returns its number; a second one during the drain ends the
+// process at once. `on_hup` runs for each SIGHUP.
 int WaitForSignal(const std::function<void()>& on_hup = {});
 // Writes "error: …" to stderr and gives 1, for `return Fail(status)` in main.
 int Fail(const class ::llmd::Status& status);

@@ -1,4 +1,5 @@
-// Time as a dependency: everything that waits or stamps takes a Clock&, so that tests and the simulator own time.
+// Time as a dependency: everything that waits or stamps takes a Clock&, so that tests and the
+// simulator own time.
 #pragma once
 
 #include <atomic>
@@ -28,8 +29,12 @@ const Clock& SystemClock();
 class FakeClock final : public Clock {
  public:
   explicit FakeClock(int64_t unix_nanos = 1'700'000'000'000'000'000) : unix_start_(unix_nanos) {}
-  TimePoint Now() const override { return TimePoint(Duration(elapsed_.load(std::memory_order_acquire))); }
-  int64_t UnixNanos() const override { return unix_start_ + elapsed_.load(std::memory_order_acquire); }
+  TimePoint Now() const override {
+    return TimePoint(Duration(elapsed_.load(std::memory_order_acquire)));
+  }
+  int64_t UnixNanos() const override {
+    return unix_start_ + elapsed_.load(std::memory_order_acquire);
+  }
   void Advance(Duration by) { elapsed_.fetch_add(by.count(), std::memory_order_acq_rel); }
 
  private:

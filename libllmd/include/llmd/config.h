@@ -1,4 +1,5 @@
-// Strict YAML/JSON configuration: every key must be read, every value is typed, and an error names file, line and key path.
+// Strict YAML/JSON configuration: every key must be read, every value is typed, and an error names
+// file, line and key path.
 #pragma once
 
 #include <chrono>
@@ -14,8 +15,8 @@
 
 namespace llmd::config {
 
-// One node of a parsed document, with its path ("flowControl.priorityBands[1].maxRequests") and line. Value type; shares
-// the document. Thread-compatible.
+// One node of a parsed document, with its path ("flowControl.priorityBands[1].maxRequests") and
+// line. Value type; shares the document. Thread-compatible.
 class Node {
  public:
   Node();
@@ -26,13 +27,16 @@ class Node {
   const std::string& path() const;
   int line() const;  // 1-based, 0 when unknown
 
-  // Children. Get on an absent key gives a null node whose path is right. Keys read by Get/Has count as known.
+  // Children. Get on an absent key gives a null node whose path is right. Keys read by Get/Has
+  // count as known.
   Node Get(std::string_view key) const;
   bool Has(std::string_view key) const;
-  std::vector<Node> Items() const;                         // of a list; empty otherwise
-  std::vector<std::pair<std::string, Node>> Members() const;  // of a map, in order; marks all as known
+  std::vector<Node> Items() const;  // of a list; empty otherwise
+  std::vector<std::pair<std::string, Node>> Members()
+      const;  // of a map, in order; marks all as known
 
-  // Typed reads. INVALID_ARGUMENT: "line 7: plugins[2].parameters.threshold: expected an integer, got 'many'".
+  // Typed reads. INVALID_ARGUMENT: "line 7: plugins[2].parameters.threshold: expected an integer,
+  // got 'many'".
   StatusOr<std::string> String() const;
   StatusOr<int64_t> Int() const;
   StatusOr<double> Double() const;
@@ -43,8 +47,8 @@ class Node {
   StatusOr<double> Quantity() const;
   StatusOr<std::vector<std::string>> Strings() const;
 
-  // INVALID_ARGUMENT when this map, or any map below it that was read, holds a key nobody asked for; names the nearest
-  // known key. With `deep` false only this map is checked.
+  // INVALID_ARGUMENT when this map, or any map below it that was read, holds a key nobody asked
+  // for; names the nearest known key. With `deep` false only this map is checked.
   Status RejectUnknown(bool deep = true) const;
   // An error at this node: "line N: path: message".
   Status Error(std::string_view message) const;
@@ -64,7 +68,8 @@ struct Limits {
   int max_depth = 100;
 };
 
-// Parses YAML 1.2 (JSON included). Duplicate keys, merge keys (<<) and several documents are errors.
+// Parses YAML 1.2 (JSON included). Duplicate keys, merge keys (<<) and several documents are
+// errors.
 StatusOr<Node> Parse(std::string_view text, Limits limits = {});
 StatusOr<Node> ParseFile(const std::string& path, Limits limits = {});
 

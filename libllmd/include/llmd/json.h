@@ -1,7 +1,9 @@
-// JSON without a third-party type in sight. Two tools: Value, an ordered tree for small documents (configs, replies),
-// and Scan*, which finds the members of a large body in place so that it can be read and edited without re-serialising.
+// JSON without a third-party type in sight. Two tools: Value, an ordered tree for small documents
+// (configs, replies), and Scan*, which finds the members of a large body in place so that it can be
+// read and edited without re-serialising.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -17,29 +19,41 @@ namespace llmd::json {
 class Value;
 using Array = std::vector<Value>;
 using Member = std::pair<std::string, Value>;
-// Keeps the order of the text; on duplicate keys the last wins (RFC 8259 §4 leaves it open, Go and Python do this).
+// Keeps the order of the text; on duplicate keys the last wins (RFC 8259 §4 leaves it open, Go and
+// Python do this).
 using Object = std::vector<Member>;
 
-// A JSON value. Integers up to 64 bits are exact; anything larger becomes a double. Thread-compatible.
+// A JSON value. Integers up to 64 bits are exact; anything larger becomes a double.
+// Thread-compatible.
 class Value {
  public:
   Value() = default;
-  Value(std::nullptr_t) {}                          // NOLINT: implicit by design, as are the next ones
-  Value(bool v) : v_(v) {}                          // NOLINT
-  Value(int v) : v_(int64_t{v}) {}                  // NOLINT
-  Value(int64_t v) : v_(v) {}                       // NOLINT
-  Value(uint64_t v) : v_(v) {}                      // NOLINT
-  Value(double v) : v_(v) {}                        // NOLINT
-  Value(const char* v) : v_(std::string(v)) {}      // NOLINT
-  Value(std::string v) : v_(std::move(v)) {}        // NOLINT
-  Value(std::string_view v) : v_(std::string(v)) {} // NOLINT
-  Value(Array v) : v_(std::move(v)) {}              // NOLINT
-  Value(Object v) : v_(std::move(v)) {}             // NOLINT
+  Value(std::nullptr_t) {}  // NOLINT: implicit by design, as are the next ones
+  // Only bool itself, so that no pointer turns into one.
+  template <std::same_as<bool> T>
+  Value(T v) : v_(v) {}  // NOLINT
+  template <std::integral T>
+    requires(!std::same_as<T, bool>)
+  Value(T v) {  // NOLINT
+    if (std::in_range<int64_t>(v)) {
+      v_ = static_cast<int64_t>(v);
+    } else {
+      v_ = static_cast<uint64_t>(v);
+    }
+  }
+  Value(double v) : v_(v) {}                         // NOLINT
+  Value(const char* v) : v_(std::string(v)) {}       // NOLINT
+  Value(std::string v) : v_(std::move(v)) {}         // NOLINT
+  Value(std::string_view v) : v_(std::string(v)) {}  // NOLINT
+  Value(Array v) : v_(std::move(v)) {}               // NOLINT
+  Value(Object v) : v_(std::move(v)) {}              // NOLINT
 
   bool is_null() const { return std::holds_alternative<std::monostate>(v_); }
   bool is_bool() const { return std::holds_alternative<bool>(v_); }
   // An integer of either sign.
-  bool is_int() const { return std::holds_alternative<int64_t>(v_) || std::holds_alternative<uint64_t>(v_); }
+  bool is_int() const {
+    return std::holds_alternative<int64_t>(v_) || std::holds_alternative<uint64_t>(v_);
+  }
   bool is_double() const { return std::holds_alternative<double>(v_); }
   bool is_number() const { return is_int() || is_double(); }
   bool is_string() const { return std::holds_alternative<std::string>(v_); }
@@ -50,12 +64,12 @@ class Value {
 
   // The value if it has that type, else the fallback.
   bool AsBool(bool fallback = false) const;
-  int64_t AsInt(int64_t fallback = 0) const;      // doubles with no fraction convert
+  int64_t AsInt(int64_t fallback = 0) const;  // doubles with no fraction convert
   uint64_t AsUint(uint64_t fallback = 0) const;
-  double AsDouble(double fallback = 0) const;     // integers convert
-  const std::string& AsString() const;            // "" when not a string
-  const Array& AsArray() const;                   // empty when not an array
-  const Object& AsObject() const;                 // empty when not an object
+  double AsDouble(double fallback = 0) const;  // integers convert
+  const std::string& AsString() const;         // "" when not a string
+  const Array& AsArray() const;                // empty when not an array
+  const Object& AsObject() const;              // empty when not an object
   Array* MutableArray() { return std::get_if<Array>(&v_); }
   Object* MutableObject() { return std::get_if<Object>(&v_); }
 
@@ -69,7 +83,8 @@ class Value {
   // Removes a member; false when absent.
   bool Erase(std::string_view key);
 
-  // Compact text; non-ASCII is written as UTF-8, invalid UTF-8 as U+FFFD, infinities and NaN as null.
+  // Compact text; non-ASCII is written as UTF-8, invalid UTF-8 as U+FFFD, infinities and NaN as
+  // null.
   std::string Dump() const;
   void DumpTo(std::string& out) const;
   // Indented by `indent` blanks a level.
@@ -82,10 +97,12 @@ class Value {
 };
 
 struct ParseLimits {
-  size_t max_depth = 1000;
+  size_t max_depth =
+      1000;  // of nested containers; Parse takes no more than 1000, the scanners any number
 };
 
-// INVALID_ARGUMENT with byte offset and reason. A byte order mark, trailing text and comments are errors.
+// INVALID_ARGUMENT with byte offset and reason. A byte order mark, trailing text and comments are
+// errors.
 StatusOr<Value> Parse(std::string_view text, ParseLimits limits = {});
 
 // Appends `s` as a JSON string with its quotes.
@@ -99,18 +116,20 @@ struct Span {
   std::string_view In(std::string_view text) const { return text.substr(begin, end - begin); }
 };
 struct ScannedMember {
-  Span key;    // with its quotes
-  Span value;  // without surrounding blanks
+  Span key;                                               // with its quotes
+  Span value;                                             // without surrounding blanks
   std::string_view KeyText(std::string_view text) const;  // without quotes; escapes are not undone
 };
 
-// The members of the object `text`, in order, values unparsed but checked for grammar; one pass, no copy.
-// INVALID_ARGUMENT with the offset when `text` is not one JSON object.
+// The members of the object `text`, in order, values unparsed but checked for grammar; one pass, no
+// copy. INVALID_ARGUMENT with the offset when `text` is not one JSON object.
 StatusOr<std::vector<ScannedMember>> ScanObject(std::string_view text, ParseLimits limits = {});
 // The same for arrays: the elements' spans.
 StatusOr<std::vector<Span>> ScanArray(std::string_view text, ParseLimits limits = {});
-// The last member with that key (escapes in keys are undone for the comparison); null pointer when absent.
-const ScannedMember* FindMember(const std::vector<ScannedMember>& members, std::string_view text, std::string_view key);
+// The last member with that key (escapes in keys are undone for the comparison); null pointer when
+// absent.
+const ScannedMember* FindMember(const std::vector<ScannedMember>& members, std::string_view text,
+                                std::string_view key);
 // Undoes the escapes of a quoted JSON string (with its quotes).
 StatusOr<std::string> Unquote(std::string_view quoted);
 

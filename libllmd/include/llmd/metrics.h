@@ -1,5 +1,6 @@
-// Counters, gauges and histograms with labels, and their Prometheus text. A MetricsRegistry is an object that is passed
-// in; series live as long as it. Updating a series is wait-free and allocates nothing; look series up once and keep them.
+// Counters, gauges and histograms with labels, and their Prometheus text. A MetricsRegistry is an
+// object that is passed in; series live as long as it. Updating a series takes no lock and
+// allocates nothing; look series up once and keep them.
 #pragma once
 
 #include <atomic>
@@ -12,6 +13,8 @@
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "llmd/clock.h"
 
 namespace llmd {
 
@@ -57,24 +60,30 @@ class Histogram {
 
 enum class MetricType { kCounter, kGauge, kHistogram };
 
-// All metrics of one process part. Thread-safe. Asking for the same name and labels again gives the same object; the same
-// name with another type or other buckets is our own bug (LLMD_CHECK).
+// All metrics of one process part. Thread-safe. Asking for the same name and labels again gives the
+// same object; the same name with another type or other buckets is our own bug (LLMD_CHECK).
 class MetricsRegistry {
  public:
-  MetricsRegistry();
+  // `clock` stamps <name>_created; it outlives the registry.
+  explicit MetricsRegistry(const Clock& clock = SystemClock());
   ~MetricsRegistry();
   // `name` is the exposed name: counters carry their _total here.
   Counter& AddCounter(std::string_view name, std::string_view help, const Labels& labels = {});
   Gauge& AddGauge(std::string_view name, std::string_view help, const Labels& labels = {});
-  Histogram& AddHistogram(std::string_view name, std::string_view help, std::vector<double> bounds, const Labels& labels = {});
-  // A gauge read at exposition time; `read` must be thread-safe.
-  void AddGaugeCallback(std::string_view name, std::string_view help, const Labels& labels, std::function<double()> read);
+  Histogram& AddHistogram(std::string_view name, std::string_view help, std::vector<double> bounds,
+                          const Labels& labels = {});
+  // A gauge read at exposition time; `read` must be thread-safe and valid until the next call with
+  // the same name and labels replaces it, or the registry ends.
+  void AddGaugeCallback(std::string_view name, std::string_view help, const Labels& labels,
+                        std::function<double()> read);
   // The same objects exposed under a second name too (deprecated spellings).
   void AddAlias(std::string_view name, std::string_view alias);
-  // With it on, each counter and histogram family also exposes <name>_created gauges, as Python's client does.
+  // With it on, each counter and histogram family also exposes <name>_created gauges, as Python's
+  // client does.
   void ExposeCreated(bool on);
 
-  // Prometheus text format 0.0.4, families sorted by name, numbers as Python's client prints them ("3.0").
+  // Prometheus text format 0.0.4, families sorted by name, series by labels, numbers as Python's
+  // client prints them ("3.0"). Callbacks run without a lock held.
   std::string Expose() const;
 
  private:
@@ -82,7 +91,9 @@ class MetricsRegistry {
   std::unique_ptr<Impl> impl_;
 };
 
-// A number as Python's repr prints it: "3.0", "0.1", "1e-05", "+Inf", "NaN".
+// A number as Python's prometheus_client prints it: "3.0", "0.1", "1e-05", "1.234567e+06" from a
+// million on, "1e+16",
+// "+Inf", "NaN".
 std::string FormatMetricValue(double v);
 
 }  // namespace llmd

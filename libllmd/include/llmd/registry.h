@@ -1,4 +1,5 @@
-// Named factories of one plugin kind. An object, not a singleton: programs fill it, tests make their own.
+// Named factories of one plugin kind. An object, not a singleton: programs fill it, tests make
+// their own.
 #pragma once
 
 #include <functional>

@@ -1,5 +1,6 @@
-// Status and StatusOr<T>: how every public function of llmd reports failure. No exception crosses a public function.
-// The codes are gRPC's, so that one table each maps them to HTTP, gRPC, C and Python.
+// Status and StatusOr<T>: how every public function of llmd reports failure. No exception crosses a
+// public function. The codes are gRPC's, so that one table each maps them to HTTP, gRPC, C and
+// Python.
 #pragma once
 
 #include <cstdio>
@@ -58,27 +59,60 @@ class [[nodiscard]] Status {
   std::string message_;
 };
 
-inline Status OkStatus() { return {}; }
-inline Status InvalidArgument(std::string m) { return {StatusCode::kInvalidArgument, std::move(m)}; }
-inline Status NotFound(std::string m) { return {StatusCode::kNotFound, std::move(m)}; }
-inline Status AlreadyExists(std::string m) { return {StatusCode::kAlreadyExists, std::move(m)}; }
-inline Status Unavailable(std::string m) { return {StatusCode::kUnavailable, std::move(m)}; }
-inline Status ResourceExhausted(std::string m) { return {StatusCode::kResourceExhausted, std::move(m)}; }
-inline Status FailedPrecondition(std::string m) { return {StatusCode::kFailedPrecondition, std::move(m)}; }
-inline Status DeadlineExceeded(std::string m) { return {StatusCode::kDeadlineExceeded, std::move(m)}; }
-inline Status Cancelled(std::string m) { return {StatusCode::kCancelled, std::move(m)}; }
-inline Status Aborted(std::string m) { return {StatusCode::kAborted, std::move(m)}; }
-inline Status OutOfRange(std::string m) { return {StatusCode::kOutOfRange, std::move(m)}; }
-inline Status Unimplemented(std::string m) { return {StatusCode::kUnimplemented, std::move(m)}; }
-inline Status Internal(std::string m) { return {StatusCode::kInternal, std::move(m)}; }
-inline Status DataLoss(std::string m) { return {StatusCode::kDataLoss, std::move(m)}; }
-inline Status PermissionDenied(std::string m) { return {StatusCode::kPermissionDenied, std::move(m)}; }
-inline Status Unauthenticated(std::string m) { return {StatusCode::kUnauthenticated, std::move(m)}; }
+inline Status OkStatus() {
+  return {};
+}
+inline Status InvalidArgument(std::string m) {
+  return {StatusCode::kInvalidArgument, std::move(m)};
+}
+inline Status NotFound(std::string m) {
+  return {StatusCode::kNotFound, std::move(m)};
+}
+inline Status AlreadyExists(std::string m) {
+  return {StatusCode::kAlreadyExists, std::move(m)};
+}
+inline Status Unavailable(std::string m) {
+  return {StatusCode::kUnavailable, std::move(m)};
+}
+inline Status ResourceExhausted(std::string m) {
+  return {StatusCode::kResourceExhausted, std::move(m)};
+}
+inline Status FailedPrecondition(std::string m) {
+  return {StatusCode::kFailedPrecondition, std::move(m)};
+}
+inline Status DeadlineExceeded(std::string m) {
+  return {StatusCode::kDeadlineExceeded, std::move(m)};
+}
+inline Status Cancelled(std::string m) {
+  return {StatusCode::kCancelled, std::move(m)};
+}
+inline Status Aborted(std::string m) {
+  return {StatusCode::kAborted, std::move(m)};
+}
+inline Status OutOfRange(std::string m) {
+  return {StatusCode::kOutOfRange, std::move(m)};
+}
+inline Status Unimplemented(std::string m) {
+  return {StatusCode::kUnimplemented, std::move(m)};
+}
+inline Status Internal(std::string m) {
+  return {StatusCode::kInternal, std::move(m)};
+}
+inline Status DataLoss(std::string m) {
+  return {StatusCode::kDataLoss, std::move(m)};
+}
+inline Status PermissionDenied(std::string m) {
+  return {StatusCode::kPermissionDenied, std::move(m)};
+}
+inline Status Unauthenticated(std::string m) {
+  return {StatusCode::kUnauthenticated, std::move(m)};
+}
 // UNAVAILABLE, NOT_FOUND, PERMISSION_DENIED … by errno value, "what: strerror".
 Status ErrnoStatus(int error_number, std::string_view what);
 
 namespace internal {
-[[noreturn]] void CheckFailed(const char* file, int line, const char* expression, std::string_view detail);
+[[noreturn]] void CheckFailed(const char* file, int line, const char* expression,
+                              std::string_view detail);
 }  // namespace internal
 
 // A value or the Status that says why there is none. Thread-compatible.
@@ -87,14 +121,19 @@ class [[nodiscard]] StatusOr {
  public:
   using value_type = T;
 
-  StatusOr(Status status) : state_(std::in_place_index<0>, std::move(status)) {  // NOLINT: implicit by design
-    if (std::get<0>(state_).ok()) internal::CheckFailed(__FILE__, __LINE__, "!status.ok()", "StatusOr made from an ok Status");
+  StatusOr(Status status)
+      : state_(std::in_place_index<0>, std::move(status)) {  // NOLINT: implicit by design
+    if (std::get<0>(state_).ok())
+      internal::CheckFailed(__FILE__, __LINE__, "!status.ok()", "StatusOr made from an ok Status");
   }
-  StatusOr(T value) : state_(std::in_place_index<1>, std::move(value)) {}  // NOLINT: implicit by design
+  StatusOr(T value)
+      : state_(std::in_place_index<1>, std::move(value)) {}  // NOLINT: implicit by design
   template <typename U>
-    requires(std::is_constructible_v<T, U &&> && !std::is_same_v<std::remove_cvref_t<U>, StatusOr> &&
+    requires(std::is_constructible_v<T, U &&> &&
+             !std::is_same_v<std::remove_cvref_t<U>, StatusOr> &&
              !std::is_same_v<std::remove_cvref_t<U>, Status> && std::is_convertible_v<U &&, T>)
-  StatusOr(U&& value) : state_(std::in_place_index<1>, std::forward<U>(value)) {}  // NOLINT: implicit by design
+  StatusOr(U&& value)
+      : state_(std::in_place_index<1>, std::forward<U>(value)) {}  // NOLINT: implicit by design
 
   bool ok() const { return state_.index() == 1; }
   Status status() const { return ok() ? Status() : std::get<0>(state_); }
@@ -123,8 +162,8 @@ class [[nodiscard]] StatusOr {
 #define LLMD_CONCAT_(a, b) LLMD_CONCAT_INNER_(a, b)
 
 // Returns from the function with the Status of `expression` when it is not ok.
-#define LLMD_RETURN_IF_ERROR(expression)                         \
-  do {                                                           \
+#define LLMD_RETURN_IF_ERROR(expression)                                                     \
+  do {                                                                                       \
     if (::llmd::Status llmd_status_ = (expression); !llmd_status_.ok()) return llmd_status_; \
   } while (false)
 

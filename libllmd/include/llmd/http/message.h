@@ -12,7 +12,8 @@
 
 namespace llmd::http {
 
-// Header lines in the order of the wire; repeated names are kept. Names compare without case. Thread-compatible.
+// Header lines in the order of the wire; repeated names are kept. Names compare without case.
+// Thread-compatible.
 class Headers {
  public:
   using Line = std::pair<std::string, std::string>;
@@ -66,7 +67,8 @@ std::string_view ReasonPhrase(int status);
 // Removes hop-by-hop lines (RFC 9110 §7.6.1), those named in Connection included.
 void StripHopByHop(Headers& headers);
 
-// "host:port", strict: a name or IPv4 literal or [IPv6], and a port of 1..65535. Anything else INVALID_ARGUMENT.
+// "host:port", strict: a name or IPv4 literal or [IPv6], and a port of 1..65535. Anything else
+// INVALID_ARGUMENT.
 struct HostPort {
   std::string host;  // without brackets
   uint16_t port = 0;

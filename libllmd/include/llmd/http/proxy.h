@@ -1,5 +1,6 @@
-// Relays an upstream's answer to a client as it comes: hop-by-hop headers stay on their side, bytes pass unmodified, a
-// client that leaves cancels the upstream call, a slow client holds the upstream back.
+// Relays an upstream's answer to a client as it comes: hop-by-hop headers stay on their side, bytes
+// pass unmodified, a client that leaves cancels the upstream call, a slow client holds the upstream
+// back.
 #pragma once
 
 #include <functional>
@@ -21,15 +22,15 @@ struct RelayHooks {
 };
 
 struct RelayResult {
-  Status status;           // CANCELLED: client gone; UNAVAILABLE: upstream cut its answer
-  uint64_t bytes = 0;      // sent to the client
+  Status status;       // CANCELLED: client gone; UNAVAILABLE: upstream cut its answer
+  uint64_t bytes = 0;  // sent to the client
   bool client_gone = false;
 };
 
 // The request head to send upstream: hop-by-hop lines removed, X-Forwarded-For appended, Host kept.
 RequestHead ForwardHead(const Exchange& exchange);
-// Reads `upstream` to its end into `exchange`. On an upstream cut the exchange is left open for the caller to end
-// (an error event, or Abort).
+// Reads `upstream` to its end into `exchange`. On an upstream cut the exchange is left open for the
+// caller to end (an error event, or Abort).
 Task<RelayResult> Relay(Exchange& exchange, ResponseStream& upstream, const RelayHooks& hooks);
 
 }  // namespace llmd::http

@@ -1,4 +1,5 @@
-// Loop threads: each runs one I/O context and never blocks. A Runtime owns them; servers, clients and timers live on it.
+// Loop threads: each runs one I/O context and never blocks. A Runtime owns them; servers, clients
+// and timers live on it.
 #pragma once
 
 #include <functional>
@@ -14,7 +15,8 @@ class io_context;
 
 namespace llmd::http {
 
-// Thread-safe. Stop() (or the destructor) ends the loops and joins the threads.
+// Thread-safe. Stop() (or the destructor) cancels what was spawned, ends the loops and joins the
+// threads. Servers are stopped before their runtime.
 class Runtime {
  public:
   static StatusOr<std::unique_ptr<Runtime>> Create(int threads);

@@ -1,5 +1,5 @@
-// HTTP/1.1 server on Asio coroutines: keep-alive, pipelining in order, chunked uploads, limits, deadlines, disconnect
-// watch, drain. Refuses what RFC 9112 says is an error (400 and close).
+// HTTP/1.1 server on Asio coroutines: keep-alive, pipelining in order, chunked uploads, limits,
+// deadlines, disconnect watch, drain. Refuses what RFC 9112 says is an error (400 and close).
 #pragma once
 
 #include <cstdint>
@@ -19,10 +19,10 @@ namespace llmd::http {
 
 struct ServerOptions {
   std::string host = "127.0.0.1";
-  uint16_t port = 0;  // 0 = any free one; see Server::port()
-  size_t max_head_bytes = 64 * 1024;    // above: 431
-  size_t max_headers = 200;             // above: 431
-  size_t max_body_bytes = 100 << 20;    // above: 413, a declared length at once
+  uint16_t port = 0;                  // 0 = any free one; see Server::port()
+  size_t max_head_bytes = 64 * 1024;  // above: 431
+  size_t max_headers = 200;           // above: 431
+  size_t max_body_bytes = 100 << 20;  // above: 413, a declared length at once
   Duration head_timeout = std::chrono::seconds(10);
   Duration body_timeout = std::chrono::seconds(60);    // between two reads of a body
   Duration idle_timeout = std::chrono::seconds(300);   // between requests
@@ -30,8 +30,9 @@ struct ServerOptions {
   size_t max_connections = 20'000;                     // above: 503 and close
 };
 
-// One request and its answer, owned by the connection's coroutine. Handlers read the body, then answer exactly once:
-// Send, or Start + Write… + Finish. A handler that returns without an answer gets 500. Bound to one loop thread.
+// One request and its answer, owned by the connection's coroutine. Handlers read the body, then
+// answer exactly once: Send, or Start + Write… + Finish. A handler that returns without an answer
+// gets 500. Bound to one loop thread.
 class Exchange {
  public:
   virtual ~Exchange() = default;
@@ -39,14 +40,16 @@ class Exchange {
   virtual const std::string& peer() const = 0;  // "127.0.0.1:41234"
 
   // The next piece of the body; empty at its end. The view holds until the next call.
-  // RESOURCE_EXHAUSTED over the limit, INVALID_ARGUMENT on bad framing, DEADLINE_EXCEEDED, CANCELLED when the client left.
+  // RESOURCE_EXHAUSTED over the limit, INVALID_ARGUMENT on bad framing, DEADLINE_EXCEEDED,
+  // CANCELLED when the client left.
   virtual Task<StatusOr<std::string_view>> ReadBody() = 0;
   // The whole body. The answer to a failure (400, 408, 413) has been sent when this fails.
   virtual Task<StatusOr<std::string>> ReadAll() = 0;
 
   // A whole answer; Content-Length is set.
   virtual Task<Status> Send(Response response) = 0;
-  // Begins a streamed answer: chunked for 1.1, close-delimited for 1.0; with a Content-Length in `head`, exactly that.
+  // Begins a streamed answer: chunked for 1.1, close-delimited for 1.0; with a Content-Length in
+  // `head`, exactly that.
   virtual Task<Status> Start(ResponseHead head) = 0;
   // CANCELLED when the client has left. Waits while the client reads slowly.
   virtual Task<Status> Write(std::string_view bytes) = 0;
@@ -55,8 +58,9 @@ class Exchange {
   virtual void Abort() = 0;
   virtual bool started() const = 0;
 
-  // Called once, on the loop thread, as soon as the client's end is seen closed, also while nothing is written. Replaces
-  // an earlier callback; pass nullptr to clear. Called at once if the client has already left.
+  // Called once, on the loop thread, as soon as the client's end is seen closed, also while nothing
+  // is written. Replaces an earlier callback; pass nullptr to clear. Called at once if the client
+  // has already left.
   virtual void OnClientGone(std::function<void()> callback) = 0;
   virtual bool client_gone() const = 0;
   virtual boost::asio::io_context& loop() = 0;
@@ -68,31 +72,37 @@ using Handler = std::function<Task<void>(Exchange&)>;
 class Server {
  public:
   // Binds and listens. ALREADY_EXISTS naming host and port when in use.
-  static StatusOr<std::unique_ptr<Server>> Create(Runtime& runtime, ServerOptions options, Handler handler, Logger logger);
+  static StatusOr<std::unique_ptr<Server>> Create(Runtime& runtime, ServerOptions options,
+                                                  Handler handler, Logger logger);
   ~Server();  // Stop(0)
 
   uint16_t port() const;
   size_t open_connections() const;
   size_t active_requests() const;
-  // Stops accepting, lets running exchanges finish until `drain`, then cuts the rest. Blocks; not from a loop thread.
+  // Stops accepting, lets running exchanges finish until `drain`, then cuts the rest. Blocks; not
+  // from a loop thread.
   void Stop(Duration drain);
 
  private:
   Server();
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;
 };
 
-// Method and path to handler. Exact paths and "/prefix/*". Unknown path or method go to the handlers given.
+// Method and path to handler. Exact paths and "/prefix/*". Unknown path or method go to the
+// handlers given.
 class Router {
  public:
   void Add(std::string_view method, std::string_view path, Handler handler);
-  void NotFound(Handler handler);          // default: 404 {"detail":"Not Found"}
-  void MethodNotAllowed(Handler handler);  // default: 405 {"detail":"Method Not Allowed"} with Allow
-  // The handler for a server; the router must outlive it. HEAD is answered by GET's handler without a body.
+  void NotFound(Handler handler);  // default: 404 {"detail":"Not Found"}
+  void MethodNotAllowed(
+      Handler handler);  // default: 405 {"detail":"Method Not Allowed"} with Allow
+  // The handler for a server; the router must outlive it. HEAD is answered by GET's handler without
+  // a body.
   Handler AsHandler() const;
 
  private:
+  Task<void> Dispatch(Exchange& exchange) const;
   struct Route {
     std::string method, path;
     Handler handler;

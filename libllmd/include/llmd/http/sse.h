@@ -1,4 +1,5 @@
-// Server-sent events: frames out, frames in. The reader takes bytes split anywhere and keeps its state across chunks.
+// Server-sent events: frames out, frames in. The reader takes bytes split anywhere and keeps its
+// state across chunks.
 #pragma once
 
 #include <functional>
@@ -11,8 +12,9 @@ namespace llmd::http {
 std::string SseFrame(std::string_view data);
 inline constexpr std::string_view kSseDone = "data: [DONE]\n\n";
 
-// Splits a stream into events by the WHATWG rules (CR, LF or CRLF; comments; several data lines joined by LF).
-// Bounded: an event longer than `max_event_bytes` is dropped and counted. Thread-compatible.
+// Splits a stream into events by the WHATWG rules (CR, LF or CRLF; comments; several data lines
+// joined by LF). Bounded: an event longer than `max_event_bytes` is dropped and counted.
+// Thread-compatible.
 class SseReader {
  public:
   struct Event {

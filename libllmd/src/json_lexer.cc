@@ -1,0 +1,301 @@
+#include "json_lexer.h"
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+#include "utf8.h"
+
+namespace llmd::json {
+namespace {
+
+// A plain run ends at a quote, a backslash, a control character or anything beyond ASCII.
+bool EndsPlain(char c) {
+  return c == '"' || c == '\\' || static_cast<signed char>(c) < 0x20;
+}
+
+#ifdef __SSE2__
+constexpr ptrdiff_t kStepBytes = 16;
+
+// The offset of the first byte of these 16 that ends a plain run, or 16. Signed, "beyond ASCII" is
+// below a blank too.
+int FirstSpecial(const char* at) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+  const __m128i quotes = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('"'));
+  const __m128i slashes = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\'));
+  const __m128i low = _mm_cmplt_epi8(bytes, _mm_set1_epi8(0x20));
+  const int mask = _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quotes, slashes), low));
+  return std::countr_zero(static_cast<uint32_t>(mask) | 0x10000U);
+}
+#else
+constexpr ptrdiff_t kStepBytes = 8;
+constexpr uint64_t kOnes = 0x0101010101010101;
+constexpr uint64_t kHighs = 0x8080808080808080;
+
+// Bytes of `word` that are zero get their high bit; only the lowest set bit is certain, which is
+// the one used.
+constexpr uint64_t ZeroBytes(uint64_t word) {
+  return (word - kOnes) & ~word & kHighs;
+}
+
+// The same in one word of eight.
+int FirstSpecial(const char* at) {
+  static_assert(std::endian::native == std::endian::little);
+  uint64_t word;
+  std::memcpy(&word, at, sizeof(word));
+  const uint64_t special = ZeroBytes(word ^ (kOnes * '"')) | ZeroBytes(word ^ (kOnes * '\\')) |
+                           ((word - kOnes * 0x20) & ~word & kHighs) | (word & kHighs);
+  return std::countr_zero(special) / 8;
+}
+#endif
+
+const char* SkipPlain(const char* at, const char* end) {
+  while (end - at >= kStepBytes) {
+    const int special = FirstSpecial(at);
+    // Not `at += special` for both: the predicted branch lets the next load start early.
+    if (special < kStepBytes) return at + special;
+    at += kStepBytes;
+  }
+  while (at != end && !EndsPlain(*at)) ++at;
+  return at;
+}
+
+bool IsDigit(char c) {
+  return c >= '0' && c <= '9';
+}
+
+int HexValue(char c) {
+  if (IsDigit(c)) return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+// Which containers are open, one bit each.
+class OpenStack {
+ public:
+  size_t depth() const { return depth_; }
+  void Push(bool object) {
+    if (depth_ % 64 == 0 && depth_ / 64 > more_.size()) more_.push_back(0);
+    uint64_t& word = Word(depth_);
+    const uint64_t bit = uint64_t{1} << (depth_ % 64);
+    word = object ? (word | bit) : (word & ~bit);
+    ++depth_;
+  }
+  void Pop() { --depth_; }
+  bool InObject() { return (Word(depth_ - 1) >> ((depth_ - 1) % 64)) & 1; }
+
+ private:
+  uint64_t& Word(size_t level) { return level < 64 ? first_ : more_[level / 64 - 1]; }
+  size_t depth_ = 0;
+  uint64_t first_ = 0;
+  std::vector<uint64_t> more_;
+};
+
+uint32_t ReadHex4(const char* at) {
+  uint32_t v = 0;
+  for (int i = 0; i < 4; ++i) v = v * 16 + static_cast<uint32_t>(HexValue(at[i]));
+  return v;
+}
+
+// Decodes the \u escape whose digits start at `at`, pairing surrogates; gives where it ends.
+const char* DecodeUnicodeEscape(const char* at, const char* end, std::string& out) {
+  uint32_t code = ReadHex4(at);
+  at += 4;
+  if (code >= 0xD800 && code < 0xDC00 && end - at >= 6 && at[0] == '\\' && at[1] == 'u') {
+    const uint32_t low = ReadHex4(at + 2);
+    if (low >= 0xDC00 && low < 0xE000) {
+      AppendUtf8(out, 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00));
+      return at + 6;
+    }
+  }
+  AppendUtf8(out, code >= 0xD800 && code < 0xE000 ? 0xFFFD : code);
+  return at;
+}
+
+}  // namespace
+
+bool Lexer::SkipUtf8() {
+  const size_t length = Utf8Length(at_, end_);
+  if (length == 0) return Fail("invalid UTF-8");
+  at_ += length;
+  return true;
+}
+
+bool Lexer::SkipEscape() {
+  ++at_;
+  if (at_ == end_) return Fail("unterminated string");
+  if (*at_ != 'u') {
+    if (*at_ == '\0' || std::strchr("\"\\/bfnrt", *at_) == nullptr) return Fail("invalid escape");
+    ++at_;
+    return true;
+  }
+  ++at_;
+  for (int i = 0; i < 4; ++i, ++at_) {
+    if (at_ == end_ || HexValue(*at_) < 0) return Fail("invalid \\u escape");
+  }
+  return true;
+}
+
+bool Lexer::SkipString(bool* escaped) {
+  *escaped = false;
+  if (!Take('"')) return Fail("expected a string");
+  while (true) {
+    at_ = SkipPlain(at_, end_);
+    if (at_ == end_) return Fail("unterminated string");
+    const auto c = static_cast<unsigned char>(*at_);
+    if (c == '"') {
+      ++at_;
+      return true;
+    }
+    if (c == '\\') {
+      *escaped = true;
+      if (!SkipEscape()) return false;
+    } else if (c < 0x20) {
+      return Fail("control character in a string");
+    } else if (!SkipUtf8()) {
+      return false;
+    }
+  }
+}
+
+bool Lexer::SkipNumber(bool* integral) {
+  *integral = true;
+  Take('-');
+  if (!IsDigit(Peek())) return Fail("invalid number");
+  if (!Take('0')) {
+    while (IsDigit(Peek())) ++at_;
+  }
+  if (IsDigit(Peek())) return Fail("a number must not start with 0");
+  if (Take('.')) {
+    *integral = false;
+    if (!IsDigit(Peek())) return Fail("expected a digit after the point");
+    while (IsDigit(Peek())) ++at_;
+  }
+  if (Peek() == 'e' || Peek() == 'E') {
+    *integral = false;
+    ++at_;
+    if (Peek() == '+' || Peek() == '-') ++at_;
+    if (!IsDigit(Peek())) return Fail("expected a digit in the exponent");
+    while (IsDigit(Peek())) ++at_;
+  }
+  return true;
+}
+
+bool Lexer::SkipLiteral(std::string_view word) {
+  if (static_cast<size_t>(end_ - at_) < word.size() || std::string_view(at_, word.size()) != word) {
+    return Fail("expected a value");
+  }
+  at_ += word.size();
+  return true;
+}
+
+bool Lexer::SkipScalar() {
+  bool unused = false;
+  switch (Peek()) {
+    case '"':
+      return SkipString(&unused);
+    case 't':
+      return SkipLiteral("true");
+    case 'f':
+      return SkipLiteral("false");
+    case 'n':
+      return SkipLiteral("null");
+    default:
+      if (Peek() == '-' || IsDigit(Peek())) return SkipNumber(&unused);
+      return Fail(AtEnd() ? "unexpected end" : "expected a value");
+  }
+}
+
+bool Lexer::SkipKey() {
+  bool unused = false;
+  if (Peek() != '"') return Fail("expected a key in quotes");
+  if (!SkipString(&unused)) return false;
+  SkipBlanks();
+  if (!Take(':')) return Fail("expected ':' after a key");
+  SkipBlanks();
+  return true;
+}
+
+bool Lexer::SkipValue(size_t max_depth) {
+  OpenStack open;
+  while (true) {
+    const char c = Peek();
+    if (c == '{' || c == '[') {
+      if (open.depth() >= max_depth) return Fail("nested too deeply");
+      open.Push(c == '{');
+      ++at_;
+      SkipBlanks();
+      if (Peek() != (c == '{' ? '}' : ']')) {
+        if (c == '{' && !SkipKey()) return false;
+        continue;
+      }
+    } else if (!SkipScalar()) {
+      return false;
+    }
+    // Behind a value, or at the closer of an empty container: close what ends here, then go to the
+    // next value.
+    while (true) {
+      if (open.depth() == 0) return true;
+      SkipBlanks();
+      if (Take(open.InObject() ? '}' : ']')) {
+        open.Pop();
+        continue;
+      }
+      if (!Take(',')) return Fail(open.InObject() ? "expected ',' or '}'" : "expected ',' or ']'");
+      SkipBlanks();
+      if (open.InObject() && !SkipKey()) return false;
+      break;
+    }
+  }
+}
+
+Status Lexer::Error() const {
+  return InvalidArgument(std::string("JSON: ") + (reason_ ? reason_ : "invalid") + " at offset " +
+                         std::to_string(offset()));
+}
+
+std::string DecodeString(std::string_view quoted, bool escaped) {
+  const std::string_view body = quoted.substr(1, quoted.size() - 2);
+  if (!escaped) return std::string(body);
+  std::string out;
+  out.reserve(body.size());
+  const char* at = body.data();
+  const char* const end = at + body.size();
+  while (at != end) {
+    const auto* slash = static_cast<const char*>(std::memchr(at, '\\', end - at));
+    out.append(at, slash ? slash : end);
+    if (!slash) break;
+    at = slash + 2;
+    switch (slash[1]) {
+      case 'b':
+        out += '\b';
+        break;
+      case 'f':
+        out += '\f';
+        break;
+      case 'n':
+        out += '\n';
+        break;
+      case 'r':
+        out += '\r';
+        break;
+      case 't':
+        out += '\t';
+        break;
+      case 'u':
+        at = DecodeUnicodeEscape(at, end, out);
+        break;
+      default:
+        out += slash[1];
+    }
+  }
+  return out;
+}
+
+}  // namespace llmd::json

@@ -1,0 +1,109 @@
+#include "json_lexer.h"
+#include "llmd/json.h"
+
+namespace llmd::json {
+namespace {
+
+// A chat request has about as many; one allocation then does.
+constexpr size_t kUsualMembers = 16;
+
+constexpr size_t Inner(size_t depth) {
+  return depth == 0 ? 0 : depth - 1;
+}
+
+// Walks `text` as one container between `open` and `close`; `element` takes one element.
+template <typename Element>
+Status ScanContainer(Lexer& lexer, char open, char close, const char* what, Element element) {
+  lexer.SkipBlanks();
+  if (!lexer.Take(open)) {
+    lexer.Fail(what);
+    return lexer.Error();
+  }
+  lexer.SkipBlanks();
+  bool more = !lexer.Take(close);
+  while (more) {
+    if (!element()) return lexer.Error();
+    lexer.SkipBlanks();
+    more = !lexer.Take(close);
+    if (more && !lexer.Take(',')) {
+      lexer.Fail(close == '}' ? "expected ',' or '}'" : "expected ',' or ']'");
+      return lexer.Error();
+    }
+    lexer.SkipBlanks();
+  }
+  lexer.SkipBlanks();
+  if (lexer.AtEnd()) return OkStatus();
+  lexer.Fail("text behind the value");
+  return lexer.Error();
+}
+
+bool KeyEquals(std::string_view quoted, std::string_view key) {
+  const std::string_view raw = quoted.substr(1, quoted.size() - 2);
+  if (raw.find('\\') == std::string_view::npos) return raw == key;
+  return DecodeString(quoted, true) == key;
+}
+
+}  // namespace
+
+std::string_view ScannedMember::KeyText(std::string_view text) const {
+  return text.substr(key.begin + 1, key.size() - 2);
+}
+
+StatusOr<std::vector<ScannedMember>> ScanObject(std::string_view text, ParseLimits limits) {
+  Lexer lexer(text);
+  std::vector<ScannedMember> members;
+  members.reserve(kUsualMembers);
+  const auto member = [&] {
+    ScannedMember m;
+    m.key.begin = lexer.offset();
+    bool unused = false;
+    if (lexer.Peek() != '"') return lexer.Fail("expected a key in quotes");
+    if (!lexer.SkipString(&unused)) return false;
+    m.key.end = lexer.offset();
+    lexer.SkipBlanks();
+    if (!lexer.Take(':')) return lexer.Fail("expected ':' after a key");
+    lexer.SkipBlanks();
+    m.value.begin = lexer.offset();
+    if (!lexer.SkipValue(Inner(limits.max_depth))) return false;
+    m.value.end = lexer.offset();
+    members.push_back(m);
+    return true;
+  };
+  LLMD_RETURN_IF_ERROR(ScanContainer(lexer, '{', '}', "expected an object", member));
+  return members;
+}
+
+StatusOr<std::vector<Span>> ScanArray(std::string_view text, ParseLimits limits) {
+  Lexer lexer(text);
+  std::vector<Span> elements;
+  const auto element = [&] {
+    Span span{lexer.offset(), 0};
+    if (!lexer.SkipValue(Inner(limits.max_depth))) return false;
+    span.end = lexer.offset();
+    elements.push_back(span);
+    return true;
+  };
+  LLMD_RETURN_IF_ERROR(ScanContainer(lexer, '[', ']', "expected an array", element));
+  return elements;
+}
+
+const ScannedMember* FindMember(const std::vector<ScannedMember>& members, std::string_view text,
+                                std::string_view key) {
+  for (auto it = members.rbegin(); it != members.rend(); ++it) {
+    if (KeyEquals(it->key.In(text), key)) return &*it;
+  }
+  return nullptr;
+}
+
+StatusOr<std::string> Unquote(std::string_view quoted) {
+  Lexer lexer(quoted);
+  bool escaped = false;
+  if (!lexer.SkipString(&escaped)) return lexer.Error();
+  if (!lexer.AtEnd()) {
+    lexer.Fail("text behind the string");
+    return lexer.Error();
+  }
+  return DecodeString(quoted, escaped);
+}
+
+}  // namespace llmd::json

@@ -1,0 +1,45 @@
+#include "llmd/uuid.h"
+
+#include <sys/random.h>
+
+#include <cerrno>
+
+#include "hex.h"
+#include "llmd/status.h"
+
+namespace llmd {
+
+uint64_t RandomBits() {
+  uint64_t bits = 0;
+  ssize_t got = 0;
+  // Below 256 bytes getrandom is never cut short; only a signal before the pool is ready can
+  // interrupt it.
+  do {
+    got = getrandom(&bits, sizeof(bits), 0);
+  } while (got < 0 && errno == EINTR);
+  LLMD_CHECK(got == sizeof(bits));
+  return bits;
+}
+
+std::string UuidFromBits(uint64_t high, uint64_t low) {
+  high = (high & ~uint64_t{0xF000}) | 0x4000;
+  low = (low & ~(uint64_t{3} << 62)) | (uint64_t{2} << 62);
+  std::string out;
+  AppendHex(out, high >> 32, 8);
+  out += '-';
+  AppendHex(out, high >> 16, 4);
+  out += '-';
+  AppendHex(out, high, 4);
+  out += '-';
+  AppendHex(out, low >> 48, 4);
+  out += '-';
+  AppendHex(out, low, 12);
+  return out;
+}
+
+std::string NewUuid() {
+  const uint64_t high = RandomBits();
+  return UuidFromBits(high, RandomBits());
+}
+
+}  // namespace llmd

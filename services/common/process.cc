@@ -1,0 +1,57 @@
+#include "common/process.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+
+#include "llmd/status.h"
+
+namespace llmd::services {
+namespace {
+
+sigset_t StopSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGTERM);
+  return set;
+}
+
+}  // namespace
+
+Logger MakeLogger(int verbosity) {
+  return {FdLogSink(STDOUT_FILENO), static_cast<LogLevel>(verbosity)};
+}
+
+void BlockSignals() {
+  sigset_t set = StopSignals();
+  sigaddset(&set, SIGHUP);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+int WaitForSignal(const std::function<void()>& on_hup) {
+  sigset_t set = StopSignals();
+  sigaddset(&set, SIGHUP);
+  while (true) {
+    int number = 0;
+    if (sigwait(&set, &number) != 0) continue;
+    if (number == SIGHUP) {
+      if (on_hup) on_hup();
+      continue;
+    }
+    // From here on a second one takes its default action, in this thread, at once.
+    const sigset_t stop = StopSignals();
+    pthread_sigmask(SIG_UNBLOCK, &stop, nullptr);
+    return number;
+  }
+}
+
+int Fail(const Status& status) {
+  std::fprintf(stderr, "error: %s\n", status.message().c_str());
+  return 1;
+}
+
+}  // namespace llmd::services

@@ -1,0 +1,135 @@
+#include "llmd/log.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <thread>
+
+namespace llmd {
+namespace {
+
+class RawSink final : public LogSink {
+ public:
+  void Write(std::string_view line) override { text += line; }
+  std::string text;
+};
+
+TEST(Logger, WritesTheLayoutOfTheField) {
+  const FakeClock clock(1'747'412'104'982'282'940);
+  const auto sink = std::make_shared<RawSink>();
+  const Logger log = Logger(sink, LogLevel::kDebug, clock).Named("PD").With("x-request-id", "5e1c");
+  log.Log(LogLevel::kDebug, "a \"b\"", {{"plugin", "queue"}, {"score", 0.5}, {"n", 3}});
+  const int line = __LINE__ - 1;
+  EXPECT_EQ(sink->text,
+            "{\"level\":\"Level(-4)\",\"ts\":\"2025-05-16T16:15:04Z\",\"logger\":\"PD\",\"caller\":"
+            "\"core/log_test.cc:" +
+                std::to_string(line) +
+                "\",\"msg\":\"a "
+                "\\\"b\\\"\",\"x-request-id\":\"5e1c\",\"plugin\":\"queue\","
+                "\"score\":0.5,\"n\":3}\n");
+}
+
+TEST(Logger, NamesLevelsAsZap) {
+  const auto sink = std::make_shared<MemoryLogSink>();
+  const Logger log(sink, LogLevel::kTrace);
+  log.Error("e");
+  log.Warn("w");
+  log.Info("i");
+  for (const LogLevel level :
+       {LogLevel{1}, LogLevel::kDefault, LogLevel::kVerbose, LogLevel::kDebug, LogLevel::kTrace}) {
+    log.Log(level, "m");
+  }
+  std::vector<std::string> levels;
+  for (const json::Value& line : sink->Lines()) levels.push_back(line["level"].AsString());
+  EXPECT_EQ(levels, (std::vector<std::string>{"error", "warn", "info", "debug", "Level(-2)",
+                                              "Level(-3)", "Level(-4)", "Level(-5)"}));
+}
+
+TEST(Logger, WritesOnlyUpToItsLevelWhichCopiesShare) {
+  const auto sink = std::make_shared<MemoryLogSink>();
+  const Logger log(sink, LogLevel::kDefault);
+  const Logger child = log.Named("a").Named("b");
+  child.Log(LogLevel::kDebug, "hidden");
+  EXPECT_FALSE(child.Enabled(LogLevel::kDebug));
+  log.SetLevel(LogLevel::kDebug);
+  child.Log(LogLevel::kDebug, "shown");
+  child.Log(LogLevel::kTrace, "hidden");
+  log.SetLevel(LogLevel::kInfo);
+  child.Error("always");
+  const auto lines = sink->Lines();
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_EQ(lines[0]["msg"].AsString(), "shown");
+  EXPECT_EQ(lines[0]["logger"].AsString(), "a.b");
+  EXPECT_EQ(lines[1]["msg"].AsString(), "always");
+}
+
+TEST(Logger, TheDefaultOneWritesNowhere) {
+  const Logger log;
+  EXPECT_FALSE(log.Enabled(LogLevel::kError));
+  log.Error("nothing");
+  log.SetLevel(LogLevel::kTrace);
+  log.Info("nothing");
+}
+
+TEST(Logger, CutsHugeLinesToValidOnes) {
+  const auto sink = std::make_shared<MemoryLogSink>();
+  const Logger log(sink, LogLevel::kInfo);
+  log.Info(std::string(3 << 20, 'm'), {{"k", "v"}});
+  log.Info("short", {{"body", std::string(2 << 20, 'x')}});
+  const auto lines = sink->Lines();
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_EQ(lines[0]["msg"].AsString(), std::string(4096, 'm'));
+  EXPECT_GT(lines[0]["droppedBytes"].AsInt(), 2 << 20);
+  EXPECT_EQ(lines[1]["msg"].AsString(), "short");
+  EXPECT_TRUE(lines[1]["body"].is_null());
+}
+
+TEST(Logger, RepairsBytesThatAreNoUtf8) {
+  const auto sink = std::make_shared<MemoryLogSink>();
+  Logger(sink, LogLevel::kInfo).Info("a\xFF\n", {{"k\"", "\x80"}});
+  const auto lines = sink->Lines();
+  EXPECT_EQ(lines[0]["msg"].AsString(), "a\xEF\xBF\xBD\n");
+  EXPECT_EQ(lines[0]["k\""].AsString(), "\xEF\xBF\xBD");
+}
+
+TEST(FdLogSink, WritesWholeLinesFromManyThreads) {
+  int fds[2];
+  ASSERT_EQ(pipe(fds), 0);
+  constexpr int kThreads = 4, kLines = 200;
+  std::string text;
+  std::thread reader([&] {
+    char buffer[4096];
+    for (ssize_t n = 0; (n = read(fds[0], buffer, sizeof(buffer))) > 0;)
+      text.append(buffer, static_cast<size_t>(n));
+  });
+  {
+    const Logger log(FdLogSink(fds[1]), LogLevel::kInfo);
+    std::vector<std::thread> writers;
+    for (int t = 0; t < kThreads; ++t) {
+      writers.emplace_back([&log] {
+        for (int i = 0; i < kLines; ++i) log.Info("line", {{"pad", std::string(5000, 'p')}});
+      });
+    }
+    for (auto& writer : writers) writer.join();
+  }
+  close(fds[1]);
+  reader.join();
+  close(fds[0]);
+  size_t lines = 0;
+  for (size_t at = 0; at < text.size(); ++lines) {
+    const size_t end = text.find('\n', at);
+    ASSERT_NE(end, std::string::npos);
+    ASSERT_TRUE(json::Parse(std::string_view(text).substr(at, end - at)).ok());
+    at = end + 1;
+  }
+  EXPECT_EQ(lines, static_cast<size_t>(kThreads * kLines));
+}
+
+TEST(FdLogSink, DropsWhatCannotBeWritten) {
+  const auto sink = FdLogSink(-1);
+  sink->Write("lost\n");
+}
+
+}  // namespace
+}  // namespace llmd
