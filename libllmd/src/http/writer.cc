@@ -1,0 +1,106 @@
+#include "http/writer.h"
+
+#include <ctime>
+
+namespace llmd::http {
+namespace {
+
+void AppendClean(std::string_view text, std::string* out) {
+  const size_t start = out->size();
+  out->append(text);
+  for (size_t i = start; i < out->size(); ++i) {
+    char& c = (*out)[i];
+    if (c == '\r' || c == '\n' || c == '\0') c = ' ';
+  }
+}
+
+void AppendLine(std::string_view name, std::string_view value, std::string* out) {
+  AppendClean(name, out);
+  out->append(": ");
+  AppendClean(value, out);
+  out->append("\r\n");
+}
+
+bool IsFramingLine(std::string_view name) {
+  switch (name.size()) {
+    case 10:
+      return EqualsIgnoreCase(name, "connection");
+    case 14:
+      return EqualsIgnoreCase(name, "content-length");
+    case 17:
+      return EqualsIgnoreCase(name, "transfer-encoding");
+    default:
+      return false;
+  }
+}
+
+// Formatted once a second and thread.
+std::string_view DateLine() {
+  thread_local std::time_t stamp = 0;
+  thread_local char text[48] = "";
+  if (const std::time_t now = std::time(nullptr); now != stamp) {
+    std::tm utc;
+    gmtime_r(&now, &utc);
+    std::strftime(text, sizeof text, "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &utc);
+    stamp = now;
+  }
+  return text;
+}
+
+void AppendBodyLines(const ResponseFraming& framing, std::string* out) {
+  using Body = ResponseFraming::Body;
+  using Persist = ResponseFraming::Persist;
+  if (framing.body == Body::kLength)
+    AppendLine("Content-Length", std::to_string(framing.length), out);
+  if (framing.body == Body::kChunked) out->append("Transfer-Encoding: chunked\r\n");
+  if (framing.persist == Persist::kClose) out->append("Connection: close\r\n");
+  if (framing.persist == Persist::kKeepAlive) out->append("Connection: keep-alive\r\n");
+}
+
+}  // namespace
+
+std::string WriteResponseHead(const ResponseHead& head, const ResponseFraming& framing) {
+  std::string out;
+  out.reserve(192 + head.headers.lines().size() * 48);
+  out.append("HTTP/1.1 ").append(std::to_string(head.status)).append(" ");
+  AppendClean(head.reason.empty() ? ReasonPhrase(head.status) : std::string_view(head.reason),
+              &out);
+  out.append("\r\n");
+  bool has_date = false;
+  for (const auto& [name, value] : head.headers.lines()) {
+    if (IsFramingLine(name)) continue;
+    has_date |= name.size() == 4 && EqualsIgnoreCase(name, "date");
+    AppendLine(name, value, &out);
+  }
+  if (!has_date) out.append(DateLine());
+  AppendBodyLines(framing, &out);
+  return out.append("\r\n");
+}
+
+std::string WriteRequestHead(const RequestHead& head, std::string_view host, size_t body_bytes) {
+  std::string out;
+  out.reserve(128 + head.target.size() + head.headers.lines().size() * 48);
+  AppendClean(head.method, &out);
+  out.append(" ");
+  AppendClean(head.target.empty() ? "/" : std::string_view(head.target), &out);
+  out.append(" HTTP/1.1\r\n");
+  if (!head.headers.Has("Host")) AppendLine("Host", host, &out);
+  for (const auto& [name, value] : head.headers.lines()) {
+    if (!IsFramingLine(name)) AppendLine(name, value, &out);
+  }
+  const bool takes_body = head.method == "POST" || head.method == "PUT" || head.method == "PATCH";
+  if (body_bytes > 0 || takes_body) AppendLine("Content-Length", std::to_string(body_bytes), &out);
+  return out.append("\r\n");
+}
+
+Response ErrorResponse(int status, std::string_view message) {
+  Response response;
+  response.head.status = status;
+  response.head.headers.Add("Content-Type", "application/json");
+  response.body.append("{\"error\":{\"message\":\"").append(message).append("\",\"type\":\"");
+  response.body.append(status < 500 ? "invalid_request_error" : "server_error");
+  response.body.append("\",\"param\":null,\"code\":").append(std::to_string(status)).append("}}");
+  return response;
+}
+
+}  // namespace llmd::http
