@@ -47,8 +47,8 @@ class FakeEngine:
     def _run(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
 
-    async def _read(self, reader):
-        head = await reader.readuntil(b"\r\n\r\n")
+    async def _read(self, reader, first):
+        head = first + await reader.readuntil(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         method, target, _ = lines[0].split(" ", 2)
         headers = [tuple(line.split(": ", 1)) for line in lines[1:] if line]
@@ -56,11 +56,12 @@ class FakeEngine:
         return Request(method, target, headers, await reader.readexactly(length) if length else b"")
 
     async def _serve(self, reader, writer):
+        first = b""
         try:
             while True:
-                request = await self._read(reader)
+                request = await self._read(reader, first)
                 self.requests.append(request)
-                # Another byte or an end while the answer is due means that the client has left.
+                # An end while the answer is due means that the client has left; a byte begins its next request.
                 gone = asyncio.ensure_future(reader.read(1))
                 task = asyncio.ensure_future(self.answer(request, writer))
                 done, _ = await asyncio.wait({gone, task}, return_when=asyncio.FIRST_COMPLETED)
@@ -73,9 +74,9 @@ class FakeEngine:
                     return
                 writer.write(reply)
                 await writer.drain()
-                if await gone == b"":
+                first = await gone
+                if first == b"":
                     return
-                raise RuntimeError("pipelined requests are not expected")
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
@@ -84,7 +85,15 @@ class FakeEngine:
     def posts(self):
         return [r for r in self.requests if r.method == "POST"]
 
+    async def _end_tasks(self):
+        tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def close(self):
         self.server.close()
+        self._run(self._end_tasks())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(5)
+        self.loop.close()

@@ -1,5 +1,6 @@
-// GB/s of each transfer lane beside the copy roofs of this machine, in one run: kv_bench [BLOCKS] [KIB_PER_BLOCK] [ROUNDS].
-// Medians; the lanes run inside one process but through the whole protocol.
+// GB/s of each transfer lane beside the copy roofs of this machine, in one run: kv_bench [BLOCKS]
+// [KIB_PER_BLOCK] [ROUNDS]. Medians; the lanes run inside one process but through the whole
+// protocol.
 #include <unistd.h>
 
 #include <algorithm>
@@ -47,7 +48,8 @@ struct Side {
     options.engine_id = id;
     options.transport = transport;
     auto started = Agent::Start(*region, options, {}, llmd::Logger(), metrics, llmd::SystemClock());
-    if (!started.ok()) return std::fprintf(stderr, "%s\n", started.status().ToString().c_str()), false;
+    if (!started.ok())
+      return std::fprintf(stderr, "%s\n", started.status().ToString().c_str()), false;
     agent = *std::move(started);
     return true;
   }
@@ -68,12 +70,14 @@ bool PullAll(Side& lender, Side& reader, const std::vector<int32_t>& blocks) {
 double Lane(const char* transport, int blocks, size_t bytes, int rounds) {
   const std::string suffix = std::to_string(getpid());
   Side lender, reader;
-  if (!lender.Start("bench-p-" + suffix, blocks, bytes, transport) || !reader.Start("bench-d-" + suffix, blocks, bytes, transport)) {
+  if (!lender.Start("bench-p-" + suffix, blocks, bytes, transport) ||
+      !reader.Start("bench-d-" + suffix, blocks, bytes, transport)) {
     return 0;
   }
   std::vector<int32_t> list(static_cast<size_t>(blocks));
   for (int i = 0; i < blocks; ++i) list[static_cast<size_t>(i)] = i;
-  return MedianGbPerS(rounds, static_cast<double>(bytes) * blocks, [&] { return PullAll(lender, reader, list); });
+  return MedianGbPerS(rounds, static_cast<double>(bytes) * blocks,
+                      [&] { return PullAll(lender, reader, list); });
 }
 
 }  // namespace
@@ -82,7 +86,8 @@ int main(int argc, char** argv) {
   const int blocks = argc > 1 ? std::atoi(argv[1]) : 512;
   const size_t bytes = static_cast<size_t>(argc > 2 ? std::atoi(argv[2]) : 256) * 1024;
   const int rounds = argc > 3 ? std::atoi(argv[3]) : 9;
-  if (blocks <= 0 || bytes == 0 || rounds <= 0) return std::fprintf(stderr, "usage: kv_bench [BLOCKS] [KIB] [ROUNDS]\n"), 2;
+  if (blocks <= 0 || bytes == 0 || rounds <= 0)
+    return std::fprintf(stderr, "usage: kv_bench [BLOCKS] [KIB] [ROUNDS]\n"), 2;
   auto from = Region::Create({blocks, bytes, true}), to = Region::Create({blocks, bytes, true});
   if (!from.ok() || !to.ok()) return 1;
   const double total = static_cast<double>(bytes) * blocks;
@@ -96,10 +101,13 @@ int main(int argc, char** argv) {
     });
   };
   std::memset((*from)->blocks(), 1, (*from)->block_stride() * static_cast<size_t>(blocks));
-  const double memcpy_rate = each([](std::byte* t, const std::byte* f, size_t n) { std::memcpy(t, f, n); });
-  const double stream_rate = each([](std::byte* t, const std::byte* f, size_t n) { llmd::kv::CopyBlock(t, f, n); });
+  const double memcpy_rate =
+      each([](std::byte* t, const std::byte* f, size_t n) { std::memcpy(t, f, n); });
+  const double stream_rate =
+      each([](std::byte* t, const std::byte* f, size_t n) { llmd::kv::CopyBlock(t, f, n); });
   const double roof = std::max(memcpy_rate, stream_rate);
-  std::printf("%d blocks of %zu KiB, median of %d, GB/s (part of the copy roof)\n", blocks, bytes / 1024, rounds);
+  std::printf("%d blocks of %zu KiB, median of %d, GB/s (part of the copy roof)\n", blocks,
+              bytes / 1024, rounds);
   std::printf("  memcpy         %6.2f\n  streaming copy %6.2f\n", memcpy_rate, stream_rate);
   for (const char* lane : {"memfd", "tcp"}) {
     const double rate = Lane(lane, blocks, bytes, rounds);

@@ -18,7 +18,7 @@ struct SamplingParams {
   int min_tokens = 0;
   float temperature = 1.0f;  // below 1e-5: greedy
   float top_p = 1.0f;
-  int top_k = 0;             // 0 or -1: off
+  int top_k = 0;  // 0 or -1: off
   float min_p = 0.0f;
   float repetition_penalty = 1.0f;
   float presence_penalty = 0.0f;
@@ -27,9 +27,9 @@ struct SamplingParams {
   std::vector<TokenId> stop_token_ids;
   bool ignore_eos = false;
   std::vector<std::pair<TokenId, float>> logit_bias;
-  std::vector<TokenId> allowed_token_ids;               // empty = all
-  std::vector<std::vector<TokenId>> bad_words;          // the last token is banned behind the others
-  std::optional<int> logprobs;                          // top-k beside the sampled one; -1 = vocabulary
+  std::vector<TokenId> allowed_token_ids;       // empty = all
+  std::vector<std::vector<TokenId>> bad_words;  // the last token is banned behind the others
+  std::optional<int> logprobs;                  // top-k beside the sampled one; -1 = vocabulary
   std::optional<int> prompt_logprobs;
 };
 

@@ -1,4 +1,6 @@
-// Names for KV blocks: chained hashes over token ids, in every algorithm the field uses (kv-index.md §1.5, §2.3).
+// Names for KV blocks: chained hashes over token ids, in the algorithms the field uses: vLLM's
+// (prefix cache, KV events) and llm-d's (request keys, approximate prefix index). Hashing a
+// block of the usual sizes takes no heap of its own.
 #pragma once
 
 #include <array>
@@ -26,11 +28,23 @@ struct DigestHash {
   size_t operator()(const Digest& d) const { return static_cast<size_t>(d.Low64()); }
 };
 
-// One entry of a block's extra keys, as vLLM orders them: LoRA name, multimodal items, cache salt (first block only).
+// One multimodal item that overlaps the block: its identifier and its offset relative to the
+// block's first token.
+struct MultiModalKey {
+  std::string identifier;
+  int64_t offset = 0;
+};
+
+// A block's extra keys, hashed in vLLM's order: LoRA, multimodal items, cache salt (first block
+// only). vLLM tags them since 2026 (("lora", name, path), ("mm", id, offset), ("cache_salt",
+// salt)); `tagged` false gives the older bare form.
 struct ExtraKeys {
   std::string lora_name;
   std::string cache_salt;
-  bool empty() const { return lora_name.empty() && cache_salt.empty(); }
+  std::string lora_path;
+  std::vector<MultiModalKey> multimodal;
+  bool tagged = true;
+  bool empty() const { return lora_name.empty() && cache_salt.empty() && multimodal.empty(); }
 };
 
 // An engine's block hash: h_i = H([h_{i-1}, tokens, extra]). Thread-safe.
@@ -38,23 +52,31 @@ class EngineHasher {
  public:
   virtual ~EngineHasher() = default;
   virtual Digest None() const = 0;  // the parent of the first block
-  virtual Digest Hash(const Digest& parent, std::span<const int32_t> tokens, const ExtraKeys& extra) const = 0;
+  virtual Digest Hash(const Digest& parent, std::span<const int32_t> tokens,
+                      const ExtraKeys& extra) const = 0;
 };
-// `algorithm`: sha256_cbor, xxhash_cbor; `seed` = PYTHONHASHSEED, "" = unset. UNIMPLEMENTED lists the known ones.
-StatusOr<std::unique_ptr<EngineHasher>> MakeEngineHasher(std::string_view algorithm, std::string_view seed);
+// `algorithm`: sha256_cbor, xxhash_cbor; `seed` = PYTHONHASHSEED, "" = unset: sha256_cbor then
+// starts from vLLM's fixed "vllm-none-hash", xxhash_cbor from 32 random bytes. UNIMPLEMENTED lists
+// the known ones.
+StatusOr<std::unique_ptr<EngineHasher>> MakeEngineHasher(std::string_view algorithm,
+                                                         std::string_view seed);
 
-// A router's request keys (kv-index.md §1.5): cbor-fnv or xxh64.
+// A router's request keys as llm-d's token processor makes them. Thread-safe.
 class RequestHasher {
  public:
   virtual ~RequestHasher() = default;
   virtual uint64_t Init(std::string_view model) const = 0;
-  virtual uint64_t Hash(uint64_t parent, std::span<const uint32_t> tokens, std::span<const std::string> extra) const = 0;
+  virtual uint64_t Hash(uint64_t parent, std::span<const uint32_t> tokens,
+                        std::span<const std::string> extra) const = 0;
 };
-StatusOr<std::unique_ptr<RequestHasher>> MakeRequestHasher(std::string_view algorithm, std::string_view seed);
+// `algorithm`: "" or cbor-fnv (FNV-1a-64 over canonical CBOR), xxh64. UNIMPLEMENTED lists the known
+// ones.
+StatusOr<std::unique_ptr<RequestHasher>> MakeRequestHasher(std::string_view algorithm,
+                                                           std::string_view seed);
 
-// The approximate producer's chain: h0 = XXH64(model ‖ salt); b = XXH64(LE64(XXH64(tokens LE32)) ‖ LE64(prev)). The last
-// partial block counts. Appends one hash per block to `out`.
-void ApproxHashes(std::string_view model, std::string_view salt, std::span<const uint32_t> tokens, int block_tokens,
-                  size_t max_blocks, std::vector<uint64_t>& out);
+// The approximate producer's chain: h0 = XXH64(model ‖ salt); b = XXH64(LE64(XXH64(tokens LE32)) ‖
+// LE64(prev)). The last partial block counts. Appends one hash per block to `out`.
+void ApproxHashes(std::string_view model, std::string_view salt, std::span<const uint32_t> tokens,
+                  int block_tokens, size_t max_blocks, std::vector<uint64_t>& out);
 
 }  // namespace llmd::kv

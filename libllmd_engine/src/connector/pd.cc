@@ -1,0 +1,115 @@
+#include "llmd/engine/connector/pd.h"
+
+#include <algorithm>
+
+namespace llmd::engine {
+
+PdConnector::PdConnector(std::string engine_id, std::string host, KvPool& pool, Events events,
+                         Logger logger)
+    : engine_id_(std::move(engine_id)),
+      host_(std::move(host)),
+      pool_(pool),
+      events_(std::move(events)),
+      logger_(logger) {}
+
+Status PdConnector::Start(const KvTransferOptions& options, kv::Compatibility compatibility,
+                          kv::Region& region, MetricsRegistry& metrics, const Clock& clock) {
+  if (options.connector != "NixlConnector") {
+    return Unimplemented("kv_connector '" + options.connector +
+                         "' is not known; known: NixlConnector");
+  }
+  kv::AgentOptions agent_options;
+  agent_options.engine_id = engine_id_;
+  agent_options.host = host_;
+  agent_options.port = options.side_channel_port;
+  agent_options.transport = options.transport;
+  agent_options.require = options.require;
+  agent_options.lease = options.lease;
+  agent_options.compatibility = std::move(compatibility);
+  LLMD_ASSIGN_OR_RETURN(agent_, kv::Agent::Start(region, std::move(agent_options), events_.released,
+                                                 logger_, metrics, clock));
+  return OkStatus();
+}
+
+int PdConnector::ExternalTokens(const Sequence& sequence, int local_tokens) const {
+  if (!sequence.transfer || sequence.wants_prompt_logprobs()) return 0;
+  const int bs = pool_.block_size();
+  const int blocks = std::min(static_cast<int>(sequence.transfer->remote_block_ids.size()),
+                              sequence.prompt_len / bs);
+  return std::max(0, blocks * bs - local_tokens);
+}
+
+void PdConnector::StartLoad(Sequence& sequence, int local_tokens, int external_tokens) {
+  sequence.remote_pending = false;
+  if (external_tokens == 0) {
+    Discard(*sequence.transfer);
+    return;
+  }
+  const TransferParams& from = *sequence.transfer;
+  const int first = local_tokens / pool_.block_size();
+  const int last = first + external_tokens / pool_.block_size();
+  kv::PullRequest pull{
+      from.remote_engine_id, from.remote_host, from.remote_port, from.remote_request_id, {}, {}};
+  pull.remote_blocks.assign(from.remote_block_ids.begin() + first,
+                            from.remote_block_ids.begin() + last);
+  pull.local_blocks.assign(sequence.blocks.begin() + first, sequence.blocks.begin() + last);
+  agent_->Pull(std::move(pull), [pulled = events_.pulled, number = sequence.number](
+                                    kv::PullResult result) { pulled(number, std::move(result)); });
+}
+
+void PdConnector::Discard(const TransferParams& params) {
+  kv::PullRequest notify{params.remote_engine_id,
+                         params.remote_host,
+                         params.remote_port,
+                         params.remote_request_id,
+                         {},
+                         {}};
+  agent_->Pull(std::move(notify),
+               [logger = logger_, id = params.remote_request_id](const kv::PullResult& result) {
+                 if (result.status.ok()) return;
+                 logger.Log(LogLevel::kDebug, "lender not told that its blocks are not needed",
+                            {{"remote_request_id", id}, {"error", result.status.ToString()}});
+               });
+}
+
+std::optional<json::Value> PdConnector::Lend(Sequence& sequence) {
+  const size_t full = sequence.num_computed / pool_.block_size();
+  TransferParams reply;
+  reply.remote_engine_id = engine_id_;
+  reply.remote_host = host_;
+  reply.remote_port = agent_->port();
+  reply.remote_num_tokens = sequence.num_computed;
+  // A client may use its request id again while the lease lives.
+  reply.remote_request_id = sequence.request.id + "-" + std::to_string(++next_lease_);
+  if (full > 0) {
+    std::vector<int32_t> blocks(sequence.blocks.begin(), sequence.blocks.begin() + full);
+    if (Status s = agent_->Lend(reply.remote_request_id, blocks); !s.ok()) {
+      logger_.Warn("blocks not lent",
+                   {{"request_id", sequence.request.id}, {"error", s.ToString()}});
+      return std::nullopt;
+    }
+    reply.remote_block_ids = blocks;
+    sequence.blocks.erase(sequence.blocks.begin(), sequence.blocks.begin() + full);
+    pinned_blocks_ += static_cast<int>(full);
+    logger_.Log(LogLevel::kDefault, "blocks lent",
+                {{"request_id", sequence.request.id},
+                 {"lease", reply.remote_request_id},
+                 {"blocks", static_cast<int>(full)}});
+    leases_.emplace(reply.remote_request_id, std::move(blocks));
+  }
+  return TransferReply(reply, sequence.cached_tokens);
+}
+
+void PdConnector::Release(const std::string& lease_id) {
+  auto it = leases_.find(lease_id);
+  if (it == leases_.end()) return;
+  pool_.Free(it->second);
+  pinned_blocks_ -= static_cast<int>(it->second.size());
+  leases_.erase(it);
+}
+
+void PdConnector::Stop() {
+  if (agent_ != nullptr) agent_->Stop();
+}
+
+}  // namespace llmd::engine

@@ -1,0 +1,161 @@
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <string>
+#include <utility>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "llmd/engine/weights/gguf.h"
+
+namespace llmd::engine {
+namespace {
+
+std::string Fingerprint(const GgufFile& gguf) {
+  constexpr size_t kSampleBytes = 4096;
+  XXH3_state_t* state = XXH3_createState();
+  XXH3_128bits_reset(state);
+  XXH3_128bits_update(state, gguf.head().data(), gguf.head().size());
+  for (const TensorView& tensor : gguf.tensors()) {
+    XXH3_128bits_update(state, tensor.data.data(), std::min(tensor.data.size(), kSampleBytes));
+  }
+  XXH128_hash_t hash = XXH3_128bits_digest(state);
+  XXH3_freeState(state);
+  std::array<char, 33> text{};
+  std::snprintf(text.data(), text.size(), "%016llx%016llx",
+                static_cast<unsigned long long>(hash.high64),
+                static_cast<unsigned long long>(hash.low64));
+  return text.data();
+}
+
+text::TokenId TokenIdOf(const GgufFile& gguf, std::string_view key) {
+  return static_cast<text::TokenId>(gguf.Int(key).value_or(-1));
+}
+
+// Reads `prefix`.`name` into `out`; absent keeps the default.
+class ConfigReader {
+ public:
+  ConfigReader(const GgufFile& gguf, std::string prefix)
+      : gguf_(gguf), prefix_(std::move(prefix)) {}
+
+  Status Required(std::string_view name, int& out) {
+    LLMD_RETURN_IF_ERROR(Optional(name, out));
+    if (out > 0) return OkStatus();
+    return InvalidArgument("GGUF: key " + prefix_ + std::string(name) +
+                           " is missing or not positive");
+  }
+  Status Optional(std::string_view name, int& out) {
+    std::string key = prefix_ + std::string(name);
+    auto value = gguf_.Int(key);
+    if (!value)
+      return gguf_.Has(key) ? InvalidArgument("GGUF: key " + key + " is no integer") : OkStatus();
+    if (*value < 0 || *value > (1 << 28)) {
+      return InvalidArgument("GGUF: key " + key + " is " + std::to_string(*value) +
+                             ", expected 0 to 2^28");
+    }
+    out = static_cast<int>(*value);
+    return OkStatus();
+  }
+  void Optional(std::string_view name, float& out) {
+    if (auto value = gguf_.Float(prefix_ + std::string(name))) out = static_cast<float>(*value);
+  }
+
+ private:
+  const GgufFile& gguf_;
+  std::string prefix_;
+};
+
+}  // namespace
+
+StatusOr<std::unique_ptr<ModelFile>> ModelFile::Open(const std::string& path) {
+  LLMD_ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> gguf, GgufFile::Open(path));
+  return FromGguf(std::move(gguf), path);
+}
+
+StatusOr<std::unique_ptr<ModelFile>> ModelFile::FromGguf(std::unique_ptr<GgufFile> gguf,
+                                                         std::string path) {
+  std::unique_ptr<ModelFile> file(new ModelFile());
+  file->path_ = std::move(path);
+  file->gguf_ = std::move(gguf);
+  if (Status status = file->ReadConfig(); !status.ok()) return status.WithContext(file->path_);
+  file->fingerprint_ = Fingerprint(*file->gguf_);
+  return file;
+}
+
+Status ModelFile::ReadConfig() {
+  auto architecture = gguf_->String("general.architecture");
+  if (!architecture) return InvalidArgument("GGUF: key general.architecture is missing");
+  config_.architecture = *architecture;
+  config_.name = gguf_->String("general.name").value_or("");
+  ConfigReader reader(*gguf_, config_.architecture + ".");
+  LLMD_RETURN_IF_ERROR(reader.Required("embedding_length", config_.hidden));
+  LLMD_RETURN_IF_ERROR(reader.Required("block_count", config_.layers));
+  LLMD_RETURN_IF_ERROR(reader.Required("feed_forward_length", config_.ffn));
+  LLMD_RETURN_IF_ERROR(reader.Required("attention.head_count", config_.heads));
+  LLMD_RETURN_IF_ERROR(reader.Required("context_length", config_.max_position));
+  config_.kv_heads = config_.heads;
+  LLMD_RETURN_IF_ERROR(reader.Optional("attention.head_count_kv", config_.kv_heads));
+  config_.head_dim = config_.hidden / config_.heads;
+  LLMD_RETURN_IF_ERROR(reader.Optional("attention.key_length", config_.head_dim));
+  reader.Optional("attention.layer_norm_rms_epsilon", config_.rms_eps);
+  reader.Optional("rope.freq_base", config_.rope_theta);
+
+  const TensorView* embedding = Tensor("token_embd.weight");
+  if (embedding == nullptr) return InvalidArgument("GGUF: tensor token_embd.weight is missing");
+  config_.vocab = static_cast<int>(std::min<int64_t>(embedding->rows(), 1 << 28));
+  config_.tied_embeddings = Tensor("output.weight") == nullptr;
+  if (const TensorView* factors = Tensor("rope_freqs.weight");
+      factors != nullptr && factors->rows() == 1) {
+    config_.rope_freq_factors.resize(static_cast<size_t>(factors->cols()));
+    DequantizeRow(*factors, 0, config_.rope_freq_factors);
+  }
+  bos_id_ = TokenIdOf(*gguf_, "tokenizer.ggml.bos_token_id");
+  eos_id_ = TokenIdOf(*gguf_, "tokenizer.ggml.eos_token_id");
+  for (std::string_view key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                               "tokenizer.ggml.eom_token_id"}) {
+    text::TokenId id = TokenIdOf(*gguf_, key);
+    if (id >= 0 &&
+        std::find(config_.eos_ids.begin(), config_.eos_ids.end(), id) == config_.eos_ids.end()) {
+      config_.eos_ids.push_back(id);
+    }
+  }
+  return OkStatus();
+}
+
+std::string_view ModelFile::chat_template() const {
+  return gguf_->String("tokenizer.chat_template").value_or("");
+}
+
+StatusOr<text::TokenizerSpec> ModelFile::tokenizer() const {
+  std::string_view model = gguf_->String("tokenizer.ggml.model").value_or("");
+  if (model.empty()) return InvalidArgument(path_ + ": key tokenizer.ggml.model is missing");
+  if (model != "gpt2") {
+    return Unimplemented(path_ + ": tokenizer model \"" + std::string(model) +
+                         "\", known is gpt2 (byte-level BPE)");
+  }
+  auto tokens = gguf_->Strings("tokenizer.ggml.tokens");
+  auto merges = gguf_->Strings("tokenizer.ggml.merges");
+  if (!tokens || !merges)
+    return InvalidArgument(path_ + ": tokenizer.ggml.tokens or .merges is missing");
+  text::TokenizerSpec spec;
+  spec.pre = gguf_->String("tokenizer.ggml.pre").value_or("default");
+  spec.tokens.assign(tokens->begin(), tokens->end());
+  spec.merges.assign(merges->begin(), merges->end());
+  if (auto types = gguf_->Ints("tokenizer.ggml.token_type")) {
+    for (int64_t type : *types) {
+      bool known = type >= 1 && type <= 6;
+      spec.types.push_back(known ? static_cast<text::TokenType>(type) : text::TokenType::kNormal);
+    }
+  }
+  spec.bos = bos_id_;
+  spec.eos = eos_id_;
+  spec.eot = TokenIdOf(*gguf_, "tokenizer.ggml.eot_token_id");
+  spec.unk = TokenIdOf(*gguf_, "tokenizer.ggml.unknown_token_id");
+  spec.pad = TokenIdOf(*gguf_, "tokenizer.ggml.padding_token_id");
+  spec.add_bos = gguf_->Bool("tokenizer.ggml.add_bos_token").value_or(false);
+  spec.add_eos = gguf_->Bool("tokenizer.ggml.add_eos_token").value_or(false);
+  return spec;
+}
+
+}  // namespace llmd::engine

@@ -1,0 +1,167 @@
+#include "engine/app.h"
+
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "common/process.h"
+#include "engine/server.h"
+#include "engine/settings.h"
+#include "engine/stats_log.h"
+#include "llmd/engine/weights/gguf.h"
+#include "llmd/shutdown.h"
+
+namespace llmd::services {
+namespace {
+
+namespace serving = engine::serving;
+
+// Everything that lives as long as the process, in the order of construction; stopped by Stop, not
+// by destructors.
+struct App {
+  EngineSettings settings;
+  Logger logger;
+  MetricsRegistry registry;
+  std::unique_ptr<text::Tokenizer> tokenizer;
+  std::unique_ptr<text::ChatTemplate> chat_template;
+  std::unique_ptr<engine::Engine> engine;
+  std::unique_ptr<serving::ServingMetrics> metrics;
+  std::unique_ptr<serving::ServingContext> context;
+  std::unique_ptr<WorkerPool> workers;
+  std::unique_ptr<EngineServer> routes;
+  std::unique_ptr<http::Runtime> runtime;
+  std::unique_ptr<http::Server> server;
+};
+
+// A template as given on the command line: text when it looks like one, else a path.
+StatusOr<std::string> TemplateSource(const EngineSettings& settings,
+                                     const engine::ModelFile& file) {
+  const std::string& given = settings.chat_template;
+  if (given.empty()) return std::string(file.chat_template());
+  if (given.find_first_of("{\n") != std::string::npos) return given;
+  std::ifstream in(given);
+  if (!in) return NotFound("--chat-template: cannot read '" + given + "'");
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+Status LoadText(App& app, const engine::ModelFile& file) {
+  LLMD_ASSIGN_OR_RETURN(text::TokenizerSpec spec, file.tokenizer());
+  LLMD_ASSIGN_OR_RETURN(app.tokenizer, text::MakeTokenizer(std::move(spec)));
+  LLMD_ASSIGN_OR_RETURN(const std::string source, TemplateSource(app.settings, file));
+  if (source.empty()) return OkStatus();
+  auto parsed = text::ChatTemplate::Parse(source);
+  if (!parsed.ok()) return parsed.status().WithContext("chat template");
+  app.chat_template = std::move(*parsed);
+  return OkStatus();
+}
+
+std::string_view CacheDType(const engine::Model& model, int block_size) {
+  return model.kv_geometry(block_size).element_bytes == 2 ? "bfloat16" : "float32";
+}
+
+Status LoadEngine(App& app, const engine::ModelFile& file) {
+  EngineSettings& s = app.settings;
+  LLMD_ASSIGN_OR_RETURN(std::unique_ptr<engine::Model> model, engine::LoadModel(file, s.weights));
+  app.logger.Info("model loaded", {{"model", s.model}, {"backend", model->Describe()}});
+  const int longest = model->config().max_position;
+  if (s.engine.max_model_len == 0) s.engine.max_model_len = longest;
+  if (s.engine.max_model_len > longest) {
+    return InvalidArgument("--max-model-len " + std::to_string(s.engine.max_model_len) +
+                           " is more than the model's " + std::to_string(longest));
+  }
+  const std::string dtype(CacheDType(*model, s.engine.block_size));
+  s.serving.max_model_len = s.engine.max_model_len;
+  s.serving.vocab_size = model->config().vocab;
+  LLMD_ASSIGN_OR_RETURN(
+      app.engine, engine::Engine::Create(std::move(model), s.engine, app.logger.Named("engine"),
+                                         app.registry, SystemClock()));
+  app.metrics = std::make_unique<serving::ServingMetrics>(
+      app.registry, *app.engine, s.serving.model_names.front(), 0, s.serving.max_model_len, dtype);
+  return OkStatus();
+}
+
+Status Load(App& app) {
+  LLMD_ASSIGN_OR_RETURN(const std::unique_ptr<engine::ModelFile> file,
+                        engine::ModelFile::Open(app.settings.model));
+  LLMD_RETURN_IF_ERROR(LoadText(app, *file));
+  LLMD_RETURN_IF_ERROR(LoadEngine(app, *file));
+  EngineSettings& s = app.settings;
+  s.serving.created = SystemClock().UnixNanos() / 1'000'000'000;
+  s.serving.system_fingerprint = "vllm-" LLMD_VERSION "-" + file->fingerprint().substr(0, 8);
+  app.context = std::make_unique<serving::ServingContext>(
+      serving::ServingContext{*app.engine, *app.tokenizer, app.chat_template.get(), *app.metrics,
+                              SystemClock(), app.logger, s.serving});
+  return OkStatus();
+}
+
+Status Listen(App& app) {
+  const EngineSettings& s = app.settings;
+  WorkerPool::Options pool{"tokenize", static_cast<size_t>(s.worker_threads), 4096};
+  LLMD_ASSIGN_OR_RETURN(app.workers, WorkerPool::Create(std::move(pool)));
+  LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(static_cast<int>(s.loop_threads)));
+  app.routes =
+      std::make_unique<EngineServer>(s, *app.context, *app.metrics, *app.workers, app.logger);
+  http::ServerOptions options;
+  options.host = s.host;
+  options.port = s.port;
+  LLMD_ASSIGN_OR_RETURN(
+      app.server, http::Server::Create(*app.runtime, options, app.routes->AsHandler(), app.logger));
+  app.logger.Info("listening", {{"host", s.host},
+                                {"port", static_cast<int64_t>(app.server->port())},
+                                {"model", s.serving.model_names.front()}});
+  return OkStatus();
+}
+
+void LogStatsUntil(const Shutdown& shutdown, const App& app) {
+  constexpr auto kPeriod = std::chrono::seconds(10);
+  StatsLog log;
+  TimePoint last = SystemClock().Now();
+  while (!shutdown.WaitFor(kPeriod)) {
+    const TimePoint now = SystemClock().Now();
+    app.logger.Info(log.Line(app.engine->Stats(), now - last));
+    last = now;
+  }
+}
+
+// The engine ends before the loops: its thread must have stopped calling into handlers when they
+// go.
+void Stop(App& app) {
+  app.routes->BeginDrain();
+  app.server->Stop(app.settings.drain_timeout);
+  app.engine->Stop();
+  app.workers->Stop();
+  app.runtime->Stop();
+}
+
+void Serve(App& app) {
+  Shutdown shutdown;
+  std::thread stats;
+  if (app.settings.log_stats) stats = std::thread([&] { LogStatsUntil(shutdown, app); });
+  const int signal = WaitForSignal();
+  app.logger.Info("draining", {{"signal", static_cast<int64_t>(signal)}});
+  shutdown.Begin(app.settings.drain_timeout);
+  Stop(app);
+  if (stats.joinable()) stats.join();
+  app.logger.Info("stopped");
+}
+
+}  // namespace
+
+int RunEngine(int argc, const char* const* argv) {
+  BlockSignals();
+  StatusOr<ParsedSettings> parsed = ParseEngineSettings(argc, argv);
+  if (!parsed.ok()) return Fail(parsed.status());
+  if (parsed->outcome.exit) return parsed->outcome.code;
+  App app;
+  app.settings = std::move(parsed->settings);
+  app.logger = MakeLogger(static_cast<int>(app.settings.verbosity));
+  for (const std::string& warning : parsed->outcome.warnings) app.logger.Warn(warning);
+  if (Status status = Load(app); !status.ok()) return Fail(status);
+  if (Status status = Listen(app); !status.ok()) return Fail(status);
+  Serve(app);
+  return 0;
+}
+
+}  // namespace llmd::services

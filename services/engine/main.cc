@@ -1,0 +1,5 @@
+#include "engine/app.h"
+
+int main(int argc, char** argv) {
+  return llmd::services::RunEngine(argc, argv);
+}

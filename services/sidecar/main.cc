@@ -1,0 +1,5 @@
+#include "sidecar/app.h"
+
+int main(int argc, char** argv) {
+  return llmd::sidecar::RunSidecar(argc, argv);
+}

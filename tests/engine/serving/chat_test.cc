@@ -1,0 +1,125 @@
+#include <gtest/gtest.h>
+
+#include "engine/serving/fake_engine.h"
+
+namespace llmd::engine::serving {
+namespace {
+
+std::string Prompt(const Bench& bench) {
+  const std::vector<TokenId>& ids = bench.engine.submitted.at("chatcmpl-r-0").prompt;
+  return {ids.begin(), ids.end()};
+}
+
+TEST(Chat, RendersTheTemplateAndUsesTheWholeContext) {
+  Bench bench;
+  auto reply = bench.Chat(
+      R"({"messages":[{"role":"system","content":"s"},{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}]})");
+  ASSERT_TRUE(reply.ok()) << bench.error->message;
+  EXPECT_EQ(Prompt(bench), "<system>s<user>a\nb<assistant>");
+  const Request& request = bench.engine.submitted.at("chatcmpl-r-0");
+  EXPECT_EQ(request.sampling.max_tokens, 100 - static_cast<int>(request.prompt.size()));
+  bench.engine.EmitText(0, "hi", FinishReason::kStop);
+  const json::Value body = Whole(**reply);
+  EXPECT_EQ(body["object"].AsString(), "chat.completion");
+  const json::Value& message = body["choices"].AsArray().at(0)["message"];
+  EXPECT_EQ(message["role"].AsString(), "assistant");
+  // The last token of a stop is the end token, whose text is not the answer's.
+  EXPECT_EQ(message["content"].AsString(), "h");
+}
+
+TEST(Chat, ContinuesTheFinalMessage) {
+  Bench bench("{% for m in messages %}<{{ m.role }}>{{ m.content }}</end>{% endfor %}");
+  ASSERT_TRUE(bench
+                  .Chat(R"({"messages":[{"role":"assistant","content":"once "}],)"
+                        R"("continue_final_message":true,"add_generation_prompt":false})")
+                  .ok());
+  EXPECT_EQ(Prompt(bench), "<assistant>once ");
+}
+
+TEST(Chat, StreamsRoleThenContent) {
+  Bench bench;
+  auto reply = bench.Chat(R"({"messages":[{"role":"user","content":"q"}],"stream":true})");
+  ASSERT_TRUE(reply.ok());
+  bench.engine.EmitText(0, "a");
+  auto frames = Frames(**reply);
+  ASSERT_EQ(frames.size(), 2u);
+  EXPECT_EQ(frames[0]["choices"].AsArray()[0]["delta"].Dump(),
+            R"({"role":"assistant","content":""})");
+  EXPECT_EQ(frames[1]["choices"].AsArray()[0]["delta"].Dump(), R"({"content":"a"})");
+  bench.engine.EmitText(0, "b", FinishReason::kLength);
+  frames = Frames(**reply);
+  ASSERT_EQ(frames.size(), 2u);
+  EXPECT_EQ(frames[0]["choices"].AsArray()[0]["finish_reason"].AsString(), "length");
+  EXPECT_EQ(frames[1].AsString(), "[DONE]");
+}
+
+TEST(Chat, EchoRepeatsTheLastMessageOfTheSameRole) {
+  Bench bench;
+  auto reply = bench.Chat(
+      R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"so "}],)"
+      R"("add_generation_prompt":false,"echo":true})");
+  ASSERT_TRUE(reply.ok());
+  bench.engine.EmitText(0, "far", FinishReason::kLength);
+  EXPECT_EQ(Whole(**reply)["choices"].AsArray()[0]["message"]["content"].AsString(), "so far");
+}
+
+TEST(Chat, LogprobsGiveBytes) {
+  Bench bench;
+  auto reply = bench.Chat(
+      R"({"messages":[{"role":"user","content":"q"}],"logprobs":true,"top_logprobs":2})");
+  ASSERT_TRUE(reply.ok());
+  EXPECT_EQ(bench.engine.submitted.at("chatcmpl-r-0").sampling.logprobs, 2);
+  bench.engine.Emit(0, {.tokens = {'a'},
+                        .logprobs = {{{'a', -0.5F, 1}, {'a', -0.5F, 1}, {'b', -1.5F, 2}}},
+                        .finish = FinishReason::kLength});
+  const json::Value body = Whole(**reply);
+  EXPECT_EQ(
+      body["choices"].AsArray()[0]["logprobs"].Dump(),
+      R"({"content":[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[)"
+      R"({"token":"a","logprob":-0.5,"bytes":[97]},{"token":"b","logprob":-1.5,"bytes":[98]}]}]})");
+}
+
+TEST(Chat, TemplateErrorsAreTheClients) {
+  Bench bench("{{ raise_exception('roles must alternate') }}");
+  EXPECT_FALSE(bench.Chat(R"({"messages":[{"role":"user","content":"q"}]})").ok());
+  EXPECT_EQ(bench.error->status, 400);
+  EXPECT_NE(bench.error->message.find("roles must alternate"), std::string::npos);
+}
+
+TEST(Chat, RefusesWithoutATemplate) {
+  Bench bench("{% broken");
+  EXPECT_FALSE(bench.Chat(R"({"messages":[{"role":"user","content":"q"}]})").ok());
+  EXPECT_EQ(bench.error->status, 400);
+}
+
+TEST(Tokenize, TextAndChat) {
+  Bench bench;
+  std::string out;
+  EXPECT_FALSE(Tokenize(*bench.context, R"({"prompt":"ab","return_token_strs":true})", &out));
+  EXPECT_EQ(out, R"({"count":2,"max_model_len":100,"tokens":[97,98],"token_strs":["a","b"]})");
+  EXPECT_FALSE(
+      Tokenize(*bench.context,
+               R"({"messages":[{"role":"u","content":"x"}],"add_generation_prompt":false})", &out));
+  EXPECT_EQ(out, R"({"count":4,"max_model_len":100,"tokens":[60,117,62,120],"token_strs":null})");
+  EXPECT_EQ(Tokenize(*bench.context, R"({"prompt":"a","model":"zz"})", &out)->status, 404);
+}
+
+TEST(Detokenize, GivesTextOrRefusesUnknownIds) {
+  Bench bench;
+  std::string out;
+  EXPECT_FALSE(Detokenize(*bench.context, R"({"tokens":[97,"98"]})", &out));
+  EXPECT_EQ(out, R"({"prompt":"ab"})");
+  EXPECT_EQ(Detokenize(*bench.context, R"({"tokens":[100000]})", &out)->status, 400);
+}
+
+TEST(ModelsBody, HasACardPerName) {
+  Bench bench;
+  const auto parsed = json::Parse(ModelsBody(*bench.context));
+  ASSERT_TRUE(parsed.ok());
+  ASSERT_EQ((*parsed)["data"].AsArray().size(), 2u);
+  EXPECT_EQ((*parsed)["data"].AsArray()[1]["id"].AsString(), "alias");
+  EXPECT_EQ((*parsed)["data"].AsArray()[0]["root"].AsString(), "/m.gguf");
+}
+
+}  // namespace
+}  // namespace llmd::engine::serving

@@ -1,0 +1,109 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/weights/gguf_builder.h"
+#include "llmd/engine/weights/gguf.h"
+
+namespace llmd::engine {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::GgufBuilder;
+using ::testing::HasSubstr;
+using testing::TinyLlama;
+
+struct Opened {
+  std::vector<std::byte> bytes;
+  std::unique_ptr<ModelFile> file;
+  Status status;
+};
+
+Opened OpenBuilt(const GgufBuilder& builder) {
+  Opened opened;
+  opened.bytes = builder.Build();
+  auto gguf = GgufFile::Parse(opened.bytes);
+  EXPECT_TRUE(gguf.ok()) << gguf.status().ToString();
+  auto file = ModelFile::FromGguf(std::move(*gguf), "memory");
+  opened.status = file.status();
+  if (file.ok()) opened.file = std::move(*file);
+  return opened;
+}
+
+TEST(ModelFile, ReadsTheConfiguration) {
+  testing::TinyShape shape;
+  shape.rope_factors = true;
+  GgufBuilder b = TinyLlama(TensorType::kQ4_1, shape);
+  b.Uint32("tokenizer.ggml.eos_token_id", 2);
+  b.Uint32("tokenizer.ggml.eot_token_id", 7);
+  b.Uint32("tokenizer.ggml.bos_token_id", 1);
+  Opened opened = OpenBuilt(b);
+  ASSERT_TRUE(opened.status.ok()) << opened.status.ToString();
+  const ModelConfig& c = opened.file->config();
+  EXPECT_EQ(c.architecture, "llama");
+  EXPECT_EQ(c.name, "tiny");
+  EXPECT_EQ(c.hidden, 96);
+  EXPECT_EQ(c.layers, 2);
+  EXPECT_EQ(c.heads, 3);
+  EXPECT_EQ(c.kv_heads, 1);
+  EXPECT_EQ(c.head_dim, 32);
+  EXPECT_EQ(c.ffn, 160);
+  EXPECT_EQ(c.vocab, 113);
+  EXPECT_EQ(c.max_position, 256);
+  EXPECT_TRUE(c.tied_embeddings);
+  EXPECT_EQ(c.rope_freq_factors.size(), 16u);
+  EXPECT_THAT(c.eos_ids, ElementsAre(2, 7));
+  EXPECT_EQ(opened.file->bos_id(), 1);
+  EXPECT_EQ(opened.file->eos_id(), 2);
+  EXPECT_EQ(opened.file->chat_template(), "");
+}
+
+TEST(ModelFile, NamesTheMissingKey) {
+  GgufBuilder b;
+  b.String("general.architecture", "llama");
+  EXPECT_THAT(OpenBuilt(b).status.message(), HasSubstr("llama.embedding_length"));
+  EXPECT_THAT(OpenBuilt(GgufBuilder()).status.message(), HasSubstr("general.architecture"));
+}
+
+TEST(ModelFile, ReadsTheTokenizer) {
+  GgufBuilder b = TinyLlama(TensorType::kF32);
+  b.String("tokenizer.ggml.model", "gpt2");
+  b.String("tokenizer.ggml.pre", "smollm");
+  b.Strings("tokenizer.ggml.tokens", {"<s>", "a", "b", "ab"});
+  b.Int32s("tokenizer.ggml.token_type", {3, 1, 1, 1});
+  b.Strings("tokenizer.ggml.merges", {"a b"});
+  b.Bool("tokenizer.ggml.add_bos_token", true);
+  b.String("tokenizer.chat_template", "{{ x }}");
+  Opened opened = OpenBuilt(b);
+  ASSERT_TRUE(opened.status.ok());
+  auto spec = opened.file->tokenizer();
+  ASSERT_TRUE(spec.ok()) << spec.status().ToString();
+  EXPECT_EQ(spec->pre, "smollm");
+  EXPECT_THAT(spec->tokens, ElementsAre("<s>", "a", "b", "ab"));
+  EXPECT_EQ(spec->types[0], text::TokenType::kControl);
+  EXPECT_THAT(spec->merges, ElementsAre("a b"));
+  EXPECT_TRUE(spec->add_bos);
+  EXPECT_EQ(spec->pad, -1);
+  EXPECT_EQ(opened.file->chat_template(), "{{ x }}");
+}
+
+TEST(ModelFile, RefusesOtherTokenizers) {
+  GgufBuilder b = TinyLlama(TensorType::kF32);
+  b.String("tokenizer.ggml.model", "llama");
+  EXPECT_EQ(OpenBuilt(b).file->tokenizer().status().code(), StatusCode::kUnimplemented);
+  EXPECT_EQ(OpenBuilt(TinyLlama(TensorType::kF32)).file->tokenizer().status().code(),
+            StatusCode::kInvalidArgument);
+}
+
+TEST(ModelFile, FingerprintTellsModelsApart) {
+  Opened a = OpenBuilt(TinyLlama(TensorType::kQ8_0, {}, 1)),
+         b = OpenBuilt(TinyLlama(TensorType::kQ8_0, {}, 1));
+  Opened c = OpenBuilt(TinyLlama(TensorType::kQ8_0, {}, 2)),
+         d = OpenBuilt(TinyLlama(TensorType::kQ4_1, {}, 1));
+  EXPECT_EQ(a.file->fingerprint().size(), 32u);
+  EXPECT_EQ(a.file->fingerprint(), b.file->fingerprint());
+  EXPECT_NE(a.file->fingerprint(), c.file->fingerprint());
+  EXPECT_NE(a.file->fingerprint(), d.file->fingerprint());
+}
+
+}  // namespace
+}  // namespace llmd::engine
