@@ -97,13 +97,14 @@ class Planner {
     engine_ports_.push_back(port);
     const std::string transfer =
         R"({"kv_connector":"NixlConnector","kv_role":"kv_both","kv_connector_extra_config":{"transport":")" +
-        spec_.transport + R"(","side_channel_port":)" + Str(pick_(static_cast<uint16_t>(kSideChannelBase + index))) + "}}";
+        spec_.transport + R"("}})";
     ProcessPlan process{engine.name, engine.role,
                         {bin_ + "llmd-engine", "serve", spec_.model, "--host", "127.0.0.1", "--port", Str(port),
                          "--served-model-name", spec_.served_model_name, "--threads", Str(engine.threads),
                          "--kv-cache-memory-bytes", Str(engine.kv_cache_bytes), "--enable-prompt-tokens-details",
                          "--kv-transfer-config", transfer},
-                        port, "/health"};
+                        port, "/health",
+                        {"VLLM_NIXL_SIDE_CHANNEL_PORT=" + Str(pick_(static_cast<uint16_t>(kSideChannelBase + index)))}};
     process.argv.insert(process.argv.end(), engine.args.begin(), engine.args.end());
     plan_.processes.push_back(std::move(process));
   }
@@ -115,7 +116,7 @@ class Planner {
       plan_.processes.push_back({engine.name + "-sidecar", "sidecar",
                                  {bin_ + "llmd-sidecar", "--port", Str(serving_port), "--model-server-port",
                                   Str(engine_ports_[index]), "--secure-proxy=false"},
-                                 serving_port, "/ready"});
+                                 serving_port, "/ready", {}});
     }
     endpoints_ += "- name: " + engine.name + "\n  address: 127.0.0.1\n  port: \"" + Str(serving_port) +
                   "\"\n  labels: {llm-d.ai/role: " + engine.role + "}\n";
@@ -138,14 +139,14 @@ class Planner {
          {bin_ + "llmd-epp", "--config-file", config_path, "--grpc-port", Str(epp_port_), "--grpc-health-port",
           Str(pick_(kEppHealthPort)), "--metrics-port", Str(plan_.epp_admin_port), "--secure-serving=false",
           "--metrics-endpoint-auth=false", "--health-checking", "-v", "4"},
-         plan_.epp_admin_port, "/readyz"});
+         plan_.epp_admin_port, "/readyz", {}});
   }
 
   void AddGateway() {
     plan_.processes.push_back({"gateway", "gateway",
                                {bin_ + "llmd-gateway", "--host", "127.0.0.1", "--port", Str(plan_.gateway_port), "--epp",
                                 "127.0.0.1:" + Str(epp_port_)},
-                               plan_.gateway_port, "/ready"});
+                               plan_.gateway_port, "/ready", {}});
   }
 
   const ClusterSpec& spec_;

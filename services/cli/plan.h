@@ -19,6 +19,7 @@ struct ProcessPlan {
   std::vector<std::string> argv;  // argv[0] is a path
   uint16_t health_port = 0;
   std::string health_path;        // 200 = ready
+  std::vector<std::string> environment;  // NAME=value, besides the parent's
 };
 
 struct ClusterPlan {

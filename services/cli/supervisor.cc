@@ -23,7 +23,7 @@ std::string DescribeExit(int wait_status) {
 }
 
 // Between fork and exec: only async-signal-safe calls.
-[[noreturn]] void RunChild(char* const* argv, int output_fd, pid_t parent) {
+[[noreturn]] void RunChild(char* const* argv, char* const* env, int output_fd, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(127);
   setpgid(0, 0);  // a Ctrl-C in the terminal reaches llmd alone, which ends the others in order
@@ -34,8 +34,28 @@ std::string DescribeExit(int wait_status) {
   dup2(output_fd, STDERR_FILENO);
   const int null_fd = open("/dev/null", O_RDONLY);
   dup2(null_fd, STDIN_FILENO);
-  execv(argv[0], argv);
+  execve(argv[0], argv, env);
   _exit(127);
+}
+
+// What execve takes; the strings must outlive it.
+std::vector<char*> Pointers(const std::vector<std::string>& words) {
+  std::vector<char*> out;
+  for (const std::string& word : words) out.push_back(const_cast<char*>(word.c_str()));
+  out.push_back(nullptr);
+  return out;
+}
+
+// Our environment with the entries of `changes` ("NAME=value") in place of those of the same name.
+std::vector<std::string> Environment(const std::vector<std::string>& changes) {
+  std::vector<std::string> out = changes;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text(*entry);
+    const std::string_view name = text.substr(0, text.find('=') + 1);
+    const bool changed = std::any_of(changes.begin(), changes.end(), [&](const std::string& c) { return c.starts_with(name); });
+    if (!changed) out.emplace_back(text);
+  }
+  return out;
 }
 
 }  // namespace
@@ -59,12 +79,11 @@ Status Supervisor::Start(const ProcessPlan& process) {
   if (access(process.argv[0].c_str(), X_OK) != 0) return ErrnoStatus(errno, "cannot start " + process.argv[0]);
   int fds[2];
   if (pipe2(fds, O_CLOEXEC) != 0) return ErrnoStatus(errno, "pipe for " + process.name);
-  std::vector<char*> argv;
-  for (const std::string& word : process.argv) argv.push_back(const_cast<char*>(word.c_str()));
-  argv.push_back(nullptr);
+  const std::vector<std::string> environment = Environment(process.environment);
+  const std::vector<char*> argv = Pointers(process.argv), env = Pointers(environment);
   const pid_t parent = getpid();
   const pid_t pid = fork();
-  if (pid == 0) RunChild(argv.data(), fds[1], parent);
+  if (pid == 0) RunChild(argv.data(), env.data(), fds[1], parent);
   close(fds[1]);
   if (pid < 0) {
     close(fds[0]);

@@ -88,6 +88,7 @@ void PrintPlan(const ClusterPlan& plan) {
   for (const auto& [path, content] : plan.files) std::printf("# %s\n%s\n", path.c_str(), content.c_str());
   for (const ProcessPlan& process : plan.processes) {
     std::printf("# %s\n", process.name.c_str());
+    for (const std::string& word : process.environment) std::printf("%s ", word.c_str());
     for (const std::string& word : process.argv) std::printf("%s ", word.c_str());
     std::printf("\n\n");
   }

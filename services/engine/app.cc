@@ -66,17 +66,20 @@ Status LoadEngine(App& app, const engine::ModelFile& file) {
   LLMD_ASSIGN_OR_RETURN(std::unique_ptr<engine::Model> model, engine::LoadModel(file, s.weights));
   app.logger.Info("model loaded", {{"model", s.model}, {"backend", model->Describe()}});
   const int longest = model->config().max_position;
-  if (s.engine.max_model_len == 0) s.engine.max_model_len = longest;
   if (s.engine.max_model_len > longest) {
     return InvalidArgument("--max-model-len " + std::to_string(s.engine.max_model_len) +
                            " is more than the model's " + std::to_string(longest));
   }
   const std::string dtype(CacheDType(*model, s.engine.block_size));
-  s.serving.max_model_len = s.engine.max_model_len;
   s.serving.vocab_size = model->config().vocab;
   LLMD_ASSIGN_OR_RETURN(
       app.engine, engine::Engine::Create(std::move(model), s.engine, app.logger.Named("engine"),
                                          app.registry, SystemClock()));
+  s.serving.max_model_len = app.engine->options().max_model_len;
+  if (s.serving.max_model_len < longest) {
+    app.logger.Info("max_model_len follows the KV cache",
+                    {{"maxModelLen", s.serving.max_model_len}, {"model", longest}});
+  }
   app.metrics = std::make_unique<serving::ServingMetrics>(
       app.registry, *app.engine, s.serving.model_names.front(), 0, s.serving.max_model_len, dtype);
   return OkStatus();

@@ -91,7 +91,8 @@ class Engine(Process):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         super().__init__(name, [binary("llmd-engine"), "serve", str(model), "--host", "127.0.0.1", "--port", str(self.port),
-                                "--served-model-name", served, "--threads", str(threads), *args], env)
+                                "--served-model-name", served, "--threads", str(threads), *args],
+                         {"VLLM_NIXL_SIDE_CHANNEL_PORT": "0", **(env or {})})
 
     def metric(self, name, **labels):
         return metric(f"{self.url}/metrics", name, **labels)
@@ -192,10 +193,9 @@ class Gateway(Process):
         super().__init__("gateway", [binary("llmd-gateway"), "--host", "127.0.0.1", "--port", str(self.port), *args])
 
 
-def transfer_config(transport="auto", lease_s=30, port=0):
+def transfer_config(transport="auto", lease_s=30):
     return json.dumps({"kv_connector": "NixlConnector", "kv_role": "kv_both",
-                       "kv_connector_extra_config": {"transport": transport, "kv_lease_duration": lease_s,
-                                                     "side_channel_port": port or free_port()}})
+                       "kv_connector_extra_config": {"transport": transport, "kv_lease_duration": lease_s}})
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
-// Decision latency and allocations of the scheduler alone: 10, 100 and 1,000 endpoints × 5 scorers. Prints the real picker's
-// figures beside (endpoint-picker.md §13: p50 60 µs at 10 endpoints, 160 µs at 100, p99 1–4 ms).
+// Decision latency and allocations of the scheduler alone: 10, 100 and 1,000 endpoints × 5 scorers.
+// Prints the real picker's figures beside (endpoint-picker.md §13: p50 60 µs at 10 endpoints, 160
+// µs at 100, p99 1–4 ms).
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -23,8 +24,12 @@ void* operator new(size_t n) {
   if (void* p = std::malloc(n)) return p;
   throw std::bad_alloc();
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
+void operator delete(void* p) noexcept {
+  std::free(p);
+}
+void operator delete(void* p, size_t) noexcept {
+  std::free(p);
+}
 
 namespace llmd::sched {
 namespace {
@@ -96,8 +101,11 @@ void Run(size_t endpoints, const char* real) {
     allocations += g_allocations.load(std::memory_order_relaxed) - before;
   }
   std::sort(us.begin(), us.end());
-  std::printf("%5zu endpoints x 5 scorers: p50 %7.2f us  p99 %7.2f us  allocations/decision %.3f  (real: %s)\n", endpoints,
-              us[us.size() / 2], us[us.size() * 99 / 100], static_cast<double>(allocations) / kRuns, real);
+  std::printf(
+      "%5zu endpoints x 5 scorers: p50 %7.2f us  p99 %7.2f us  allocations/decision %.3f  (real: "
+      "%s)\n",
+      endpoints, us[us.size() / 2], us[us.size() * 99 / 100],
+      static_cast<double>(allocations) / kRuns, real);
 }
 
 }  // namespace

@@ -149,6 +149,14 @@ void ServingMetrics::AddEngineSeries() {
         With(labels_, "source", "local_cache_hit"));
   count(kBySource, kBySourceHelp, &EngineStats::prompt_tokens_remote,
         With(labels_, "source", "external_kv_transfer"));
+  show("llmd:kv_blocks_pinned", "KV blocks held for remote readers.", labels_,
+       [](const EngineStats& s) -> double { return s.pinned_blocks; });
+  show("llmd:kv_blocks_free", "KV blocks that nothing refers to.", labels_,
+       [](const EngineStats& s) -> double { return s.free_blocks; });
+  show("llmd:max_rows_in_step", "Most sequences that shared one step.", labels_,
+       [](const EngineStats& s) -> double { return s.max_rows_in_step; });
+  count("llmd:kv_load_failures_total", "Remote KV loads that fell back to local compute.",
+        &EngineStats::kv_load_failures, labels_);
 }
 
 void ServingMetrics::AddCacheInfo(std::string_view cache_dtype) {

@@ -57,6 +57,7 @@ TEST(Plan, PassesThreadsMemoryAndExtraArguments) {
   EXPECT_EQ(After(Find(*plan, "decode-1"), "--threads"), "2");
   EXPECT_EQ(After(Find(*plan, "decode-1"), "--kv-cache-memory-bytes"), std::to_string(64 << 20));
   EXPECT_EQ(After(Find(*plan, "decode-0"), "--max-num-seqs"), "4");
+  EXPECT_THAT(Find(*plan, "decode-0").environment, Contains("VLLM_NIXL_SIDE_CHANNEL_PORT=5601"));
 }
 
 TEST(Plan, WritesEndpointsThatPointAtSidecarsForDecode) {

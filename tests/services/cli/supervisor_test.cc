@@ -12,7 +12,7 @@ using testing::ElementsAre;
 
 class SupervisorTest : public testing::Test {
  protected:
-  static ProcessPlan Shell(std::string name, std::string script) { return {name, "test", {"/bin/sh", "-c", script}, 0, ""}; }
+  static ProcessPlan Shell(std::string name, std::string script) { return {name, "test", {"/bin/sh", "-c", script}, 0, "", {}}; }
 
   // Polls until `done` or ten seconds have passed.
   bool PollUntil(const std::function<bool()>& done) {
@@ -58,8 +58,16 @@ TEST_F(SupervisorTest, KillsWhatIgnoresSigterm) {
   EXPECT_EQ(supervisor.TakeExits()[0].how, "signal 9 (Killed)");
 }
 
+TEST_F(SupervisorTest, SetsTheEnvironment) {
+  ProcessPlan plan = Shell("a", "echo $LLMD_WORD $HOME");
+  plan.environment = {"LLMD_WORD=given", "HOME=/changed"};
+  ASSERT_TRUE(supervisor.Start(plan).ok());
+  ASSERT_TRUE(PollUntil([&] { return supervisor.running() == 0; }));
+  EXPECT_THAT(lines, ElementsAre("a: given /changed"));
+}
+
 TEST_F(SupervisorTest, NamesAMissingProgram) {
-  const Status s = supervisor.Start({"x", "test", {"/no/such/program"}, 0, ""});
+  const Status s = supervisor.Start({"x", "test", {"/no/such/program"}, 0, "", {}});
   EXPECT_EQ(s.code(), StatusCode::kNotFound);
   EXPECT_THAT(s.message(), testing::HasSubstr("/no/such/program"));
 }

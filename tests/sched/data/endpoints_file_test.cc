@@ -1,0 +1,114 @@
+#include "plugins/data/endpoints_file.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "llmd/sched/config_loader.h"
+#include "llmd/sched/director.h"
+#include "sched/support.h"
+
+namespace llmd::sched {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+TEST(EndpointsFile, ReadsYamlWithDefaults) {
+  const auto eps = ParseEndpoints(
+      "endpoints:\n- {name: a, address: 127.0.0.1, port: \"8000\", labels: {llm-d.ai/role: "
+      "decode}}\n"
+      "- {name: b, namespace: other, address: \"::1\", port: 8001}\n",
+      "pool");
+  ASSERT_TRUE(eps.ok()) << eps.status().ToString();
+  EXPECT_EQ((*eps)[0].FullName(), "pool/a");
+  EXPECT_EQ((*eps)[0].HostPort(), "127.0.0.1:8000");
+  EXPECT_EQ((*eps)[0].labels.at("llm-d.ai/role"), "decode");
+  EXPECT_EQ((*eps)[1].FullName(), "other/b");
+  EXPECT_EQ((*eps)[1].HostPort(), "[::1]:8001");
+  EXPECT_TRUE(ParseEndpoints("endpoints: []", "d")->empty());
+}
+
+TEST(EndpointsFile, ReportsAllErrors) {
+  const auto eps = ParseEndpoints(
+      "endpoints:\n- {name: a, address: host, port: 0}\n- {address: 1.2.3.4, port: 80, colour: "
+      "red}\n",
+      "d");
+  ASSERT_FALSE(eps.ok());
+  EXPECT_THAT(eps.status().message(), AllOf(HasSubstr("got 'host'"), HasSubstr("1 to 65535"),
+                                            HasSubstr("expected a name"), HasSubstr("colour")));
+  EXPECT_FALSE(ParseEndpoints("endpoints:\n- {name: a, address: 1.2.3.4, port: 1}\n- {name: a, "
+                              "address: 1.2.3.4, port: 2}\n",
+                              "d")
+                   .ok());
+}
+
+// A director over a watched file, and a wait with a deadline for its set of endpoints.
+class FileDiscovery : public ::testing::Test {
+ protected:
+  FileDiscovery() {
+    dir_ = std::filesystem::temp_directory_path() / ("llmd_fd_" + std::to_string(::getpid()));
+    std::filesystem::create_directories(dir_);
+    path_ = (dir_ / "endpoints.yaml").string();
+  }
+  ~FileDiscovery() override { std::filesystem::remove_all(dir_); }
+  void Write(const std::string& text) {
+    std::ofstream(path_ + ".tmp") << text;
+    std::filesystem::rename(path_ + ".tmp", path_);
+  }
+  bool Becomes(const Director& d, size_t count) {
+    for (int i = 0; i < 500; ++i) {
+      if (d.Endpoints().size() == count) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
+  }
+  std::filesystem::path dir_;
+  std::string path_;
+  MetricsRegistry metrics_;
+};
+
+TEST_F(FileDiscovery, FollowsTheFileAndKeepsTheOldSetOnABadOne) {
+  Write("endpoints: [{name: a, address: 127.0.0.1, port: 1}]");
+  auto sink = std::make_shared<MemoryLogSink>();
+  DirectorOptions options;
+  options.config_yaml =
+      Config({"{type: file-discovery, parameters: {path: " + path_ + ", watchFile: true}}"}) +
+      "dataLayer: {discovery: {pluginRef: file-discovery}}\n";
+  auto director =
+      Director::Create(options, nullptr, Logger(sink, LogLevel::kDefault), metrics_, SystemClock());
+  ASSERT_TRUE(director.ok()) << director.status().ToString();
+  EXPECT_TRUE((*director)->ready());
+  EXPECT_EQ((*director)->Endpoints().size(), 1u);
+  Write(
+      "endpoints: [{name: a, address: 127.0.0.1, port: 1}, {name: b, address: 127.0.0.1, port: "
+      "2}]");
+  EXPECT_TRUE(Becomes(**director, 2));
+  Write("endpoints: {broken");
+  bool told = false;
+  for (int i = 0; i < 500 && !told; ++i) {
+    for (const json::Value& line : sink->Lines())
+      told = told || line["msg"].AsString().find("not reloaded") != std::string::npos;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_TRUE(told);
+  EXPECT_EQ((*director)->Endpoints().size(), 2u);
+  Write("endpoints: []");
+  EXPECT_TRUE(Becomes(**director, 0));
+  EXPECT_FALSE((*director)->ready());
+  (*director)->Stop();
+}
+
+TEST_F(FileDiscovery, AMissingFileIsAnErrorAtStart) {
+  DirectorOptions options;
+  options.config_yaml = Config({"{type: file-discovery, parameters: {path: " + path_ + "}}"}) +
+                        "dataLayer: {discovery: {pluginRef: file-discovery}}\n";
+  EXPECT_EQ(Director::Create(options, nullptr, Logger(), metrics_, SystemClock()).status().code(),
+            StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace llmd::sched

@@ -1,0 +1,229 @@
+#include "llmd/sched/director.h"
+
+#include "sched/director_support.h"
+
+namespace llmd::sched {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Key;
+using ::testing::Not;
+using ::testing::Pair;
+using ::testing::UnorderedElementsAre;
+
+constexpr char kBody[] = R"({"model":"m","prompt":"hello"})";
+
+TEST_F(DirectorFixture, RoutesAndExplains) {
+  Start(Two(), {"{type: queue-scorer}"});
+  const Routing r = Route(kBody, {{"x-request-id", "id-1"}});
+  ASSERT_TRUE(r.ok) << r.denial.message;
+  EXPECT_EQ(r.endpoints.size(), 1u);
+  EXPECT_EQ(r.request_id, "id-1");
+  EXPECT_THAT(r.set_headers, Not(Contains(Key("x-request-id"))));
+  EXPECT_THAT(r.body_edits, IsEmpty());
+  ASSERT_NE(r.trace, nullptr);
+  EXPECT_EQ(r.trace->addresses[r.trace->primary], r.endpoints[0]);
+  EXPECT_THAT(*director_->Explain("id-1"), HasSubstr("queue-scorer"));
+  EXPECT_FALSE(director_->Explain("id-2").ok());
+}
+
+TEST_F(DirectorFixture, DeniesWithTheStatusOfTheCause) {
+  options_.max_body_bytes = 1000;
+  Start(Two(), {"{type: prefill-filter}"});
+  EXPECT_EQ(Route("{\"model\":").denial.http_status, 400);
+  EXPECT_EQ(Route("[1]").denial.http_status, 400);
+  EXPECT_EQ(Route(R"({"model":5})").denial.http_status, 400);
+  EXPECT_EQ(Route(R"({"prompt":"x"})").denial.message, "model not found in request body");
+  EXPECT_EQ(Route(std::string(1001, ' ')).denial.http_status, 413);
+  const Denial none = Route(kBody).denial;
+  EXPECT_EQ(none.http_status, 503);
+  EXPECT_EQ(none.dropped_reason, "rejected-no-endpoints");
+  EXPECT_EQ(none.retry_after_s, 1);
+  EXPECT_THAT(metrics_.Expose(), HasSubstr("llm_d_epp_request_error_total{"));
+}
+
+TEST_F(DirectorFixture, AnEmptyPoolIs503) {
+  Start("", {"{type: queue-scorer}"});
+  EXPECT_FALSE(director_->ready());
+  EXPECT_EQ(Route(kBody).denial.http_status, 503);
+}
+
+TEST_F(DirectorFixture, SubsetsAreStrictAndComparePorts) {
+  Start(Two(), {"{type: queue-scorer}"});
+  for (int i = 0; i < 10; ++i)
+    EXPECT_EQ(Route(kBody, {}, {"127.0.0.1:8002"}, true).endpoints[0], "127.0.0.1:8002");
+  EXPECT_EQ(Route(kBody, {}, {"9.9.9.9:1, 127.0.0.1:8001"}, true).endpoints[0], "127.0.0.1:8001");
+  EXPECT_EQ(Route(kBody, {}, {"127.0.0.1:9999"}, true).denial.http_status, 503);
+  EXPECT_EQ(Route(kBody, {}, {}, true).denial.dropped_reason, "rejected-no-endpoints");
+}
+
+TEST_F(DirectorFixture, BodilessRequestsGoThroughTheProfile) {
+  Start(
+      "{name: p, address: 127.0.0.1, port: 1, labels: {llm-d.ai/role: prefill}}, "
+      "{name: d, address: 127.0.0.1, port: 2, labels: {llm-d.ai/role: decode}}",
+      {"{type: decode-filter}", "{type: prefix-cache-scorer}"});
+  headers_ = {{":path", "/v1/models"}, {":method", "GET"}};
+  RequestInput input;
+  input.headers = &headers_;
+  input.has_body = false;
+  Routing r;
+  director_->Route(std::move(input), [&](Routing got) { r = std::move(got); });
+  ASSERT_TRUE(r.ok);
+  EXPECT_THAT(r.endpoints, ElementsAre("127.0.0.1:2"));
+}
+
+TEST_F(DirectorFixture, StripsTheClientsControlHeadersAndParameters) {
+  Start(Two(), {"{type: queue-scorer}"});
+  const std::string body =
+      R"({"kv_transfer_params":{"a":1},"model":"m","prompt":"x","kv_transfer_params":2})";
+  const Routing r = Route(body, {{"x-prefiller-host-port", "evil:1"},
+                                 {"x-prefiller-url", "u"},
+                                 {"x-data-parallel-host-port", "e"},
+                                 {"x-encoder-hosts-ports", "e"},
+                                 {"x-kv-cache-source-host-port", "e"},
+                                 {"x-gateway-destination-endpoint", "e"},
+                                 {"x-other", "stays"}});
+  ASSERT_TRUE(r.ok);
+  EXPECT_THAT(
+      r.remove_headers,
+      UnorderedElementsAre("x-prefiller-host-port", "x-prefiller-url", "x-data-parallel-host-port",
+                           "x-encoder-hosts-ports", "x-kv-cache-source-host-port",
+                           "x-gateway-destination-endpoint"));
+  EXPECT_EQ(Applied(body, r.body_edits), R"({"model":"m","prompt":"x"})");
+}
+
+TEST_F(DirectorFixture, OwnPrefillHeaderIsSetAndNotRemoved) {
+  Start(
+      "{name: p, address: 127.0.0.1, port: 1, labels: {llm-d.ai/role: prefill}}, "
+      "{name: d, address: 127.0.0.1, port: 2, labels: {llm-d.ai/role: decode}}",
+      {"{type: decode-filter}", "{type: prefill-filter}", "{type: always-disagg-pd-decider}",
+       "{type: disagg-profile-handler, parameters: {deciders: {prefill: "
+       "always-disagg-pd-decider}}}"},
+      "schedulingProfiles: [{name: prefill, plugins: [{pluginRef: prefill-filter}]}, {name: "
+      "decode, plugins: [{pluginRef: decode-filter}]}]");
+  const Routing r = Route(kBody, {{"x-prefiller-host-port", "evil:1"}});
+  EXPECT_THAT(r.set_headers, Contains(Pair("x-prefiller-host-port", "127.0.0.1:1")));
+  EXPECT_THAT(r.remove_headers, IsEmpty());
+  EXPECT_EQ(r.trace->decision_type, "prefill-decode");
+}
+
+TEST_F(DirectorFixture, RewritesTheModelByteForByteAndRestoresIt) {
+  Start(Two(), {"{type: queue-scorer}"});
+  const std::string body = R"({ "big": 12345678901234567890, "model" : "m", "t":1.0})";
+  const Routing r = Route(body, {{"x-llm-d-model-name-rewrite", "tuned"}});
+  EXPECT_EQ(Applied(body, r.body_edits),
+            R"({ "big": 12345678901234567890, "model" : "tuned", "t":1.0})");
+  std::string out;
+  EXPECT_TRUE(director_->OnResponseBody(r.state, R"({"model":"tuned"})", true, &out));
+  EXPECT_EQ(out, R"({"model":"m"})");
+  const std::string missing = R"({"kv_transfer_params":1})";
+  EXPECT_EQ(Applied(missing, Route(missing, {{"x-gateway-model-name-rewrite", "t"}}).body_edits),
+            R"({"model":"t"})");
+}
+
+TEST_F(DirectorFixture, OneTraceparentOfTheSameTraceAndAnOwnRequestId) {
+  Start(Two(), {"{type: queue-scorer}"});
+  const std::string parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  const Routing r = Route(kBody, {{"traceparent", parent}});
+  const std::string ours(FindHeader(r.set_headers, "traceparent"));
+  EXPECT_THAT(ours, HasSubstr("4bf92f3577b34da6a3ce929d0e0e4736"));
+  EXPECT_THAT(ours, Not(HasSubstr("00f067aa0ba902b7")));
+  EXPECT_EQ(FindHeader(r.set_headers, "x-request-id"), r.request_id);
+  EXPECT_EQ(r.request_id.size(), 36u);
+}
+
+TEST_F(DirectorFixture, CountsUsageOncePerAnswerAndEndsInFlight) {
+  Start(Two(), {"{type: active-request-scorer}"});
+  const Routing r = Route(kBody);
+  EXPECT_TRUE(director_->wants_response_body());
+  director_->OnResponseHeaders(r.state, 200, {{"content-type", "text/event-stream"}});
+  const std::string sse =
+      "data: {\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":1}}\n\n"
+      "data: "
+      "{\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":9,\"prompt_tokens_details\":{\"cached_"
+      "tokens\":4}}}\n\n";
+  for (size_t i = 0; i < sse.size(); i += 5) {
+    std::string out;
+    EXPECT_FALSE(director_->OnResponseBody(r.state, std::string_view(sse).substr(i, 5),
+                                           i + 5 >= sse.size(), &out));
+  }
+  const std::string page = metrics_.Expose();
+  EXPECT_THAT(page, HasSubstr("llm_d_epp_request_output_tokens_sum{fairness_id=\"default-flow\","
+                              "model_name=\"m\",priority=\"0\",target_model_name=\"m\"} 9.0"));
+  EXPECT_THAT(page, HasSubstr("llm_d_epp_request_output_tokens_count{fairness_id=\"default-flow\","
+                              "model_name=\"m\",priority=\"0\",target_model_name=\"m\"} 1.0"));
+  EXPECT_THAT(page, HasSubstr("llm_d_epp_request_running{fairness_id=\"default-flow\",model_name="
+                              "\"m\",priority=\"0\",target_model_name=\"m\"} 0.0"));
+  EXPECT_THAT(page, HasSubstr("inference_objective_request_total"));
+  const Routing next = Route(kBody);
+  EXPECT_THAT(next.trace->profiles[0].scores[0].raw, ::testing::Each(1.0));
+}
+
+TEST_F(DirectorFixture, CancelledAndDroppedRequestsEndTheirAccounting) {
+  Start("{name: a, address: 127.0.0.1, port: 8001}",
+        {"{type: concurrency-detector, parameters: {maxConcurrency: 1}}"},
+        "schedulingProfiles: [{name: p, plugins: [{pluginRef: concurrency-detector}]}]");
+  Routing first = Route(kBody, {{"x-request-id", "same"}});
+  ASSERT_TRUE(first.ok);
+  EXPECT_EQ(Route(kBody, {{"x-request-id", "same"}}).denial.http_status, 429);
+  director_->Cancel(first.state);
+  director_->Cancel(first.state);
+  Routing second = Route(kBody, {{"x-request-id", "same"}});
+  ASSERT_TRUE(second.ok);
+  second = {};  // the last reference goes
+  EXPECT_TRUE(Route(kBody).ok);
+}
+
+TEST_F(DirectorFixture, SessionTokenIsEchoedAndEndpointScoresEmitted) {
+  options_.emit_endpoint_scores = true;
+  Start(Two(), {"{type: session-affinity-scorer}"});
+  const Routing r = Route(kBody, {{"x-session-token", "ZGVmYXVsdC9i"}});
+  EXPECT_THAT(r.endpoints, ElementsAre("127.0.0.1:8002"));
+  EXPECT_THAT(r.scores, ElementsAre(Pair("127.0.0.1:8001", 0.0), Pair("127.0.0.1:8002", 1.0)));
+  EXPECT_THAT(director_->OnResponseHeaders(r.state, 200, {}),
+              Contains(Pair("x-session-token", "ZGVmYXVsdC9i")));
+}
+
+TEST_F(DirectorFixture, FlowControlQueuesAndDispatchesOnCompletion) {
+  Start("{name: a, address: 127.0.0.1, port: 8001}",
+        {"{type: concurrency-detector, parameters: {maxConcurrency: 1}}"},
+        "schedulingProfiles: [{name: p}]\nfeatureGates: [flowControl]\n"
+        "flowControl: {saturationDetector: {pluginRef: concurrency-detector}, priorityBands: "
+        "[{priority: 0, maxRequests: 1}]}");
+  Routing first = Route(kBody);
+  ASSERT_TRUE(first.ok);
+  const HeaderList headers = {{":path", "/v1/completions"}};
+  const auto ask = [&](std::shared_ptr<RequestState>* state, Routing* out, int* calls) {
+    RequestInput input;
+    input.headers = &headers;
+    input.body = kBody;
+    input.state = state;
+    director_->Route(std::move(input), [out, calls](Routing r) {
+      ++*calls;
+      *out = std::move(r);
+    });
+  };
+  std::shared_ptr<RequestState> state;
+  Routing waiting, refused, cancelled;
+  int calls = 0, refused_calls = 0, cancelled_calls = 0;
+  ask(&state, &waiting, &calls);
+  EXPECT_EQ(calls, 0);
+  ask(nullptr, &refused, &refused_calls);
+  EXPECT_EQ(refused_calls, 1);
+  EXPECT_EQ(refused.denial.http_status, 429);
+  director_->Cancel(first.state);
+  EXPECT_EQ(calls, 1);
+  EXPECT_TRUE(waiting.ok);
+  std::shared_ptr<RequestState> queued;
+  ask(&queued, &cancelled, &cancelled_calls);
+  EXPECT_EQ(cancelled_calls, 0);
+  director_->Cancel(queued);
+  EXPECT_EQ(cancelled_calls, 1);
+  EXPECT_EQ(cancelled.denial.dropped_reason, "rejected-context-cancelled");
+}
+
+}  // namespace
+}  // namespace llmd::sched

@@ -1,0 +1,75 @@
+#include "plugins/producer/prefix_index.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+#include <unordered_map>
+
+namespace llmd::sched {
+namespace {
+
+using ::testing::ElementsAre;
+
+std::vector<uint32_t> Match(const PrefixIndex& index, std::vector<uint64_t> chain, size_t slots) {
+  std::vector<uint32_t> counts(slots, 0);
+  index.Match(chain, counts);
+  return counts;
+}
+
+TEST(PrefixIndex, MatchesContiguouslyAndIgnoresWhatFollowsAHole) {
+  PrefixIndex index;
+  index.Insert(std::vector<uint64_t>{1, 2, 3}, 0, 100);
+  index.Insert(std::vector<uint64_t>{1}, 70, 100);
+  index.Insert(std::vector<uint64_t>{9, 2, 3}, 1, 100);  // has 2 and 3, not 1
+  std::vector<uint32_t> counts = Match(index, {1, 2, 3, 4}, 71);
+  EXPECT_EQ(counts[0], 3u);
+  EXPECT_EQ(counts[1], 0u);
+  EXPECT_EQ(counts[70], 1u);
+}
+
+TEST(PrefixIndex, LongChainsKeepTheirFrontAndFreeTheRest) {
+  PrefixIndex index;
+  index.Insert(std::vector<uint64_t>{1, 2, 3, 4, 5, 6}, 0, 4);
+  EXPECT_EQ(index.size(), 4u);
+  EXPECT_THAT(Match(index, {1, 2, 3, 4, 5, 6}, 1), ElementsAre(4u));
+  index.Insert(std::vector<uint64_t>{10, 11}, 0, 4);
+  EXPECT_EQ(index.size(), 4u);
+  EXPECT_THAT(Match(index, {1, 2, 3, 4}, 1), ElementsAre(2u));  // the tail went first
+  EXPECT_THAT(Match(index, {10, 11}, 1), ElementsAre(2u));
+}
+
+TEST(PrefixIndex, RemoveForgetsOneEndpointOnly) {
+  PrefixIndex index;
+  index.Insert(std::vector<uint64_t>{1, 2}, 0, 10);
+  index.Insert(std::vector<uint64_t>{1, 2}, 1, 10);
+  index.Remove(0);
+  index.Remove(5);
+  EXPECT_THAT(Match(index, {1, 2}, 2), ElementsAre(0u, 2u));
+  EXPECT_EQ(index.size(), 2u);
+}
+
+TEST(HashMap, AgreesWithAStandardMapUnderRandomWork) {
+  std::mt19937_64 rng(5);
+  HashMap map;
+  std::unordered_map<uint64_t, uint64_t> model;
+  for (int i = 0; i < 20'000; ++i) {
+    // Few distinct low bits make long probe runs.
+    const uint64_t key = (rng() % 400) << 3;
+    if (rng() % 3 == 0) {
+      map.Erase(key);
+      model.erase(key);
+    } else {
+      map.At(key) = model[key] = rng();
+    }
+    ASSERT_EQ(map.size(), model.size());
+  }
+  for (uint64_t k = 0; k < 400; ++k) {
+    const uint64_t* found = map.Find(k << 3);
+    ASSERT_EQ(found != nullptr, model.contains(k << 3));
+    if (found) EXPECT_EQ(*found, model[k << 3]);
+  }
+}
+
+}  // namespace
+}  // namespace llmd::sched
