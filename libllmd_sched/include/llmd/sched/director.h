@@ -1,5 +1,6 @@
-// The endpoint picker without its wire: bytes of a request in, an endpoint and the edits to make out. llmd-epp puts it
-// behind Envoy's ext_proc, llmd-gateway calls it in process, Python and the simulator drive it with a fake clock.
+// The endpoint picker without its wire: bytes of a request in, an endpoint and the edits to make
+// out. llmd-epp puts it behind Envoy's ext_proc, llmd-gateway calls it in process, Python and the
+// simulator drive it with a fake clock.
 #pragma once
 
 #include <cstdint>
@@ -13,20 +14,17 @@
 #include "llmd/clock.h"
 #include "llmd/log.h"
 #include "llmd/metrics.h"
+#include "llmd/sched/data/fetch.h"
 #include "llmd/sched/decision.h"
 #include "llmd/sched/endpoint.h"
+#include "llmd/sched/request_context.h"
 #include "llmd/status.h"
 
 namespace llmd::sched {
 
-class Fetch;    // data/fetch.h: how metrics pages are read (HTTP in services, canned in tests)
-struct Graph;   // a loaded EndpointPickerConfig
-
-using HeaderList = std::vector<std::pair<std::string, std::string>>;
-
 struct DirectorOptions {
-  std::string config_yaml;              // "" = the built-in default (endpoint-picker.md §1)
-  std::string config_path;              // for messages, and for hot reload later
+  std::string config_yaml;  // "" = the built-in default (endpoint-picker.md §1)
+  std::string config_path;  // for messages, and for hot reload later
   std::string pool_name = "epp";
   std::string pool_namespace = "default";
   Duration refresh_metrics_interval = std::chrono::milliseconds(50);
@@ -36,16 +34,25 @@ struct DirectorOptions {
   bool allow_experimental = true;
   size_t max_body_bytes = 100 << 20;
   size_t decision_ring = 4096;
-  uint64_t seed = 0;                    // of tie-breaks; 0 = random
+  bool attach_trace = true;  // fill Routing::trace; Explain works either way
+  uint64_t seed = 0;         // of tie-breaks; 0 = random
 };
 
-// The request as it stands when its body is complete. Views must hold until Route's callback has run.
+// What response hooks need; opaque. Must not outlive the Director. Dropping the last reference ends
+// the request's accounting.
+class RequestState;
+
+// The request as it stands when its body is complete. Views must hold until Route's callback has
+// run.
 struct RequestInput {
   const HeaderList* headers = nullptr;  // lower-cased names, pseudo headers included, in wire order
   std::string_view body;
-  bool has_body = true;                 // false: ended with its headers (GET)
-  std::vector<std::string> subset;      // subset hint; see has_subset
+  bool has_body = true;             // false: ended with its headers (GET)
+  std::vector<std::string> subset;  // subset hint; see has_subset
   bool has_subset = false;
+  // When given, *state is set before Route returns or queues, so that a request still waiting can
+  // be cancelled.
+  std::shared_ptr<RequestState>* state = nullptr;
 };
 
 // Replace [begin, end) of the original body by `text`; edits are sorted and disjoint.
@@ -61,40 +68,44 @@ struct Denial {
   int retry_after_s = 0;       // 0 = no header
 };
 
-class RequestState;  // what response hooks need; opaque
-
 struct Routing {
   bool ok = false;
-  Denial denial;                        // when !ok
-  std::vector<std::string> endpoints;   // "ip:port", best first; the others are fallbacks
-  HeaderList set_headers;               // besides the destination: x-prefiller-host-port, traceparent, x-request-id …
+  Denial denial;                       // when !ok
+  std::vector<std::string> endpoints;  // "ip:port", best first; the others are fallbacks
+  HeaderList
+      set_headers;  // besides the destination: x-prefiller-host-port, traceparent, x-request-id …
   std::vector<std::string> remove_headers;
   std::vector<BodyEdit> body_edits;
   std::vector<std::pair<std::string, double>> scores;  // with emit_endpoint_scores
   std::string request_id;
-  std::shared_ptr<RequestState> state;  // pass to the response hooks
-  std::shared_ptr<const DecisionTrace> trace;
+  std::shared_ptr<RequestState> state;         // pass to the response hooks
+  std::shared_ptr<const DecisionTrace> trace;  // with attach_trace
 };
 
 // Thread-safe: Route and the hooks may be called from any thread.
 class Director {
  public:
-  // Loads and builds the plugin graph, starts discovery and scraping. Every configuration error at once, with line and path.
-  static StatusOr<std::unique_ptr<Director>> Create(DirectorOptions options, std::shared_ptr<Fetch> fetch, Logger logger,
+  // Loads and builds the plugin graph, starts discovery and scraping. Every configuration error at
+  // once, with line and path.
+  static StatusOr<std::unique_ptr<Director>> Create(DirectorOptions options,
+                                                    std::shared_ptr<Fetch> fetch, Logger logger,
                                                     MetricsRegistry& metrics, const Clock& clock);
   virtual ~Director() = default;
 
-  // Decides. `done` runs once: in this call, or later from another thread when the request had to queue.
+  // Decides. `done` runs once: in this call, or later from another thread when the request had to
+  // queue.
   virtual void Route(RequestInput input, std::function<void(Routing)> done) = 0;
   // The client left while queued or in flight. Idempotent; also ends in-flight accounting.
   virtual void Cancel(const std::shared_ptr<RequestState>& state) = 0;
 
   // Response hooks, in order; each may be left out when a connection dies (Cancel then).
   // Returns headers to set on the response.
-  virtual HeaderList OnResponseHeaders(const std::shared_ptr<RequestState>& state, int status, const HeaderList& headers) = 0;
-  // A piece of the response as it passes; `end` with the last. Returns true when `chunk` must be replaced by *replaced
-  // (model name restored).
-  virtual bool OnResponseBody(const std::shared_ptr<RequestState>& state, std::string_view chunk, bool end, std::string* replaced) = 0;
+  virtual HeaderList OnResponseHeaders(const std::shared_ptr<RequestState>& state, int status,
+                                       const HeaderList& headers) = 0;
+  // A piece of the response as it passes; `end` with the last. Returns true when `chunk` must be
+  // replaced by *replaced (model name restored).
+  virtual bool OnResponseBody(const std::shared_ptr<RequestState>& state, std::string_view chunk,
+                              bool end, std::string* replaced) = 0;
   // False when no configured plugin reads response bodies, so that the phase may be skipped.
   virtual bool wants_response_body() const = 0;
 

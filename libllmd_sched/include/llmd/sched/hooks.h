@@ -1,0 +1,48 @@
+// Hooks see a request after scheduling and its answer as it passes. Called one at a time per
+// request, from any thread.
+#pragma once
+
+#include <string_view>
+
+#include "llmd/sched/endpoint.h"
+#include "llmd/sched/parser.h"
+#include "llmd/sched/plugin.h"
+#include "llmd/sched/profile_handler.h"
+
+namespace llmd::sched {
+
+// Runs once the endpoints are chosen, before the request leaves.
+class PreRequestHook : public virtual Plugin {
+ public:
+  // May append to `set_headers` (for the model server).
+  virtual void PreRequest(RequestContext& request, const Snapshot& snapshot,
+                          const ScheduleOutcome& outcome, HeaderList& set_headers) = 0;
+};
+
+struct ResponseInfo {
+  int status = 0;
+  const HeaderList* headers = nullptr;
+  const EndpointInfo* endpoint = nullptr;  // the primary one
+  Usage usage;                             // at the end
+  bool aborted = false;                    // the answer did not end by itself
+};
+
+class ResponseHook : public virtual Plugin {
+ public:
+  // May append to `set_headers` (for the client).
+  virtual void OnHeaders(RequestContext& request, const ResponseInfo& response,
+                         HeaderList& set_headers) {}
+  virtual void OnFirstChunk(RequestContext& request, const ResponseInfo& response) {}
+  // Exactly once per routed request, also when it was cancelled.
+  virtual void OnEnd(RequestContext& request, const ResponseInfo& response) {}
+  // False when bodies may be skipped as far as this hook goes.
+  virtual bool wants_body() const { return false; }
+};
+
+// Told when an endpoint has left; its slot number may be given to another one afterwards.
+class EndpointObserver : public virtual Plugin {
+ public:
+  virtual void OnEndpointGone(const EndpointInfo& endpoint, uint32_t slot) = 0;
+};
+
+}  // namespace llmd::sched

@@ -1,0 +1,26 @@
+// Ordering policies sort the requests of one flow.
+#pragma once
+
+#include <cstdint>
+
+#include "llmd/clock.h"
+#include "llmd/sched/plugin.h"
+
+namespace llmd::sched {
+
+// A waiting request as the policies see it.
+struct QueuedItem {
+  uint64_t sequence = 0;  // order of arrival
+  TimePoint enqueued{};
+  TimePoint deadline{};      // enqueue + TTL; max() without one
+  TimePoint slo_deadline{};  // received + TTFT SLO; max() without one
+  size_t bytes = 0;
+};
+
+class OrderingPolicy : public virtual Plugin {
+ public:
+  // A strict weak order: true when `a` goes before `b`.
+  virtual bool Before(const QueuedItem& a, const QueuedItem& b) const = 0;
+};
+
+}  // namespace llmd::sched

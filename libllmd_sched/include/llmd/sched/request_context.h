@@ -1,0 +1,127 @@
+// One request on its way through the plugins: flat, no string maps. The director (or the experiment
+// API) fills the first part, parsers the second, producers the attributes. Owned by one request;
+// plugins get it by reference, one at a time.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "llmd/clock.h"
+#include "llmd/json.h"
+#include "llmd/log.h"
+
+namespace llmd::sched {
+
+using HeaderList = std::vector<std::pair<std::string, std::string>>;
+
+// The value of the last header called `name` (lower case), or "".
+std::string_view FindHeader(const HeaderList& headers, std::string_view name);
+
+// A data key (endpoint-picker.md §1: "DataType/ProducerName") as a small integer, handed out while
+// a graph is built.
+using DataKey = int;
+inline constexpr DataKey kNoKey = -1;
+
+// What a producer says under one key. Meaning by data type:
+//   TokenizedPrompt        tokens, bounds (end of each prompt in tokens), exact = real token ids
+//   PrefixCacheMatchInfo   per_endpoint = matched blocks; total = blocks of the prompt; block_size
+//   = tokens a block InFlightLoad           per_endpoint = requests in flight; second = tokens in
+//   flight UncachedRequestTokens  per_endpoint = this request's tokens that the endpoint would
+//   compute SessionID              text
+struct Attribute {
+  bool present = false;
+  bool exact = false;
+  double total = 0, block_size = 0;
+  std::vector<double> per_endpoint, second;  // by snapshot index
+  std::vector<uint32_t> tokens;
+  std::vector<size_t> bounds;
+  std::vector<uint64_t> hashes;  // of blocks, all prompts in order
+  std::string text;
+  void Clear();
+};
+
+enum class Api {
+  kNone,
+  kCompletions,
+  kChat,
+  kEmbeddings,
+  kResponses,
+  kMessages,
+  kGenerate,
+  kImages
+};
+
+// In-flight accounting of a request: which producer charged which endpoint.
+struct Charge {
+  const void* owner = nullptr;
+  uint32_t slot = 0;
+  double tokens = 0;
+  bool until_first_chunk = false;  // the prefill part: ends with the first chunk of the answer
+  bool request_open = true, tokens_open = true;
+};
+
+struct RequestContext {
+  uint64_t id = 0;         // our own; the client's x-request-id need not be unique
+  std::string request_id;  // x-request-id
+  std::string path;        // without the query
+  const HeaderList* headers = nullptr;
+  std::string_view body;  // valid until Route's callback has run
+  bool has_body = true;
+  TimePoint received{};
+  int64_t received_unix_nanos = 0;
+
+  Api api = Api::kNone;
+  std::string model;         // as the client wrote it
+  std::string target_model;  // after rewrite
+  std::string cache_salt;
+  bool streaming = false;
+  int64_t max_tokens = -1;  // -1 = not given
+  size_t prompt_chars = 0;
+  std::vector<json::ScannedMember> members;  // of the body's top-level object
+
+  std::string fairness_id, objective;
+  int priority = 0;
+  double slo_ttft_ms = -1, slo_tpot_ms = -1;
+
+  std::vector<Attribute> attributes;  // by DataKey
+  std::vector<Charge> charges;
+  HeaderList response_headers;  // plugins' wishes for the answer
+
+  // Set when the request's debug lines are wanted; carries x-request-id.
+  const Logger* log = nullptr;
+  uint64_t random = 0;  // state of this decision's random numbers
+
+  std::string_view Header(std::string_view name) const {
+    return headers ? FindHeader(*headers, name) : std::string_view();
+  }
+  // The attribute under `key`, or null pointer when nobody produced it.
+  const Attribute* Get(DataKey key) const {
+    return key >= 0 && key < static_cast<int>(attributes.size()) && attributes[key].present
+               ? &attributes[key]
+               : nullptr;
+  }
+  // The attribute to fill; marks it present.
+  Attribute& Put(DataKey key);
+  // Empties it for the next request and keeps the buffers.
+  void Reset(size_t attribute_count);
+  // Frees large per-prompt buffers once the decision is made.
+  void ReleaseBulk();
+  // The golden log's one-line description of the request.
+  std::string Describe(bool with_headers) const;
+};
+
+// SplitMix64; one generator per decision, seeded from (seed, decision number).
+uint64_t NextRandom(uint64_t& state);
+// Uniform in [0, bound); bound > 0.
+inline uint64_t RandomBelow(uint64_t& state, uint64_t bound) {
+  return static_cast<uint64_t>((static_cast<unsigned __int128>(NextRandom(state)) * bound) >> 64);
+}
+// Uniform in (0, 1).
+inline double RandomUnit(uint64_t& state) {
+  return (static_cast<double>(NextRandom(state) >> 11) + 0.5) * 0x1.0p-53;
+}
+
+}  // namespace llmd::sched

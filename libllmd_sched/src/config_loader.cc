@@ -1,0 +1,313 @@
+#include "llmd/sched/config_loader.h"
+
+#include <algorithm>
+
+#include "flow_loader.h"
+#include "graph_builder.h"
+
+namespace llmd::sched {
+namespace {
+
+constexpr std::string_view kDefaultYaml = R"(apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: queue-scorer
+- type: kv-cache-utilization-scorer
+- type: prefix-cache-scorer
+schedulingProfiles:
+- name: default
+  plugins:
+  - {pluginRef: queue-scorer, weight: 2}
+  - {pluginRef: kv-cache-utilization-scorer, weight: 2}
+  - {pluginRef: prefix-cache-scorer, weight: 3}
+)";
+
+std::string Ref(GraphBuilder& b, const config::Node& node) {
+  const StatusOr<std::string> name = node.Get("pluginRef").String();
+  if (!name.ok()) b.Error(node, "expected a pluginRef");
+  return name.value_or("");
+}
+
+void CheckKeys(GraphBuilder& b, const config::Node& node) {
+  if (!node.IsMap()) return;
+  if (Status status = node.RejectUnknown(false); !status.ok()) b.Error(std::move(status));
+}
+
+void ReadHead(GraphBuilder& b, const config::Node& root) {
+  const std::string version = root.Get("apiVersion").String().value_or("");
+  if (version == "inference.networking.x-k8s.io/v1alpha1") {
+    b.Warn("apiVersion " + version + " is deprecated; use llm-d.ai/v1alpha1");
+  } else if (version != "llm-d.ai/v1alpha1") {
+    b.Error(root.Get("apiVersion"), "expected llm-d.ai/v1alpha1, got '" + version + "'");
+  }
+  const std::string kind = root.Get("kind").String().value_or("");
+  if (kind != "EndpointPickerConfig")
+    b.Error(root.Get("kind"), "expected EndpointPickerConfig, got '" + kind + "'");
+}
+
+// Gates: flowControl, and haPopulateNonLeaderDatastore, which only matters with leader election.
+void ReadGates(GraphBuilder& b, const config::Node& root) {
+  for (const config::Node& item : root.Get("featureGates").Items()) {
+    std::string gate = item.String().value_or("");
+    bool on = true;
+    if (const size_t eq = gate.find('='); eq != std::string::npos) {
+      const std::string value = gate.substr(eq + 1);
+      if (value != "true" && value != "false")
+        b.Error(item, "expected true or false after '=', got '" + value + "'");
+      on = value == "true";
+      gate.resize(eq);
+    }
+    if (gate == "flowControl") {
+      b.graph().flow.enabled = on;
+    } else if (gate == "haPopulateNonLeaderDatastore") {
+      b.Warn("feature gate haPopulateNonLeaderDatastore has no effect without leader election");
+    } else {
+      b.Error(item, "unknown feature gate '" + gate +
+                        "'; known: flowControl, haPopulateNonLeaderDatastore");
+    }
+  }
+}
+
+void AddToProfile(GraphBuilder& b, Profile& profile, Plugin* plugin, double weight,
+                  const config::Node& where) {
+  bool used = false;
+  if (auto* filter = dynamic_cast<Filter*>(plugin)) {
+    profile.filters.push_back(b.WithTimer(filter, "Filter"));
+    used = true;
+  }
+  if (auto* scorer = dynamic_cast<Scorer*>(plugin)) {
+    WeightedScorer weighted;
+    static_cast<Timed<Scorer>&>(weighted) = b.WithTimer(scorer, "Score");
+    weighted.weight = weight;
+    profile.scorers.push_back(weighted);
+    used = true;
+  }
+  if (auto* picker = dynamic_cast<Picker*>(plugin)) {
+    if (profile.picker.plugin)
+      b.Error(where, "profile '" + profile.name + "' has more than one picker");
+    profile.picker = b.WithTimer(picker, "Pick");
+    used = true;
+  }
+  if (!used && where.line() > 0) {
+    b.Error(where, "plugin '" + plugin->name() + "' is no filter, scorer or picker");
+  }
+}
+
+void ReadProfile(GraphBuilder& b, const config::Node& node) {
+  Profile profile;
+  profile.name = node.Get("name").String().value_or("");
+  if (profile.name.empty()) b.Error(node, "expected a profile name");
+  for (const Profile& other : b.graph().profiles) {
+    if (other.name == profile.name)
+      b.Error(node, "another profile is already called '" + profile.name + "'");
+  }
+  for (const config::Node& item : node.Get("plugins").Items()) {
+    const std::string name = Ref(b, item);
+    double weight = 1;
+    if (const config::Node w = item.Get("weight"); !w.IsNull()) {
+      const StatusOr<double> value = w.Double();
+      if (!value.ok()) b.Error(value.status());
+      weight = value.value_or(1);
+      if (weight < 0) b.Error(w, "expected a weight that is not negative");
+    }
+    CheckKeys(b, item);
+    Plugin* plugin = name.empty() ? nullptr : b.Find(item.Get("pluginRef"), name);
+    if (!plugin) continue;
+    if (item.Has("weight") && !dynamic_cast<Scorer*>(plugin)) {
+      b.Warn("profile '" + profile.name + "': the weight of '" + name +
+             "' has no effect, it is no scorer");
+    }
+    AddToProfile(b, profile, plugin, weight, item);
+  }
+  CheckKeys(b, node);
+  b.graph().profiles.push_back(std::move(profile));
+}
+
+void CompleteProfiles(GraphBuilder& b) {
+  Graph& graph = b.graph();
+  if (graph.profiles.empty()) {
+    Profile profile;
+    profile.name = "default";
+    for (size_t i = 0; i < graph.plugins.size(); ++i) {
+      Plugin* plugin = graph.plugins[i].get();
+      if (!dynamic_cast<SaturationDetector*>(plugin))
+        AddToProfile(b, profile, plugin, 1, config::Node());
+    }
+    graph.profiles.push_back(std::move(profile));
+  }
+  for (Profile& profile : graph.profiles) {
+    if (profile.picker.plugin) continue;
+    std::vector<Picker*> pickers = b.All<Picker>();
+    if (pickers.empty()) pickers.push_back(dynamic_cast<Picker*>(b.Create("max-score-picker", "")));
+    if (pickers[0]) profile.picker = b.WithTimer(pickers[0], "Pick");
+  }
+}
+
+void CompleteHandler(GraphBuilder& b, const config::Node& root) {
+  Graph& graph = b.graph();
+  std::vector<ProfileHandler*> handlers = b.All<ProfileHandler>();
+  if (handlers.size() > 1) {
+    return b.Error(root.Get("plugins"), "more than one profile handler: '" + handlers[0]->name() +
+                                            "' and '" + handlers[1]->name() + "'");
+  }
+  if (handlers.empty() && graph.profiles.size() > 1) {
+    return b.Error(root.Get("schedulingProfiles"),
+                   "several profiles need a profile handler among the plugins");
+  }
+  if (handlers.empty())
+    handlers.push_back(dynamic_cast<ProfileHandler*>(b.Create("single-profile-handler", "")));
+  graph.handler = handlers[0];
+  if (!graph.handler) return;
+  if (graph.handler->type() == "single-profile-handler" && graph.profiles.size() > 1) {
+    b.Error(root.Get("schedulingProfiles"), "single-profile-handler takes one profile, got " +
+                                                std::to_string(graph.profiles.size()));
+  }
+  for (const std::string& name : graph.handler->Profiles()) {
+    const bool known = std::any_of(graph.profiles.begin(), graph.profiles.end(),
+                                   [&](const Profile& p) { return p.name == name; });
+    if (!known) {
+      b.Error(root.Get("schedulingProfiles"),
+              "handler '" + graph.handler->name() + "' needs a profile called '" + name + "'");
+    }
+  }
+}
+
+void ReadSource(GraphBuilder& b, const config::Node& item) {
+  SourceBinding binding;
+  binding.source = b.FindAs<Source>(item.Get("pluginRef"), Ref(b, item), "data source");
+  for (const config::Node& e : item.Get("extractors").Items()) {
+    if (auto* x = b.FindAs<Extractor>(e.Get("pluginRef"), Ref(b, e), "extractor"))
+      binding.extractors.push_back(x);
+    CheckKeys(b, e);
+  }
+  if (binding.extractors.empty()) b.Error(item, "expected at least one extractor");
+  CheckKeys(b, item);
+  if (binding.source) b.graph().sources.push_back(std::move(binding));
+}
+
+void ReadDataLayer(GraphBuilder& b, const config::Node& root) {
+  const config::Node layer = root.Get("dataLayer");
+  const config::Node inject = layer.Get("injectDefaults");
+  const StatusOr<bool> defaults = inject.IsNull() ? StatusOr<bool>(true) : inject.Bool();
+  if (!defaults.ok()) b.Error(defaults.status());
+  for (const config::Node& item : layer.Get("sources").Items()) ReadSource(b, item);
+  if (const config::Node d = layer.Get("discovery"); !d.IsNull()) {
+    b.graph().discovery = b.FindAs<Discovery>(d.Get("pluginRef"), Ref(b, d), "discovery");
+    CheckKeys(b, d);
+  }
+  for (const char* key :
+       {"peerDiscovery", "crossReplicaSyncerPluginRef", "crossReplicaSyncInterval"}) {
+    if (layer.Has(key))
+      b.Error(layer.Get(key), "sharing state between replicas is not supported yet");
+  }
+  CheckKeys(b, layer);
+  if (!b.graph().sources.empty() || !defaults.value_or(true)) return;
+  const std::vector<Source*> sources = b.All<Source>();
+  const std::vector<Extractor*> extractors = b.All<Extractor>();
+  SourceBinding binding;
+  binding.source =
+      sources.empty() ? dynamic_cast<Source*>(b.Create("metrics-data-source", "")) : sources[0];
+  binding.extractors = extractors;
+  if (extractors.empty()) {
+    binding.extractors.push_back(dynamic_cast<Extractor*>(b.Create("core-metrics-extractor", "")));
+  }
+  if (binding.source && binding.extractors[0]) b.graph().sources.push_back(std::move(binding));
+}
+
+void ReadParsers(GraphBuilder& b, const config::Node& root) {
+  const config::Node handler = root.Get("requestHandler");
+  std::vector<config::Node> items = handler.Get("parsers").Items();
+  if (const config::Node old = root.Get("parser"); !old.IsNull()) {
+    b.Warn("the top-level key parser is deprecated; use requestHandler.parsers");
+    items.push_back(old);
+  }
+  for (const config::Node& item : items) {
+    if (auto* parser = b.FindAs<Parser>(item.Get("pluginRef"), Ref(b, item), "parser")) {
+      b.graph().parsers.push_back(parser);
+    }
+    CheckKeys(b, item);
+  }
+  CheckKeys(b, handler);
+  if (!items.empty()) return;
+  for (const char* type :
+       {"openai-parser", "anthropic-parser", "vllmhttp-parser", "passthrough-parser"}) {
+    if (auto* parser = dynamic_cast<Parser*>(b.Find(config::Node(), type, true)))
+      b.graph().parsers.push_back(parser);
+  }
+}
+
+}  // namespace
+
+std::string_view DefaultConfigYaml() {
+  return kDefaultYaml;
+}
+
+StatusOr<std::shared_ptr<Graph>> LoadGraph(std::string_view yaml, const LoadOptions& options) {
+  StatusOr<config::Node> root = config::Parse(yaml.empty() ? kDefaultYaml : yaml);
+  const auto with_name = [&](const Status& status) {
+    return options.source_name.empty() ? status : status.WithContext(options.source_name);
+  };
+  if (!root.ok()) return with_name(root.status());
+  if (!root->IsMap()) return with_name(root->Error("expected an EndpointPickerConfig"));
+  const PluginRegistry builtin = options.registry ? PluginRegistry() : BuiltinPlugins();
+  GraphBuilder b(options.registry ? *options.registry : builtin, options);
+  ReadHead(b, *root);
+  ReadGates(b, *root);
+  for (const config::Node& item : root->Get("plugins").Items()) b.Declare(item);
+  b.BuildAll();
+  for (const config::Node& item : root->Get("schedulingProfiles").Items()) ReadProfile(b, item);
+  CompleteProfiles(b);
+  CompleteHandler(b, *root);
+  ReadDataLayer(b, *root);
+  ReadParsers(b, *root);
+  ReadFlowControl(b, *root);
+  CheckKeys(b, *root);
+  StatusOr<std::shared_ptr<Graph>> graph = b.Finish();
+  if (!graph.ok()) return with_name(graph.status());
+  return graph;
+}
+
+std::vector<std::string> GraphWarnings(const Graph& graph) {
+  return graph.warnings;
+}
+
+json::Value DescribeGraph(const Graph& graph) {
+  json::Array plugins, profiles, producers;
+  for (const auto& p : graph.plugins)
+    plugins.push_back(json::Object{{"name", p->name()}, {"type", p->type()}});
+  for (const Profile& p : graph.profiles) {
+    json::Array filters, scorers;
+    for (const auto& f : p.filters) filters.emplace_back(f.plugin->name());
+    for (const auto& s : p.scorers) {
+      scorers.push_back(json::Object{{"name", s.plugin->name()}, {"weight", s.weight}});
+    }
+    profiles.push_back(json::Object{{"name", p.name},
+                                    {"filters", std::move(filters)},
+                                    {"scorers", std::move(scorers)},
+                                    {"picker", p.picker.plugin->name()}});
+  }
+  for (const auto& p : graph.producers) producers.emplace_back(p.plugin->name());
+  return json::Object{{"plugins", std::move(plugins)},
+                      {"profiles", std::move(profiles)},
+                      {"profileHandler", graph.handler->name()},
+                      {"producers", std::move(producers)},
+                      {"flowControl", graph.flow.enabled}};
+}
+
+Parser* Graph::FindParser(std::string_view path) const {
+  Parser* best = nullptr;
+  size_t longest = 0;
+  for (Parser* parser : parsers) {
+    const std::vector<std::string_view> suffixes = parser->PathSuffixes();
+    if (suffixes.empty()) return best ? best : parser;
+    for (std::string_view suffix : suffixes) {
+      if (suffix.size() > longest && path.ends_with(suffix)) {
+        longest = suffix.size();
+        best = parser;
+      }
+    }
+  }
+  return best;
+}
+
+}  // namespace llmd::sched

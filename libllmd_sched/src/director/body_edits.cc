@@ -1,0 +1,98 @@
+#include "director/body_edits.h"
+
+#include <algorithm>
+#include <array>
+
+#include "llmd/json.h"
+
+namespace llmd::sched {
+namespace {
+
+constexpr std::array<std::string_view, 17> kControlHeaders = {
+    "x-gateway-destination-endpoint",
+    "x-prefiller-host-port",
+    "x-prefiller-url",
+    "x-encoder-hosts-ports",
+    "x-kv-cache-source-host-port",
+    "x-data-parallel-host-port",
+    "x-gateway-destination-endpoint-subset",
+    "x-llm-d-inference-fairness-id",
+    "x-gateway-inference-fairness-id",
+    "x-llm-d-inference-objective",
+    "x-gateway-inference-objective",
+    "x-llm-d-model-name-rewrite",
+    "x-gateway-model-name-rewrite",
+    "x-llm-d-slo-ttft-ms",
+    "x-slo-ttft-ms",
+    "x-llm-d-slo-tpot-ms",
+    "x-slo-tpot-ms"};
+
+bool IsDropped(const RequestContext& request, size_t i) {
+  return request.members[i].KeyText(request.body) == "kv_transfer_params";
+}
+
+// One edit per run of dropped members, with the comma that separates it from what stays.
+void DropMembers(const RequestContext& request, std::vector<BodyEdit>& edits) {
+  const auto& m = request.members;
+  for (size_t a = 0; a < m.size(); ++a) {
+    if (!IsDropped(request, a)) continue;
+    size_t b = a;
+    while (b + 1 < m.size() && IsDropped(request, b + 1)) ++b;
+    if (b + 1 < m.size()) {
+      edits.push_back({m[a].key.begin, m[b + 1].key.begin, ""});
+    } else {
+      edits.push_back({a > 0 ? m[a - 1].value.end : m[a].key.begin, m[b].value.end, ""});
+    }
+    a = b;
+  }
+}
+
+}  // namespace
+
+bool IsControlHeader(std::string_view name) {
+  return name.starts_with("x-") &&
+         std::find(kControlHeaders.begin(), kControlHeaders.end(), name) != kControlHeaders.end();
+}
+
+std::vector<std::string> ControlHeadersOf(const HeaderList& headers, const HeaderList& keep) {
+  std::vector<std::string> out;
+  for (const auto& [name, value] : headers) {
+    if (!IsControlHeader(name) || std::find(out.begin(), out.end(), name) != out.end()) continue;
+    const bool ours =
+        std::any_of(keep.begin(), keep.end(), [&](const auto& k) { return k.first == name; });
+    if (!ours) out.push_back(name);
+  }
+  return out;
+}
+
+std::string_view EitherHeader(const RequestContext& request, std::string_view name,
+                              std::string_view alias) {
+  const std::string_view value = request.Header(name);
+  return value.empty() ? request.Header(alias) : value;
+}
+
+std::vector<BodyEdit> EditsOf(const RequestContext& request, std::string_view model) {
+  std::vector<BodyEdit> edits;
+  if (request.api == Api::kNone || !request.has_body) return edits;
+  DropMembers(request, edits);
+  if (!model.empty() && model != request.model) {
+    std::string quoted;
+    json::AppendQuoted(quoted, model);
+    if (const json::ScannedMember* member =
+            json::FindMember(request.members, request.body, "model")) {
+      edits.push_back({member->value.begin, member->value.end, std::move(quoted)});
+    } else {
+      const size_t brace = request.body.find('{') + 1;
+      bool alone = true;
+      for (size_t i = 0; i < request.members.size(); ++i) alone = alone && IsDropped(request, i);
+      edits.push_back({brace, brace, "\"model\":" + quoted + (alone ? "" : ",")});
+    }
+  }
+  std::sort(edits.begin(), edits.end(), [](const BodyEdit& a, const BodyEdit& b) {
+    return a.begin != b.begin ? a.begin < b.begin
+                              : a.end < b.end;  // an insertion before a removal at its place
+  });
+  return edits;
+}
+
+}  // namespace llmd::sched

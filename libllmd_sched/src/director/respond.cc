@@ -1,0 +1,127 @@
+#include "director/impl.h"
+
+namespace llmd::sched {
+namespace {
+
+double Seconds(Duration d) {
+  return std::chrono::duration<double>(d).count();
+}
+
+void ObserveTokens(const RequestSeries& series, const Usage& usage) {
+  if (usage.prompt_tokens >= 0) series.input->Observe(static_cast<double>(usage.prompt_tokens));
+  if (usage.completion_tokens >= 0)
+    series.output->Observe(static_cast<double>(usage.completion_tokens));
+  if (usage.cached_tokens >= 0) series.cached->Observe(static_cast<double>(usage.cached_tokens));
+}
+
+json::Value UsageJson(const Usage& usage) {
+  return json::Object{{"prompt_tokens", usage.prompt_tokens},
+                      {"completion_tokens", usage.completion_tokens},
+                      {"total_tokens", std::max<int64_t>(usage.prompt_tokens, 0) +
+                                           std::max<int64_t>(usage.completion_tokens, 0)}};
+}
+
+}  // namespace
+
+RequestState::~RequestState() {
+  End(true);
+}
+
+void RequestState::End(bool aborted) {
+  std::function<void()> tell;
+  {
+    std::lock_guard lock(mutex);
+    if (ended || series == nullptr) return;
+    ended = true;
+    ResponseInfo info{.status = status,
+                      .headers = nullptr,
+                      .endpoint = endpoint.get(),
+                      .usage = usage,
+                      .aborted = aborted};
+    for (ResponseHook* hook : graph->response) hook->OnEnd(context, info);
+    series->running->Add(-1);
+    const double took = Seconds(clock->Now() - context.received);
+    series->duration->Observe(took);
+    series->response_size->Observe(static_cast<double>(response_bytes));
+    ObserveTokens(*series, usage);
+    if (usage.completion_tokens > 0)
+      series->ntpot->Observe(took / static_cast<double>(usage.completion_tokens));
+    if (first_chunk && sse && usage.completion_tokens > 1) {
+      series->tpot->Observe(Seconds(clock->Now() - first_chunk_at) /
+                            static_cast<double>(usage.completion_tokens - 1));
+    }
+    if (usage.any())
+      log->Log(LogLevel::kVerbose, "Response generated", {{"usage", UsageJson(usage)}});
+    tell = std::move(on_end);
+  }
+  if (tell) tell();
+}
+
+HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& state, int status,
+                                           const HeaderList& headers) {
+  HeaderList out;
+  if (!state) return out;
+  std::lock_guard lock(state->mutex);
+  if (state->ended) return out;
+  state->status = status;
+  state->sse =
+      FindHeader(headers, "content-type").find("text/event-stream") != std::string_view::npos ||
+      state->context.streaming;
+  out.emplace_back("x-went-into-resp-headers", "true");
+  const ResponseInfo info{
+      .status = status, .headers = &headers, .endpoint = state->endpoint.get(), .usage = {}};
+  for (ResponseHook* hook : graph_->response) hook->OnHeaders(state->context, info, out);
+  if (status >= 400) metrics_.Error(state->context.model, state->context.target_model, status);
+  if (state->log->Enabled(LogLevel::kDebug)) {
+    json::Object shown;
+    for (const auto& [name, value] : headers)
+      shown.emplace_back(name, name == "set-cookie" ? "<hidden>" : value);
+    json::Value response = json::Object{{"RequestId", state->context.request_id},
+                                        {"Headers", std::move(shown)},
+                                        {"IsStreaming", state->sse},
+                                        {"EndOfStream", false}};
+    state->log->Log(LogLevel::kDebug, "LLM response assembled",
+                    {{"response", std::move(response)}});
+  }
+  return out;
+}
+
+bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
+                                  std::string_view chunk, bool end, std::string* replaced) {
+  if (!state) return false;
+  bool changed = false;
+  {
+    std::lock_guard lock(state->mutex);
+    if (state->ended) return false;
+    const TimePoint now = clock_.Now();
+    if (!chunk.empty()) {
+      if (!std::exchange(state->first_chunk, true)) {
+        state->first_chunk_at = now;
+        (state->sse ? state->series->ttft_streaming : state->series->ttft)
+            ->Observe(Seconds(now - state->context.received));
+        const ResponseInfo info{.status = state->status,
+                                .headers = nullptr,
+                                .endpoint = state->endpoint.get(),
+                                .usage = {}};
+        for (ResponseHook* hook : graph_->response) hook->OnFirstChunk(state->context, info);
+      } else if (state->sse) {
+        state->series->itl->Observe(Seconds(now - state->last_chunk_at));
+      }
+      state->last_chunk_at = now;
+    }
+    state->response_bytes += chunk.size();
+    if (state->parser) {
+      // The last one counts: continuous usage repeats and grows.
+      state->scanner.Feed(
+          chunk, [&](std::string_view object) { state->parser->ReadUsage(object, &state->usage); });
+    }
+    if (state->restorer) {
+      *replaced = state->restorer->Feed(chunk, end);
+      changed = true;
+    }
+  }
+  if (end) state->End(false);
+  return changed;
+}
+
+}  // namespace llmd::sched

@@ -1,0 +1,308 @@
+#include <algorithm>
+#include <charconv>
+
+#include "director/body_edits.h"
+#include "director/impl.h"
+#include "llmd/trace.h"
+#include "llmd/uuid.h"
+#include "schedule_log.h"
+#include "scheduling_pass.h"
+
+namespace llmd::sched {
+namespace {
+
+double Millis(std::string_view text) {
+  double v = -1;
+  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), v);
+  return ec == std::errc() && end == text.data() + text.size() && v >= 0 ? v : -1;
+}
+
+std::string PathOf(const RequestContext& request) {
+  for (const char* name : {":path", "x-original-path", "x-forwarded-path"}) {
+    if (const std::string_view path = request.Header(name); !path.empty()) {
+      return std::string(path.substr(0, path.find('?')));
+    }
+  }
+  return "/v1/completions";
+}
+
+// "ip:port" entries must match exactly; a bare address matches every port of it. One string may
+// hold several, comma separated.
+bool InSubset(const std::vector<std::string>& subset, const std::string& host_port,
+              const std::string& address) {
+  for (const std::string& entry : subset) {
+    std::string_view rest = entry;
+    while (!rest.empty()) {
+      const size_t comma = rest.find(',');
+      std::string_view one = rest.substr(0, comma);
+      while (one.starts_with(' ')) one.remove_prefix(1);
+      while (one.ends_with(' ')) one.remove_suffix(1);
+      if (!one.empty() && (one == host_port || one == address)) return true;
+      rest = comma == std::string_view::npos ? std::string_view() : rest.substr(comma + 1);
+    }
+  }
+  return false;
+}
+
+constexpr std::string_view kNoEndpoints = "rejected-no-endpoints";
+constexpr std::string_view kSaturated = "rejected-saturated";
+
+}  // namespace
+
+struct DirectorImpl::Question {
+  RequestInput input;
+  std::function<void(Routing)> done;
+  std::shared_ptr<RequestState> state;
+  std::string rewrite;  // the model to send, "" = the client's
+  RequestContext& context() const { return state->context; }
+};
+
+void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) {
+  auto q = std::make_shared<Question>();
+  q->input = std::move(input);
+  q->done = std::move(done);
+  q->state = std::make_shared<RequestState>(graph_);
+  q->state->clock = &clock_;
+  if (q->input.state) *q->input.state = q->state;
+  RequestContext& request = q->context();
+  request.Reset(graph_->attribute_count);
+  request.id = next_id_.fetch_add(1, std::memory_order_relaxed);
+  request.headers = q->input.headers;
+  request.body = q->input.body;
+  request.has_body = q->input.has_body;
+  request.received = clock_.Now();
+  request.received_unix_nanos = clock_.UnixNanos();
+  request.random = seed_ ^ (request.id * 0x9e3779b97f4a7c15);
+  request.request_id = request.Header("x-request-id");
+  if (request.request_id.empty()) request.request_id = NewUuid();
+  q->state->log = logger_.With("x-request-id", request.request_id);
+  if (logger_.Enabled(LogLevel::kDebug)) request.log = &*q->state->log;
+  if (request.body.size() > options_.max_body_bytes) {
+    return Deny(*q, 413,
+                "request body is larger than " + std::to_string(options_.max_body_bytes) + " bytes",
+                "");
+  }
+  if (Status status = Read(*q); !status.ok()) return Deny(*q, 400, status.message(), "");
+  if (request.log) {
+    request.log->Log(LogLevel::kDebug, "LLM request assembled",
+                     {{"request", request.Describe(true)}});
+  }
+  Admit(std::move(q));
+}
+
+Status DirectorImpl::Read(Question& q) {
+  RequestContext& request = q.context();
+  request.path = PathOf(request);
+  request.fairness_id =
+      EitherHeader(request, "x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id");
+  if (request.fairness_id.empty()) request.fairness_id = "default-flow";
+  request.objective =
+      EitherHeader(request, "x-llm-d-inference-objective", "x-gateway-inference-objective");
+  request.slo_ttft_ms = Millis(EitherHeader(request, "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"));
+  request.slo_tpot_ms = Millis(EitherHeader(request, "x-llm-d-slo-tpot-ms", "x-slo-tpot-ms"));
+  if (!request.has_body) return OkStatus();
+  Parser* parser = graph_->FindParser(request.path);
+  if (parser == nullptr) return InvalidArgument("no parser takes the path '" + request.path + "'");
+  q.state->parser = parser;
+  LLMD_RETURN_IF_ERROR(parser->Parse(request));
+  if (request.api == Api::kNone) return OkStatus();
+  q.rewrite = EitherHeader(request, "x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite");
+  request.target_model = q.rewrite.empty() ? request.model : q.rewrite;
+  if (request.target_model.empty()) return InvalidArgument("model not found in request body");
+  return OkStatus();
+}
+
+void DirectorImpl::Admit(std::shared_ptr<Question> q) {
+  RequestContext& request = q->context();
+  if (!flow_) {
+    if (request.priority < 0 && Saturation() >= 1) {
+      return Deny(*q, 429, "the pool is saturated and the request is sheddable",
+                  std::string(kSaturated));
+    }
+    return Decide(*q);
+  }
+  FlowRequest item;
+  item.priority = request.priority;
+  item.flow = request.fairness_id;
+  item.bytes = request.body.size();
+  if (request.slo_ttft_ms >= 0) {
+    item.slo_deadline =
+        request.received + Duration(static_cast<int64_t>(request.slo_ttft_ms * 1e6));
+  }
+  const std::shared_ptr<RequestState> state = q->state;
+  item.resume = [this, q](FlowOutcome outcome) {
+    switch (outcome) {
+      case FlowOutcome::kDispatched:
+        return Decide(*q);
+      case FlowOutcome::kRejectedCapacity:
+        return Deny(*q, 429, "the queue is full", std::string(kSaturated));
+      case FlowOutcome::kEvictedTtl:
+        return Deny(*q, 429, "the request waited longer than its TTL", "rejected-ttl-expired");
+      case FlowOutcome::kRejectedNoEndpoints:
+      case FlowOutcome::kEvictedNoEndpoints:
+        return Deny(*q, 503, "the pool has no endpoints", std::string(kNoEndpoints));
+      case FlowOutcome::kCancelled:
+        return Deny(*q, 503, "the client left while the request was queued",
+                    "rejected-context-cancelled");
+      case FlowOutcome::kShuttingDown:
+        return Deny(*q, 503, "shutting down", "rejected-shutting-down");
+    }
+  };
+  const uint64_t ticket = flow_->Enqueue(std::move(item));
+  wake_.notify_all();
+  std::lock_guard lock(state->mutex);
+  state->ticket = ticket;
+}
+
+void DirectorImpl::Eligible(const Question& q, const Snapshot& snapshot,
+                            std::vector<uint32_t>& out) const {
+  const bool subset = q.input.has_subset && !options_.disable_subset_filter;
+  for (uint32_t i = 0; i < snapshot.size(); ++i) {
+    if (!subset || InSubset(q.input.subset, snapshot.set->host_ports[i], snapshot.info(i).address))
+      out.push_back(i);
+  }
+}
+
+void DirectorImpl::Decide(Question& q) {
+  RequestContext& request = q.context();
+  const std::shared_ptr<const Snapshot> snapshot = store_.Get();
+  static thread_local DecisionRecord record;
+  static thread_local ScheduleOutcome outcome;
+  static thread_local std::vector<uint32_t> eligible;
+  record.Reset();
+  eligible.clear();
+  Eligible(q, *snapshot, eligible);
+  record.graph = graph_;
+  record.SetEndpoints(*snapshot, clock_.Now());
+  record.id = request.id;
+  record.request_id = request.request_id;
+  record.model = request.target_model;
+  record.unix_nanos = request.received_unix_nanos;
+  if (eligible.empty()) {
+    record.denied_status = 503;
+    record.denied_reason = kNoEndpoints;
+    ring_.Swap(record);
+    return Deny(q, 503,
+                snapshot->size() == 0 ? "no pods available in datastore"
+                                      : "no endpoint is in the requested subset",
+                std::string(kNoEndpoints));
+  }
+  const auto started = std::chrono::steady_clock::now();
+  SchedulingPass pass(*graph_, request, *snapshot, eligible, record);
+  pass.Produce();
+  for (Admitter* admitter : graph_->admitters) {
+    AdmissionDenied denied = admitter->Admit(request, *snapshot);
+    if (denied.http_status != 0)
+      return Deny(q, denied.http_status, denied.message, denied.dropped_reason);
+  }
+  pass.Schedule(outcome);
+  const Duration took = std::chrono::steady_clock::now() - started;
+  record.decision_ns = static_cast<uint64_t>(took.count());
+  metrics_.scheduling.Observe(static_cast<double>(took.count()) * 1e-9);
+  if (outcome.primary.empty()) {
+    const bool full = pass.saturated();
+    record.denied_status = full ? 429 : 503;
+    record.denied_reason = full ? kSaturated : kNoEndpoints;
+    ring_.Swap(record);
+    metrics_.Attempt(false, request.target_model, nullptr);
+    return Deny(q, full ? 429 : 503, std::string(outcome.error),
+                std::string(full ? kSaturated : kNoEndpoints));
+  }
+  Grant(q, *snapshot, outcome, record);
+}
+
+void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOutcome& outcome,
+                         DecisionRecord& record) {
+  RequestContext& request = q.context();
+  RequestState& state = *q.state;
+  Routing routing;
+  routing.ok = true;
+  routing.request_id = request.request_id;
+  routing.state = q.state;
+  for (uint32_t e : outcome.primary) routing.endpoints.push_back(snapshot.set->host_ports[e]);
+  {
+    std::lock_guard lock(state.mutex);
+    state.endpoint = snapshot.set->infos[outcome.primary[0]];
+    for (PreRequestHook* hook : graph_->pre_request)
+      hook->PreRequest(request, snapshot, outcome, routing.set_headers);
+    state.series =
+        &metrics_.Of(request.model, request.target_model, request.fairness_id, request.priority);
+    state.series->total->Add();
+    state.series->running->Add(1);
+    state.series->size->Observe(static_cast<double>(request.body.size()));
+    if (flow_) state.on_end = [this] { flow_->Pump(); };
+    if (!q.rewrite.empty() && q.rewrite != request.model && !request.model.empty()) {
+      state.restorer.emplace(q.rewrite, request.model);
+    }
+  }
+  if (request.Header("x-request-id").empty())
+    routing.set_headers.emplace_back("x-request-id", request.request_id);
+  const std::optional<TraceContext> parent = ParseTraceparent(request.Header("traceparent"));
+  routing.set_headers.emplace_back(
+      "traceparent", (parent ? parent->Child() : TraceContext::NewRoot(false)).ToTraceparent());
+  routing.remove_headers = ControlHeadersOf(*q.input.headers, routing.set_headers);
+  routing.body_edits = EditsOf(request, q.rewrite);
+  metrics_.Attempt(true, request.target_model, state.endpoint.get());
+  metrics_.Disagg(request.target_model, outcome.decision_type);
+  state.log->Log(LogLevel::kDefault, "Request handled",
+                 {{"model", request.model},
+                  {"targetModel", request.target_model},
+                  {"endpoint", state.endpoint->FullName()}});
+  metrics_.processing.Observe(
+      std::chrono::duration<double>(clock_.Now() - request.received).count());
+  Keep(q, record, routing);
+  request.ReleaseBulk();
+  q.done(std::move(routing));
+}
+
+void DirectorImpl::Keep(Question& q, DecisionRecord& record, Routing& routing) {
+  if (options_.emit_endpoint_scores) {
+    for (size_t p = 0; p < record.profile_count; ++p) {
+      const ProfileRecord& profile = record.profiles[p];
+      const bool primary = std::find(profile.picked.begin(), profile.picked.end(),
+                                     static_cast<uint32_t>(record.primary)) != profile.picked.end();
+      if (!primary) continue;
+      routing.scores.clear();
+      for (size_t i = 0; i < profile.candidates.size(); ++i) {
+        routing.scores.emplace_back(record.set->host_ports[profile.candidates[i]],
+                                    profile.totals[i]);
+      }
+    }
+  }
+  if (options_.attach_trace)
+    routing.trace = std::make_shared<const DecisionTrace>(record.ToTrace());
+  ring_.Swap(record);
+}
+
+void DirectorImpl::Deny(Question& q, int status, std::string message, std::string reason) {
+  RequestContext& request = q.context();
+  Routing routing;
+  routing.request_id = request.request_id;
+  routing.denial = {status, std::move(message), std::move(reason),
+                    status == 429 || status == 503 ? 1 : 0};
+  routing.state = q.state;
+  metrics_.Error(request.model, request.target_model, status);
+  q.state->log->Log(LogLevel::kDefault, "Request refused",
+                    {{"status", status},
+                     {"reason", routing.denial.message},
+                     {"droppedReason", routing.denial.dropped_reason}});
+  {
+    std::lock_guard lock(q.state->mutex);
+    q.state->ended = true;
+    request.ReleaseBulk();
+  }
+  q.done(std::move(routing));
+}
+
+void DirectorImpl::Cancel(const std::shared_ptr<RequestState>& state) {
+  if (!state) return;
+  uint64_t ticket = 0;
+  {
+    std::lock_guard lock(state->mutex);
+    ticket = state->series == nullptr ? state->ticket : 0;
+  }
+  if (flow_ && ticket != 0) flow_->Cancel(ticket);
+  state->End(true);
+}
+
+}  // namespace llmd::sched

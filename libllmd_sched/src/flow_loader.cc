@@ -1,0 +1,118 @@
+#include "flow_loader.h"
+
+#include <algorithm>
+#include <set>
+
+#include "plugins/flow/flow_policies.h"
+
+namespace llmd::sched {
+namespace {
+
+bool AlwaysRegistered(const std::string& name) {
+  return name == "fcfs-ordering-policy" || name == "global-strict-fairness-policy" ||
+         name == "static-usage-limit-policy";
+}
+
+double ReadQuantity(GraphBuilder& b, const config::Node& node, double fallback) {
+  if (node.IsNull()) return fallback;
+  const StatusOr<double> value = node.Quantity();
+  if (!value.ok()) b.Error(value.status());
+  if (value.ok() && *value < 0) b.Error(node, "expected a quantity that is not negative");
+  return value.value_or(fallback);
+}
+
+Duration ReadTtl(GraphBuilder& b, const config::Node& node, Duration fallback) {
+  if (node.IsNull()) return fallback;
+  const StatusOr<Duration> value = node.Duration();
+  if (!value.ok()) b.Error(value.status());
+  return value.value_or(fallback);
+}
+
+template <typename T>
+T* Policy(GraphBuilder& b, const config::Node& node, const char* fallback, const char* kind) {
+  const std::string name = node.IsNull() ? fallback : node.String().value_or("");
+  return b.FindAs<T>(node, name, kind, AlwaysRegistered(name));
+}
+
+// 0 means unset in a band.
+BandConfig ReadBand(GraphBuilder& b, const config::Node& node, int priority) {
+  BandConfig out;
+  out.priority = priority;
+  if (const double bytes = ReadQuantity(b, node.Get("maxBytes"), 0); bytes > 0)
+    out.max_bytes = bytes;
+  if (const double requests = ReadQuantity(b, node.Get("maxRequests"), 0); requests > 0)
+    out.max_requests = requests;
+  out.fairness = Policy<FairnessPolicy>(b, node.Get("fairnessPolicyRef"),
+                                        "global-strict-fairness-policy", "fairness policy");
+  out.ordering = Policy<OrderingPolicy>(b, node.Get("orderingPolicyRef"), "fcfs-ordering-policy",
+                                        "ordering policy");
+  if (node.IsMap()) {
+    if (Status status = node.RejectUnknown(false); !status.ok()) b.Error(std::move(status));
+  }
+  return out;
+}
+
+void ReadBands(GraphBuilder& b, const config::Node& section) {
+  FlowConfig& flow = b.graph().flow;
+  flow.default_band = ReadBand(b, section.Get("defaultPriorityBand"), 0);
+  flow.default_negative_band = section.Has("defaultNegativePriorityBand")
+                                   ? ReadBand(b, section.Get("defaultNegativePriorityBand"), -1)
+                                   : flow.default_band;
+  std::set<int64_t> seen;
+  for (const config::Node& item : section.Get("priorityBands").Items()) {
+    const StatusOr<int64_t> priority = item.Get("priority").Int();
+    if (!priority.ok()) b.Error(priority.status());
+    if (!seen.insert(priority.value_or(0)).second)
+      b.Error(item, "this priority has a band already");
+    flow.bands.push_back(ReadBand(b, item, static_cast<int>(priority.value_or(0))));
+  }
+  std::sort(flow.bands.begin(), flow.bands.end(),
+            [](const BandConfig& x, const BandConfig& y) { return x.priority > y.priority; });
+}
+
+void ReadDetector(GraphBuilder& b, const config::Node& root, const config::Node& section) {
+  config::Node node = section.Get("saturationDetector");
+  if (const config::Node old = root.Get("saturationDetector"); node.IsNull() && !old.IsNull()) {
+    b.Warn(
+        "the top-level key saturationDetector is deprecated; use flowControl.saturationDetector");
+    node = old;
+  }
+  const config::Node ref = node.Get("pluginRef");
+  const std::string name = ref.String().value_or("utilization-detector");
+  b.graph().saturation =
+      b.FindAs<SaturationDetector>(ref, name, "saturation detector", ref.IsNull());
+  if (node.IsMap()) {
+    if (Status status = node.RejectUnknown(false); !status.ok()) b.Error(std::move(status));
+  }
+}
+
+}  // namespace
+
+void ReadFlowControl(GraphBuilder& b, const config::Node& root) {
+  const config::Node section = root.Get("flowControl");
+  FlowConfig& flow = b.graph().flow;
+  ReadDetector(b, root, section);
+  if (!flow.enabled && !section.IsNull()) {
+    b.Warn("flowControl has no effect: its feature gate is off (the saturation detector is used)");
+  }
+  flow.max_bytes = ReadQuantity(b, section.Get("maxBytes"), 0);
+  flow.max_requests = ReadQuantity(b, section.Get("maxRequests"), 0);
+  flow.default_ttl = ReadTtl(b, section.Get("defaultRequestTTL"), std::chrono::seconds(60));
+  flow.no_endpoint_ttl = ReadTtl(b, section.Get("noEndpointRequestTTL"), flow.default_ttl);
+  ReadBands(b, section);
+  const config::Node limit = section.Get("usageLimitPolicyPluginRef");
+  if (const auto* policy =
+          Policy<UsageLimitPolicy>(b, limit, "static-usage-limit-policy", "usage limit policy")) {
+    flow.ceiling = policy->Ceiling(0);
+  }
+  if (const config::Node evict = section.Get("enableEviction"); !evict.IsNull()) {
+    const StatusOr<bool> on = evict.Bool();
+    if (!on.ok()) b.Error(on.status());
+    if (on.value_or(false)) b.Error(evict, "eviction of requests in flight is not supported yet");
+  }
+  if (section.IsMap()) {
+    if (Status status = section.RejectUnknown(false); !status.ok()) b.Error(std::move(status));
+  }
+}
+
+}  // namespace llmd::sched

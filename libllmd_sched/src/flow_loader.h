@@ -1,0 +1,10 @@
+// The flowControl section of an EndpointPickerConfig.
+#pragma once
+
+#include "graph_builder.h"
+
+namespace llmd::sched {
+
+void ReadFlowControl(GraphBuilder& builder, const config::Node& root);
+
+}  // namespace llmd::sched

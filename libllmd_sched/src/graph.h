@@ -1,0 +1,90 @@
+// The plugin graph a configuration describes. Immutable once built; requests share it by
+// shared_ptr<const Graph>.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "llmd/metrics.h"
+#include "llmd/sched/admitter.h"
+#include "llmd/sched/discovery.h"
+#include "llmd/sched/extractor.h"
+#include "llmd/sched/fairness.h"
+#include "llmd/sched/filter.h"
+#include "llmd/sched/hooks.h"
+#include "llmd/sched/parser.h"
+#include "llmd/sched/picker.h"
+#include "llmd/sched/producer.h"
+#include "llmd/sched/profile_handler.h"
+#include "llmd/sched/saturation.h"
+#include "llmd/sched/scorer.h"
+#include "llmd/sched/source.h"
+
+namespace llmd::sched {
+
+template <typename T>
+struct Timed {
+  T* plugin = nullptr;
+  Histogram* duration = nullptr;  // llm_d_epp_plugin_duration_seconds
+};
+struct WeightedScorer : Timed<Scorer> {
+  double weight = 1;
+};
+
+struct Profile {
+  std::string name;
+  std::vector<Timed<Filter>> filters;
+  std::vector<WeightedScorer> scorers;
+  Timed<Picker> picker;
+};
+
+struct SourceBinding {
+  Source* source = nullptr;
+  std::vector<Extractor*> extractors;
+};
+
+struct BandConfig {
+  int priority = 0;
+  double max_bytes = 1e9, max_requests = 5000;
+  FairnessPolicy* fairness = nullptr;
+  OrderingPolicy* ordering = nullptr;
+};
+
+struct FlowConfig {
+  bool enabled = false;
+  double max_bytes = 0, max_requests = 0;               // 0 = no global cap
+  Duration default_ttl = std::chrono::seconds(60);      // 0 = none
+  Duration no_endpoint_ttl = std::chrono::seconds(60);  // 0 = none
+  BandConfig default_band, default_negative_band;
+  std::vector<BandConfig> bands;  // by descending priority
+  double ceiling = 1.0;           // of static-usage-limit-policy
+};
+
+struct Graph {
+  // Declared first: plugins hold references into it.
+  std::unique_ptr<MetricsRegistry> own_metrics;  // when none was given
+  std::vector<std::unique_ptr<Plugin>> plugins;  // in the order they were built
+  std::vector<Profile> profiles;
+  ProfileHandler* handler = nullptr;
+  std::vector<Timed<Producer>> producers;  // in run order
+  std::vector<Parser*> parsers;
+  std::vector<Admitter*> admitters;
+  std::vector<PreRequestHook*> pre_request;
+  std::vector<ResponseHook*> response;
+  std::vector<EndpointObserver*> observers;
+  Discovery* discovery = nullptr;
+  std::vector<SourceBinding> sources;
+  FlowConfig flow;
+  SaturationDetector* saturation = nullptr;
+  size_t attribute_count = 0;
+  bool wants_response_body = false;
+  std::vector<std::string> warnings;
+
+  // The parser for `path` (longest suffix wins, then the fallback); null pointer when none takes
+  // it.
+  Parser* FindParser(std::string_view path) const;
+};
+
+}  // namespace llmd::sched

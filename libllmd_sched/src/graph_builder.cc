@@ -1,0 +1,244 @@
+#include "graph_builder.h"
+
+#include <algorithm>
+#include <set>
+
+namespace llmd::sched {
+namespace {
+
+// The producer created for a data type that is consumed and produced by nobody (endpoint-picker.md
+// §1).
+const std::map<std::string, std::string, std::less<>>& DefaultProducers() {
+  static const std::map<std::string, std::string, std::less<>> kMap = {
+      {"PrefixCacheMatchInfo", "approx-prefix-cache-producer"},
+      {"InFlightLoad", "inflight-load-producer"},
+      {"UncachedRequestTokens", "inflight-load-producer"},
+      {"TokenizedPrompt", "token-producer"},
+      {"SessionID", "session-id-producer"},
+  };
+  return kMap;
+}
+
+bool IsDefaultProducer(std::string_view type) {
+  return std::any_of(DefaultProducers().begin(), DefaultProducers().end(),
+                     [&](const auto& entry) { return entry.second == type; });
+}
+
+}  // namespace
+
+class GraphBuilder::Env final : public PluginEnv {
+ public:
+  Env(GraphBuilder& builder, size_t declaration) : builder_(builder), declaration_(declaration) {
+    clock = builder.clock_;
+    metrics = builder.metrics_;
+    logger = builder.options_.logger;
+    pool_namespace = builder.options_.pool_namespace;
+  }
+  DataKey Produce(std::string_view data_type) override {
+    const DataKey key =
+        builder_.KeyOf(std::string(data_type), builder_.declared_[declaration_].name);
+    builder_.produced_by_[key] = declaration_;
+    return key;
+  }
+  DataKey Consume(std::string_view data_type, std::string_view producer, bool required) override {
+    std::string name(producer);
+    if (name.empty()) {
+      const auto it = DefaultProducers().find(data_type);
+      if (it != DefaultProducers().end()) name = it->second;
+    }
+    const DataKey key = builder_.KeyOf(std::string(data_type), name);
+    builder_.uses_.push_back({key, declaration_, required});
+    return key;
+  }
+  StatusOr<Plugin*> Dependency(std::string_view name) override {
+    return builder_.Dependency(std::string(name));
+  }
+  void Warn(std::string message) override {
+    builder_.Warn("plugin '" + builder_.declared_[declaration_].name + "': " + message);
+  }
+
+ private:
+  GraphBuilder& builder_;
+  const size_t declaration_;
+};
+
+GraphBuilder::GraphBuilder(const PluginRegistry& registry, const LoadOptions& options)
+    : registry_(registry),
+      options_(options),
+      metrics_(options.metrics),
+      clock_(options.clock ? options.clock : &SystemClock()),
+      graph_(std::make_shared<Graph>()) {
+  if (metrics_) return;
+  graph_->own_metrics = std::make_unique<MetricsRegistry>();
+  metrics_ = graph_->own_metrics.get();
+}
+
+void GraphBuilder::Declare(const config::Node& node) {
+  if (!node.IsMap()) return Error(node, "expected a plugin {name, type, parameters}");
+  Params params(node);
+  Declaration d;
+  d.node = node;
+  d.type = params.String("type", "");
+  d.name = params.String("name", d.type);
+  d.parameters = node.Get("parameters");
+  if (d.type.empty()) params.Fail("type", "expected a plugin type");
+  if (!d.name.empty() && IndexOf(d.name))
+    params.Fail(node.Error("another plugin is already called '" + d.name + "'"));
+  if (Status status = node.RejectUnknown(false); !status.ok()) params.Fail(std::move(status));
+  if (Status status = params.Collected(); !status.ok()) Error(std::move(status));
+  declared_.push_back(std::move(d));
+}
+
+void GraphBuilder::BuildAll() {
+  for (size_t i = 0; i < declared_.size(); ++i) Build(i);
+}
+
+std::optional<size_t> GraphBuilder::IndexOf(const std::string& name) const {
+  for (size_t i = 0; i < declared_.size(); ++i) {
+    if (declared_[i].name == name) return i;
+  }
+  return std::nullopt;
+}
+
+Plugin* GraphBuilder::Build(size_t i) {
+  if (declared_[i].state != Declaration::kNew) return declared_[i].plugin;
+  declared_[i].state = Declaration::kBuilding;
+  const Declaration d = declared_[i];  // a copy: building may declare more
+  declared_[i].state = Declaration::kFailed;
+  if (d.type.empty()) return nullptr;
+  const StatusOr<const PluginDescriptor*> descriptor = registry_.Find(d.type);
+  if (!descriptor.ok()) {
+    Error(d.node, descriptor.status().message());
+    return nullptr;
+  }
+  if ((*descriptor)->stability == Stability::kAlpha && !options_.allow_experimental) {
+    Error(d.node, "plugin type '" + d.type + "' is Alpha: it needs --allow-experimental-plugins");
+    return nullptr;
+  }
+  if ((*descriptor)->stability == Stability::kDeprecated)
+    Warn("plugin type '" + d.type + "' is deprecated");
+  declared_[i].state = Declaration::kBuilding;
+  Env env(*this, i);
+  PluginArgs args{d.name, d.type, d.parameters, env};
+  StatusOr<std::unique_ptr<Plugin>> made = (*descriptor)->make(args);
+  declared_[i].state = made.ok() ? Declaration::kBuilt : Declaration::kFailed;
+  if (!made.ok()) {
+    Error(made.status());
+    return nullptr;
+  }
+  (*made)->name_ = d.name;
+  (*made)->type_ = d.type;
+  declared_[i].plugin = made->get();
+  graph_->plugins.push_back(std::move(*made));
+  return declared_[i].plugin;
+}
+
+StatusOr<Plugin*> GraphBuilder::Dependency(const std::string& name) {
+  std::optional<size_t> i = IndexOf(name);
+  if (!i && IsDefaultProducer(name)) {
+    Create(name, "it is needed by another plugin");
+    i = IndexOf(name);
+  }
+  if (!i) return NotFound("no plugin is called '" + name + "'");
+  if (declared_[*i].state == Declaration::kBuilding)
+    return InvalidArgument("plugin '" + name + "' depends on itself");
+  if (Plugin* plugin = Build(*i)) return plugin;
+  return InvalidArgument("plugin '" + name + "' could not be built");
+}
+
+Plugin* GraphBuilder::Find(const config::Node& where, const std::string& name, bool may_create) {
+  if (const std::optional<size_t> i = IndexOf(name)) return Build(*i);
+  if (may_create) return Create(name, "");
+  std::vector<std::string> known;
+  for (const Declaration& d : declared_) known.push_back(d.name);
+  const std::string near = config::Nearest(name, known);
+  Error(where, "no plugin is called '" + name + "'" +
+                   (near.empty() ? "" : "; did you mean '" + near + "'?"));
+  return nullptr;
+}
+
+Plugin* GraphBuilder::Create(const std::string& type, const std::string& why) {
+  Declaration d;
+  d.name = d.type = type;
+  declared_.push_back(std::move(d));
+  if (!why.empty()) Warn("plugin '" + type + "' was added: " + why);
+  return Build(declared_.size() - 1);
+}
+
+DataKey GraphBuilder::KeyOf(const std::string& data_type, const std::string& producer) {
+  const std::pair<std::string, std::string> key(data_type, producer);
+  const auto it = std::find(keys_.begin(), keys_.end(), key);
+  if (it != keys_.end()) return static_cast<DataKey>(it - keys_.begin());
+  keys_.push_back(key);
+  return static_cast<DataKey>(keys_.size() - 1);
+}
+
+void GraphBuilder::CreateDefaultProducers() {
+  std::set<DataKey> told;
+  // Creating one may add uses: the list grows while it is walked.
+  for (size_t u = 0; u < uses_.size(); ++u) {
+    const Use use = uses_[u];
+    if (produced_by_.contains(use.key)) continue;
+    const auto [data_type, producer] = keys_[use.key];
+    const std::string consumer = declared_[use.declaration].name;
+    const auto fallback = DefaultProducers().find(data_type);
+    const bool is_default = fallback != DefaultProducers().end() && fallback->second == producer;
+    if (use.required && is_default && !IndexOf(producer)) {
+      Create(producer, "'" + consumer + "' reads " + data_type + " and nobody produces it");
+    } else if (use.required) {
+      Error(InvalidArgument("plugin '" + consumer + "' reads " + data_type + "/" + producer +
+                            ", which nobody produces"));
+    }
+  }
+  for (const Use& use : uses_) {
+    if (use.required || produced_by_.contains(use.key) || !told.insert(use.key).second) continue;
+    Warn("plugin '" + declared_[use.declaration].name + "' goes without " + keys_[use.key].first +
+         "/" + keys_[use.key].second + ": nobody produces it");
+  }
+}
+
+void GraphBuilder::OrderProducers() {
+  std::vector<size_t> waiting;
+  for (size_t i = 0; i < declared_.size(); ++i) {
+    if (dynamic_cast<Producer*>(declared_[i].plugin)) waiting.push_back(i);
+  }
+  const auto ready = [&](size_t i) {
+    return std::none_of(uses_.begin(), uses_.end(), [&](const Use& use) {
+      if (use.declaration != i || !produced_by_.contains(use.key)) return false;
+      const size_t by = produced_by_.at(use.key);
+      return by != i && std::find(waiting.begin(), waiting.end(), by) != waiting.end();
+    });
+  };
+  // The first in configured order whose inputs, optional ones too, are all there: the same order in
+  // every run.
+  while (!waiting.empty()) {
+    const auto next = std::find_if(waiting.begin(), waiting.end(), ready);
+    if (next == waiting.end()) {
+      return Error(InvalidArgument("producers wait for each other, '" + declared_[waiting[0]].name +
+                                   "' among them"));
+    }
+    graph_->producers.push_back(
+        WithTimer(dynamic_cast<Producer*>(declared_[*next].plugin), "ProduceRequestData"));
+    waiting.erase(next);
+  }
+}
+
+StatusOr<std::shared_ptr<Graph>> GraphBuilder::Finish() {
+  if (errors_.empty()) CreateDefaultProducers();
+  if (errors_.empty()) OrderProducers();
+  if (!errors_.empty()) {
+    std::string all;
+    for (const std::string& e : errors_) all += (all.empty() ? "" : "\n") + e;
+    return InvalidArgument(std::move(all));
+  }
+  graph_->attribute_count = keys_.size();
+  graph_->admitters = All<Admitter>();
+  graph_->pre_request = All<PreRequestHook>();
+  graph_->response = All<ResponseHook>();
+  graph_->observers = All<EndpointObserver>();
+  for (const ResponseHook* hook : graph_->response)
+    graph_->wants_response_body |= hook->wants_body();
+  return graph_;
+}
+
+}  // namespace llmd::sched

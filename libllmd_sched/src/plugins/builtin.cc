@@ -1,0 +1,43 @@
+#include "builtin.h"
+
+#include <utility>
+
+namespace llmd::sched {
+
+PluginRegistry BuiltinPlugins() {
+  PluginRegistry registry;
+  for (auto add : {RegisterRoleFilters,
+                   RegisterLabelFilters,
+                   RegisterContextLengthAware,
+                   RegisterQueueScorer,
+                   RegisterKvCacheUtilizationScorer,
+                   RegisterLoadAwareScorer,
+                   RegisterActiveRequestScorer,
+                   RegisterTokenLoadScorer,
+                   RegisterPrefixCacheScorer,
+                   RegisterNoHitLruScorer,
+                   RegisterLoraAffinityScorer,
+                   RegisterSessionAffinity,
+                   RegisterMaxScorePicker,
+                   RegisterRandomPickers,
+                   RegisterSingleProfileHandler,
+                   RegisterDisaggProfileHandler,
+                   RegisterPdDeciders,
+                   RegisterOpenAiParser,
+                   RegisterPassthroughParser,
+                   RegisterTokenProducer,
+                   RegisterApproxPrefixCacheProducer,
+                   RegisterInflightLoadProducer,
+                   RegisterSessionIdProducer,
+                   RegisterMetricsDataSource,
+                   RegisterCoreMetricsExtractor,
+                   RegisterFileDiscovery,
+                   RegisterFlowPolicies,
+                   RegisterUtilizationDetector,
+                   RegisterConcurrencyDetector}) {
+    LLMD_CHECK(add(registry).ok());
+  }
+  return registry;
+}
+
+}  // namespace llmd::sched

@@ -1,0 +1,39 @@
+// One function per file of this folder; builtin.cc calls them all. (Self-registration would be
+// dropped by the linker.)
+#pragma once
+
+#include "llmd/sched/plugin.h"
+
+namespace llmd::sched {
+
+Status RegisterRoleFilters(PluginRegistry& registry);
+Status RegisterLabelFilters(PluginRegistry& registry);
+Status RegisterContextLengthAware(PluginRegistry& registry);
+Status RegisterQueueScorer(PluginRegistry& registry);
+Status RegisterKvCacheUtilizationScorer(PluginRegistry& registry);
+Status RegisterLoadAwareScorer(PluginRegistry& registry);
+Status RegisterActiveRequestScorer(PluginRegistry& registry);
+Status RegisterTokenLoadScorer(PluginRegistry& registry);
+Status RegisterPrefixCacheScorer(PluginRegistry& registry);
+Status RegisterNoHitLruScorer(PluginRegistry& registry);
+Status RegisterLoraAffinityScorer(PluginRegistry& registry);
+Status RegisterSessionAffinity(PluginRegistry& registry);
+Status RegisterMaxScorePicker(PluginRegistry& registry);
+Status RegisterRandomPickers(PluginRegistry& registry);
+Status RegisterSingleProfileHandler(PluginRegistry& registry);
+Status RegisterDisaggProfileHandler(PluginRegistry& registry);
+Status RegisterPdDeciders(PluginRegistry& registry);
+Status RegisterOpenAiParser(PluginRegistry& registry);
+Status RegisterPassthroughParser(PluginRegistry& registry);
+Status RegisterTokenProducer(PluginRegistry& registry);
+Status RegisterApproxPrefixCacheProducer(PluginRegistry& registry);
+Status RegisterInflightLoadProducer(PluginRegistry& registry);
+Status RegisterSessionIdProducer(PluginRegistry& registry);
+Status RegisterMetricsDataSource(PluginRegistry& registry);
+Status RegisterCoreMetricsExtractor(PluginRegistry& registry);
+Status RegisterFileDiscovery(PluginRegistry& registry);
+Status RegisterFlowPolicies(PluginRegistry& registry);
+Status RegisterUtilizationDetector(PluginRegistry& registry);
+Status RegisterConcurrencyDetector(PluginRegistry& registry);
+
+}  // namespace llmd::sched

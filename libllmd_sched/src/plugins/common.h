@@ -1,0 +1,54 @@
+// What plugin files share: closing a factory, the base of plugins without parameters,
+// per-membership caches.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "llmd/sched/endpoint.h"
+#include "llmd/sched/plugin.h"
+
+namespace llmd::sched {
+
+// The plugin, or the errors of its parameters.
+inline StatusOr<std::unique_ptr<Plugin>> Done(Params& params, std::unique_ptr<Plugin> plugin) {
+  LLMD_RETURN_IF_ERROR(params.Finish());
+  return plugin;
+}
+
+// A factory for a plugin whose constructor takes nothing.
+template <typename T>
+PluginFactory Simple() {
+  return [](PluginArgs& args) -> StatusOr<std::unique_ptr<Plugin>> {
+    Params params(args.parameters);
+    return Done(params, std::make_unique<T>());
+  };
+}
+
+// A value per endpoint that depends on its identity only (labels), computed once per membership.
+// Thread-safe.
+template <typename T>
+class PerSet {
+ public:
+  std::shared_ptr<const std::vector<T>> Get(const std::shared_ptr<const EndpointSet>& set,
+                                            const std::function<T(const EndpointInfo&)>& make) {
+    std::lock_guard lock(mutex_);
+    if (set != set_) {
+      auto values = std::make_shared<std::vector<T>>();
+      for (const auto& info : set->infos) values->push_back(make(*info));
+      set_ = set;
+      values_ = std::move(values);
+    }
+    return values_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::shared_ptr<const EndpointSet> set_;        // guarded by mutex_
+  std::shared_ptr<const std::vector<T>> values_;  // guarded by mutex_
+};
+
+}  // namespace llmd::sched

@@ -1,0 +1,59 @@
+#include "plugins/parser/body_reader.h"
+
+#include <charconv>
+
+namespace llmd::sched {
+
+Status ReadBody(RequestContext& request) {
+  // Go's limit; deeper bodies are answered with 400 there too.
+  StatusOr<std::vector<json::ScannedMember>> members =
+      json::ScanObject(request.body, json::ParseLimits{.max_depth = 10'000});
+  if (!members.ok())
+    return InvalidArgument("invalid JSON in request body: " + members.status().message());
+  request.members = std::move(*members);
+  if (const std::string_view model = RawMember(request, "model"); !model.empty()) {
+    if (model[0] != '"') return InvalidArgument("model in request body must be a string");
+    LLMD_ASSIGN_OR_RETURN(request.model, json::Unquote(model));
+  }
+  request.streaming = RawMember(request, "stream") == "true";
+  for (const char* key : {"max_completion_tokens", "max_output_tokens", "max_tokens"}) {
+    request.max_tokens = LaxInt(RawMember(request, key), request.max_tokens);
+  }
+  if (const std::string_view salt = RawMember(request, "cache_salt"); salt.starts_with('"')) {
+    LLMD_ASSIGN_OR_RETURN(request.cache_salt, json::Unquote(salt));
+  }
+  return OkStatus();
+}
+
+std::string_view RawMember(const RequestContext& request, std::string_view key) {
+  const json::ScannedMember* member = json::FindMember(request.members, request.body, key);
+  return member ? member->value.In(request.body) : std::string_view();
+}
+
+size_t CountChars(std::string_view quoted) {
+  size_t count = 0;
+  for (size_t i = 1; i + 1 < quoted.size(); ++i) {
+    if (quoted[i] == '\\') i += quoted[i + 1] == 'u' ? 5 : 1;
+    count += (static_cast<unsigned char>(quoted[i]) & 0xc0) != 0x80;
+  }
+  return count;
+}
+
+std::string_view StringValue(std::string_view quoted, std::string& buffer) {
+  if (quoted.size() < 2 || quoted[0] != '"') return {};
+  const std::string_view inner = quoted.substr(1, quoted.size() - 2);
+  if (inner.find('\\') == std::string_view::npos) return inner;
+  StatusOr<std::string> value = json::Unquote(quoted);
+  buffer = value.ok() ? std::move(*value) : std::string();
+  return buffer;
+}
+
+int64_t LaxInt(std::string_view raw, int64_t fallback) {
+  if (raw.size() > 2 && raw.front() == '"') raw = raw.substr(1, raw.size() - 2);
+  double value = 0;
+  const auto [end, ec] = std::from_chars(raw.data(), raw.data() + raw.size(), value);
+  const bool whole = ec == std::errc() && end == raw.data() + raw.size() && !raw.empty();
+  return whole && value >= 0 && value < 1e15 ? static_cast<int64_t>(value) : fallback;
+}
+
+}  // namespace llmd::sched

@@ -1,0 +1,27 @@
+// Reads the members that routing needs out of an OpenAI-like body, in place. Shared by parsers and
+// the token producer.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "llmd/sched/request_context.h"
+#include "llmd/status.h"
+
+namespace llmd::sched {
+
+// Scans the body's top-level object into request.members and reads model, stream, the token limit
+// and the cache salt. INVALID_ARGUMENT for what is not one JSON object or has a model that is no
+// string.
+Status ReadBody(RequestContext& request);
+// The raw text of a top-level member, or "" when absent. Needs ReadBody.
+std::string_view RawMember(const RequestContext& request, std::string_view key);
+// Characters of a quoted JSON string: escapes and UTF-8 sequences count once.
+size_t CountChars(std::string_view quoted);
+// The string's value: a view into `quoted` when it has no escapes, else into `buffer`.
+std::string_view StringValue(std::string_view quoted, std::string& buffer);
+// Numbers and numeric strings; `fallback` for anything else.
+int64_t LaxInt(std::string_view raw, int64_t fallback);
+
+}  // namespace llmd::sched

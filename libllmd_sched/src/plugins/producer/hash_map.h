@@ -1,0 +1,81 @@
+// An open-addressing map from 64-bit hashes (already well mixed) to 64-bit words. Linear probing,
+// backward-shift deletion, load at most 0.7. Key 0 is stored beside the table. Thread-compatible.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace llmd::sched {
+
+class HashMap {
+ public:
+  // The value, or null pointer.
+  uint64_t* Find(uint64_t key) { return const_cast<uint64_t*>(std::as_const(*this).Find(key)); }
+  const uint64_t* Find(uint64_t key) const {
+    if (key == 0) return has_zero_ ? &zero_ : nullptr;
+    if (size_ == 0) return nullptr;
+    for (size_t i = key & mask_;; i = (i + 1) & mask_) {
+      if (cells_[i].key == key) return &cells_[i].value;
+      if (cells_[i].key == 0) return nullptr;
+    }
+  }
+  // The value, made 0 when absent. Pointers to values die with the next call that is not const.
+  uint64_t& At(uint64_t key) {
+    if (key == 0) {
+      if (!std::exchange(has_zero_, true)) zero_ = 0;
+      return zero_;
+    }
+    if (uint64_t* found = Find(key)) return *found;
+    if ((size_ + 1) * 10 > cells_.size() * 7) Grow();
+    ++size_;
+    return Place(key, 0);
+  }
+  void Erase(uint64_t key) {
+    if (key == 0) {
+      has_zero_ = false;
+      return;
+    }
+    uint64_t* found = Find(key);
+    if (found == nullptr) return;
+    size_t hole = key & mask_;
+    while (cells_[hole].key != key) hole = (hole + 1) & mask_;
+    for (size_t i = (hole + 1) & mask_; cells_[i].key != 0; i = (i + 1) & mask_) {
+      const size_t home = cells_[i].key & mask_;
+      // Cell i may move back to the hole unless its home lies between the two.
+      if (((i - home) & mask_) >= ((i - hole) & mask_)) {
+        cells_[hole] = cells_[i];
+        hole = i;
+      }
+    }
+    cells_[hole] = {};
+    --size_;
+  }
+  size_t size() const { return size_ + has_zero_; }
+
+ private:
+  struct Cell {
+    uint64_t key = 0, value = 0;
+  };
+  uint64_t& Place(uint64_t key, uint64_t value) {
+    size_t i = key & mask_;
+    while (cells_[i].key != 0) i = (i + 1) & mask_;
+    cells_[i] = {key, value};
+    return cells_[i].value;
+  }
+  void Grow() {
+    std::vector<Cell> old =
+        std::exchange(cells_, std::vector<Cell>(cells_.empty() ? 16 : cells_.size() * 2));
+    mask_ = cells_.size() - 1;
+    for (const Cell& cell : old) {
+      if (cell.key != 0) Place(cell.key, cell.value);
+    }
+  }
+  std::vector<Cell> cells_;
+  size_t mask_ = 0, size_ = 0;
+  uint64_t zero_ = 0;
+  bool has_zero_ = false;
+};
+
+}  // namespace llmd::sched

@@ -1,0 +1,180 @@
+// InFlightLoad and UncachedRequestTokens (endpoint-picker.md §2.6). Charges travel with the request
+// itself, so two requests with one x-request-id cannot spoil the counts, and every charge ends when
+// its request does.
+#include "plugins/producer/inflight.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <deque>
+#include <mutex>
+#include <shared_mutex>
+
+#include "llmd/sched/hooks.h"
+#include "llmd/sched/producer.h"
+#include "plugins/builtin.h"
+#include "plugins/common.h"
+
+namespace llmd::sched {
+namespace {
+
+struct Settings {
+  bool output = false;
+  double ratio = 1.5, cap = 0;  // 0 = no cap
+  DataKey load = kNoKey, uncached = kNoKey, tokens = kNoKey, match = kNoKey;
+};
+
+// Counters by slot; a deque so that they never move.
+class Counters {
+ public:
+  void Add(uint32_t slot, double requests, double tokens) {
+    Cell& cell = CellOf(slot);
+    cell.requests.fetch_add(requests, std::memory_order_relaxed);
+    cell.tokens.fetch_add(tokens, std::memory_order_relaxed);
+  }
+  double Requests(uint32_t slot) const {
+    std::shared_lock lock(mutex_);
+    return slot < cells_.size() ? cells_[slot].requests.load(std::memory_order_relaxed) : 0;
+  }
+  double Tokens(uint32_t slot) const {
+    std::shared_lock lock(mutex_);
+    return slot < cells_.size() ? cells_[slot].tokens.load(std::memory_order_relaxed) : 0;
+  }
+  void ReadAll(const std::vector<uint32_t>& slots, Attribute& out) const {
+    std::shared_lock lock(mutex_);
+    for (size_t i = 0; i < slots.size(); ++i) {
+      const bool known = slots[i] < cells_.size();
+      out.per_endpoint[i] = known ? cells_[slots[i]].requests.load(std::memory_order_relaxed) : 0;
+      out.second[i] = known ? cells_[slots[i]].tokens.load(std::memory_order_relaxed) : 0;
+    }
+  }
+
+ private:
+  struct Cell {
+    std::atomic<double> requests{0}, tokens{0};
+  };
+  Cell& CellOf(uint32_t slot) {
+    {
+      std::shared_lock lock(mutex_);
+      if (slot < cells_.size()) return cells_[slot];
+    }
+    std::unique_lock lock(mutex_);
+    while (cells_.size() <= slot) cells_.emplace_back();
+    return cells_[slot];
+  }
+  mutable std::shared_mutex mutex_;
+  std::deque<Cell> cells_;  // growth guarded by mutex_
+};
+
+class InflightLoadProducer final : public Producer,
+                                   public PreRequestHook,
+                                   public ResponseHook,
+                                   public InFlightCounts {
+ public:
+  explicit InflightLoadProducer(Settings settings) : s_(settings) {}
+
+  Status Produce(RequestContext& request, const Snapshot& snapshot) override {
+    Attribute& load = request.Put(s_.load);
+    load.per_endpoint.resize(snapshot.size());
+    load.second.resize(snapshot.size());
+    if (snapshot.size() > 0) counters_.ReadAll(snapshot.set->slots, load);
+    Attribute& uncached = request.Put(s_.uncached);
+    uncached.per_endpoint.resize(snapshot.size());
+    const Attribute* prompt = request.Get(s_.tokens);
+    const Attribute* match = request.Get(s_.match);
+    const double input = prompt ? static_cast<double>(prompt->tokens.size()) : 0;
+    const double output = OutputTokens(request, input);
+    for (size_t i = 0; i < snapshot.size(); ++i) {
+      const double cached = match ? match->per_endpoint[i] * match->block_size : 0;
+      uncached.per_endpoint[i] = std::max(0.0, input - cached) + output;
+    }
+    return OkStatus();
+  }
+
+  void PreRequest(RequestContext& request, const Snapshot& snapshot, const ScheduleOutcome& outcome,
+                  HeaderList&) override {
+    if (!outcome.primary.empty()) Charge(request, snapshot, outcome.primary[0], false);
+    if (!outcome.prefill.empty()) Charge(request, snapshot, outcome.prefill[0], true);
+  }
+  void OnFirstChunk(RequestContext& request, const ResponseInfo&) override {
+    for (sched::Charge& c : request.charges) {
+      if (c.owner != this) continue;
+      // Prefill is over; without an estimate of the output nothing else was counted.
+      if (c.until_first_chunk || !s_.output) EndTokens(c);
+      if (c.until_first_chunk) EndRequest(c);
+    }
+  }
+  void OnEnd(RequestContext& request, const ResponseInfo&) override {
+    for (sched::Charge& c : request.charges) {
+      if (c.owner != this) continue;
+      EndTokens(c);
+      EndRequest(c);
+    }
+  }
+  bool wants_body() const override { return true; }
+
+  double Requests(uint32_t slot) const override { return counters_.Requests(slot); }
+  double Tokens(uint32_t slot) const override { return counters_.Tokens(slot); }
+
+ private:
+  double OutputTokens(const RequestContext& request, double input) const {
+    if (!s_.output) return 0;
+    double out = std::round(input * s_.ratio);
+    if (request.max_tokens >= 0) out = std::min(out, static_cast<double>(request.max_tokens));
+    return s_.cap > 0 ? std::min(out, s_.cap) : out;
+  }
+  void Charge(RequestContext& request, const Snapshot& snapshot, uint32_t endpoint, bool prefill) {
+    const Attribute* uncached = request.Get(s_.uncached);
+    sched::Charge c{
+        .owner = this, .slot = snapshot.set->slots[endpoint], .until_first_chunk = prefill};
+    c.tokens = uncached ? uncached->per_endpoint[endpoint] : 0;
+    counters_.Add(c.slot, 1, c.tokens);
+    request.charges.push_back(c);
+  }
+  void EndTokens(sched::Charge& c) {
+    if (std::exchange(c.tokens_open, false)) counters_.Add(c.slot, 0, -c.tokens);
+  }
+  void EndRequest(sched::Charge& c) {
+    if (std::exchange(c.request_open, false)) counters_.Add(c.slot, -1, 0);
+  }
+
+  const Settings s_;
+  Counters counters_;
+};
+
+StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
+  Params params(args.parameters);
+  Settings s;
+  s.output = params.Bool("addEstimatedOutputTokens", false);
+  s.ratio = params.Double("outputRatio", 1.5, 0, 1e6);
+  s.cap = static_cast<double>(params.Int("maxEstimatedOutputTokens", 0, 0, INT32_MAX));
+  if (params.Bool("syncCrossReplicaState", false)) {
+    args.env.Warn("syncCrossReplicaState has no effect: replicas do not share state");
+  }
+  s.load = args.env.Produce("InFlightLoad");
+  s.uncached = args.env.Produce("UncachedRequestTokens");
+  s.tokens = args.env.Consume("TokenizedPrompt", "", true);
+  s.match = args.env.Consume("PrefixCacheMatchInfo",
+                             params.String("prefixMatchInfoProducerName", ""), false);
+  return Done(params, std::make_unique<InflightLoadProducer>(s));
+}
+
+}  // namespace
+
+Status RegisterInflightLoadProducer(PluginRegistry& registry) {
+  return AddPlugin(registry,
+                   {.type = "inflight-load-producer",
+                    .kind = "producer",
+                    .help = "Counts this picker's requests and tokens in flight per endpoint.",
+                    .params = {{"addEstimatedOutputTokens", "false",
+                                "count an estimate of the answer too, until its end"},
+                               {"outputRatio", "1.5", "estimated output tokens per input token"},
+                               {"maxEstimatedOutputTokens", "", "upper bound of the estimate"},
+                               {"prefixMatchInfoProducerName", "approx-prefix-cache-producer",
+                                "whose matches to subtract, if any"},
+                               {"syncCrossReplicaState", "false",
+                                "true gives a warning: replicas do not share state"}},
+                    .make = Make});
+}
+
+}  // namespace llmd::sched

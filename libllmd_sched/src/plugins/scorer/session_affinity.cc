@@ -1,0 +1,178 @@
+// Session affinity as a scorer (1 or 0) and as a filter (the pinned endpoint only, if it is a
+// candidate).
+#include <mutex>
+#include <unordered_map>
+
+#include "llmd/sched/filter.h"
+#include "llmd/sched/hooks.h"
+#include "llmd/sched/scorer.h"
+#include "plugins/builtin.h"
+#include "plugins/common.h"
+#include "plugins/session.h"
+
+namespace llmd::sched {
+namespace {
+
+constexpr size_t kMaxSessions = 1 << 17;
+constexpr std::string_view kTokenHeader = "x-session-token";
+
+struct Settings {
+  bool by_session_id = false;
+  std::vector<SessionSource> sources;
+  Duration ttl = std::chrono::seconds(300), sweep = std::chrono::seconds(10);
+  const Clock* clock = nullptr;
+};
+
+// Sessions and the endpoint each is bound to. Thread-safe; bounded.
+class Bindings {
+ public:
+  explicit Bindings(const Settings& s) : s_(s) {}
+  std::string Find(std::string_view session) {
+    std::lock_guard lock(mutex_);
+    const auto it = bound_.find(std::string(session));
+    if (it == bound_.end() || s_.clock->Now() - it->second.used > s_.ttl) return {};
+    it->second.used = s_.clock->Now();
+    return it->second.endpoint;
+  }
+  void Bind(std::string_view session, const std::string& endpoint) {
+    const TimePoint now = s_.clock->Now();
+    std::lock_guard lock(mutex_);
+    if (now - swept_ >= s_.sweep) {
+      std::erase_if(bound_, [&](const auto& entry) { return now - entry.second.used > s_.ttl; });
+      swept_ = now;
+    }
+    if (bound_.size() < kMaxSessions) bound_[std::string(session)] = {endpoint, now};
+  }
+
+ private:
+  struct Binding {
+    std::string endpoint;
+    TimePoint used{};
+  };
+  const Settings& s_;
+  std::mutex mutex_;
+  std::unordered_map<std::string, Binding> bound_;  // guarded by mutex_
+  TimePoint swept_{};                               // guarded by mutex_
+};
+
+class SessionAffinity : public PreRequestHook, public ResponseHook {
+ public:
+  explicit SessionAffinity(Settings settings) : s_(std::move(settings)), bindings_(s_) {}
+
+  void PreRequest(RequestContext& request, const Snapshot& snapshot, const ScheduleOutcome& outcome,
+                  HeaderList&) override {
+    if (outcome.primary.empty()) return;
+    const std::string& chosen = snapshot.set->names[outcome.primary[0]];
+    if (s_.by_session_id) {
+      const std::string_view session = SessionOf(request);
+      // Bound again only when the endpoint it had is gone.
+      if (!session.empty() && Pinned(request, snapshot) < 0) bindings_.Bind(session, chosen);
+    }
+  }
+  void OnHeaders(RequestContext&, const ResponseInfo& response, HeaderList& set_headers) override {
+    if (s_.by_session_id || response.endpoint == nullptr) return;
+    set_headers.emplace_back(kTokenHeader, Base64(response.endpoint->FullName()));
+  }
+
+ protected:
+  // The snapshot index of the endpoint the request's session is pinned to, or -1.
+  int Pinned(const RequestContext& request, const Snapshot& snapshot) {
+    std::string bound;
+    std::string_view token;
+    if (s_.by_session_id) {
+      if (const std::string_view session = SessionOf(request); !session.empty())
+        bound = bindings_.Find(session);
+    } else {
+      token = request.Header(kTokenHeader);
+    }
+    if (bound.empty() && token.empty()) return -1;
+    for (size_t i = 0; i < snapshot.size(); ++i) {
+      const std::string& name = snapshot.set->names[i];
+      if (s_.by_session_id ? name == bound : Base64(name) == token) return static_cast<int>(i);
+    }
+    return -1;
+  }
+
+ private:
+  std::string_view SessionOf(const RequestContext& request) const {
+    for (const SessionSource& source : s_.sources) {
+      if (const std::string_view id = source.Read(request); !id.empty()) return id;
+    }
+    return {};
+  }
+  const Settings s_;
+  Bindings bindings_;
+};
+
+class SessionAffinityScorer final : public SessionAffinity, public Scorer {
+ public:
+  using SessionAffinity::SessionAffinity;
+  void Score(RequestContext& request, const Snapshot& snapshot,
+             std::span<const uint32_t> candidates, std::span<double> scores) override {
+    const int pinned = Pinned(request, snapshot);
+    for (size_t i = 0; i < candidates.size(); ++i)
+      scores[i] = static_cast<int>(candidates[i]) == pinned ? 1.0 : 0.0;
+  }
+};
+
+class SessionAffinityFilter final : public SessionAffinity, public Filter {
+ public:
+  using SessionAffinity::SessionAffinity;
+  void Keep(RequestContext& request, const Snapshot& snapshot,
+            std::vector<uint32_t>& candidates) override {
+    const int pinned = Pinned(request, snapshot);
+    for (uint32_t c : candidates) {
+      if (static_cast<int>(c) != pinned) continue;
+      candidates.assign(1, c);
+      return;
+    }
+  }
+};
+
+template <typename T>
+StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
+  Params params(args.parameters);
+  Settings s;
+  s.clock = args.env.clock;
+  s.by_session_id = params.Choice("strategy", "encoded_endpoint_header",
+                                  {"encoded_endpoint_header", "session_id"}) == "session_id";
+  for (const config::Node& item : params.node("sources").Items()) {
+    Params source(item);
+    s.sources.push_back({Lower(source.String("headerName", "")), source.String("cookieName", "")});
+    if (s.sources.back().header.empty() == s.sources.back().cookie.empty()) {
+      source.Fail(item.Error("expected either headerName or cookieName"));
+    }
+    if (Status status = source.Finish(); !status.ok()) params.Fail(std::move(status));
+  }
+  if (s.sources.empty()) s.sources.push_back({"x-session-id", ""});
+  s.ttl = std::chrono::seconds(params.Int("evictionTtlSeconds", 300, 1, 1 << 30));
+  s.sweep = std::chrono::seconds(params.Int("evictionSweepSeconds", 10, 1, 1 << 30));
+  return Done(params, std::make_unique<T>(std::move(s)));
+}
+
+}  // namespace
+
+Status RegisterSessionAffinity(PluginRegistry& registry) {
+  const std::vector<ParamHelp> params = {
+      {"strategy", "encoded_endpoint_header",
+       "x-session-token holds base64 of ns/name and is echoed on the answer; or session_id"},
+      {"sources", "[{headerName: x-session-id}]",
+       "headerName or cookieName entries; the first present counts"},
+      {"evictionTtlSeconds", "300", "idle time after which a session is forgotten"},
+      {"evictionSweepSeconds", "10", "how often forgotten sessions are dropped"}};
+  LLMD_RETURN_IF_ERROR(
+      AddPlugin(registry, {.type = "session-affinity-scorer",
+                           .kind = "scorer",
+                           .help = "1 for the endpoint the session is pinned to, else 0.",
+                           .params = params,
+                           .make = Make<SessionAffinityScorer>}));
+  return AddPlugin(
+      registry, {.type = "session-affinity-filter",
+                 .kind = "filter",
+                 .stability = Stability::kAlpha,
+                 .help = "Keeps only the endpoint the session is pinned to, if it is a candidate.",
+                 .params = params,
+                 .make = Make<SessionAffinityFilter>});
+}
+
+}  // namespace llmd::sched

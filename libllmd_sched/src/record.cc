@@ -1,0 +1,113 @@
+#include "record.h"
+
+#include <functional>
+
+namespace llmd::sched {
+namespace {
+
+constexpr size_t kShards = 16;
+
+ProfileTrace TraceOf(const ProfileRecord& record, const Profile& profile) {
+  ProfileTrace out;
+  out.profile = profile.name;
+  uint32_t begin = 0;
+  for (size_t f = 0; f < record.kept_ends.size(); ++f) {
+    FilterTrace filter{profile.filters[f].plugin->name(), {}};
+    filter.kept.assign(record.kept.begin() + begin, record.kept.begin() + record.kept_ends[f]);
+    begin = record.kept_ends[f];
+    out.filters.push_back(std::move(filter));
+  }
+  const size_t n = record.candidates.size();
+  out.candidates.assign(record.candidates.begin(), record.candidates.end());
+  for (size_t s = 0; s * n < record.raw.size() && s < profile.scorers.size(); ++s) {
+    const double* raw = record.raw.data() + s * n;
+    out.scores.push_back(
+        {profile.scorers[s].plugin->name(), profile.scorers[s].weight, {raw, raw + n}});
+  }
+  out.totals = record.totals;
+  out.picker = profile.picker.plugin->name();
+  out.picked.assign(record.picked.begin(), record.picked.end());
+  out.tied = record.tied;
+  if (record.picked.empty()) {
+    out.error = record.saturated ? "every endpoint is saturated" : "no endpoint matches";
+  }
+  return out;
+}
+
+}  // namespace
+
+void DecisionRecord::Reset() {
+  graph.reset();
+  set.reset();
+  ages_ms.clear();
+  request_id.clear();
+  model.clear();
+  profile_count = 0;
+  decision_type = {};
+  primary = -1;
+  denied_status = 0;
+  denied_reason.clear();
+}
+
+void DecisionRecord::SetEndpoints(const Snapshot& snapshot, TimePoint now) {
+  set = snapshot.set;
+  ages_ms.resize(snapshot.size());
+  for (size_t i = 0; i < snapshot.size(); ++i) {
+    const bool never = !snapshot.metrics[i]->ever;
+    ages_ms[i] =
+        never ? -1 : std::chrono::duration<double, std::milli>(now - snapshot.updated[i]).count();
+  }
+}
+
+DecisionTrace DecisionRecord::ToTrace() const {
+  DecisionTrace out;
+  out.request_id = request_id;
+  out.model = model;
+  out.unix_nanos = unix_nanos;
+  out.decision_ns = decision_ns;
+  if (set) {
+    out.endpoints = set->names;
+    out.addresses = set->host_ports;
+  }
+  out.metrics_age_ms = ages_ms;
+  for (size_t i = 0; i < profile_count; ++i) {
+    out.profiles.push_back(TraceOf(profiles[i], graph->profiles[profiles[i].profile]));
+  }
+  out.decision_type = decision_type;
+  out.primary = primary;
+  out.denied_status = denied_status;
+  out.denied_reason = denied_reason;
+  return out;
+}
+
+DecisionRing::DecisionRing(size_t capacity) : shards_(kShards), capacity_(capacity) {
+  for (Shard& shard : shards_) shard.slots.resize((capacity + kShards - 1) / kShards);
+}
+
+DecisionRing::Shard& DecisionRing::ShardOf(std::string_view request_id) const {
+  return shards_[std::hash<std::string_view>()(request_id) % kShards];
+}
+
+void DecisionRing::Swap(DecisionRecord& record) {
+  if (capacity_ == 0) return;
+  Shard& shard = ShardOf(record.request_id);
+  std::lock_guard lock(shard.mutex);
+  std::swap(shard.slots[shard.next], record);
+  shard.next = (shard.next + 1) % shard.slots.size();
+}
+
+StatusOr<DecisionTrace> DecisionRing::Find(std::string_view request_id) const {
+  if (capacity_ > 0 && !request_id.empty()) {
+    const Shard& shard = ShardOf(request_id);
+    std::lock_guard lock(shard.mutex);
+    const size_t n = shard.slots.size();
+    for (size_t back = 1; back <= n; ++back) {
+      const DecisionRecord& record = shard.slots[(shard.next + n - back) % n];
+      if (record.request_id == request_id) return record.ToTrace();
+    }
+  }
+  return NotFound("no decision for request '" + std::string(request_id) + "' among the last " +
+                  std::to_string(capacity_));
+}
+
+}  // namespace llmd::sched

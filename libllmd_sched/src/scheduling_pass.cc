@@ -1,0 +1,135 @@
+#include "scheduling_pass.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "schedule_log.h"
+
+namespace llmd::sched {
+namespace {
+
+// Chains one clock reading per plugin into their duration histograms.
+class Stopwatch {
+ public:
+  void Lap(Histogram* histogram) {
+    if (histogram == nullptr) return;
+    const auto now = std::chrono::steady_clock::now();
+    histogram->Observe(std::chrono::duration<double>(now - last_).count());
+    last_ = now;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+double Clamp(double score) {
+  return score > 0 ? std::min(score, 1.0) : 0.0;
+}  // NaN gives 0
+
+}  // namespace
+
+void SchedulingPass::Produce() {
+  Stopwatch watch;
+  for (const Timed<Producer>& producer : graph_.producers) {
+    Status status = producer.plugin->Produce(request_, snapshot_);
+    if (!status.ok() && request_.log) {
+      request_.log->Log(LogLevel::kDebug, "Data producer failed",
+                        {{"plugin", producer.plugin->name()}, {"error", status.ToString()}});
+    }
+    watch.Lap(producer.duration);
+  }
+}
+
+void SchedulingPass::Schedule(ScheduleOutcome& outcome) {
+  outcome.Clear();
+  graph_.handler->Schedule(request_, *this, outcome);
+  record_.decision_type = outcome.decision_type;
+  record_.primary = outcome.primary.empty() ? -1 : static_cast<int>(outcome.primary[0]);
+}
+
+int SchedulingPass::Find(std::string_view profile) const {
+  for (size_t i = 0; i < graph_.profiles.size(); ++i) {
+    if (graph_.profiles[i].name == profile) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+ProfileRecord& SchedulingPass::NextRecord(int profile) {
+  // References handed out by Run must survive the next Run: reserve before the first.
+  if (record_.profile_count == 0) record_.profiles.reserve(graph_.profiles.size() * 2);
+  if (record_.profiles.size() == record_.profile_count) record_.profiles.emplace_back();
+  ProfileRecord& out = record_.profiles[record_.profile_count++];
+  out.profile = profile;
+  out.kept.clear();
+  out.kept_ends.clear();
+  out.candidates.assign(eligible_.begin(), eligible_.end());
+  out.raw.clear();
+  out.totals.clear();
+  out.picked.clear();
+  out.tied = 0;
+  out.saturated = false;
+  return out;
+}
+
+const std::vector<uint32_t>& SchedulingPass::Run(int profile) {
+  const Profile& p = graph_.profiles[profile];
+  ProfileRecord& record = NextRecord(profile);
+  schedule_log::LineWithPods(request_, "Scheduling a request", snapshot_, eligible_);
+  RunFilters(p, record);
+  if (!record.candidates.empty()) {
+    RunScorers(p, record);
+    RunPicker(p, record);
+  } else if (record.saturated) {
+    saturated_ = true;
+  }
+  return record.picked;
+}
+
+void SchedulingPass::RunFilters(const Profile& profile, ProfileRecord& record) {
+  schedule_log::LineWithPods(request_, "Before running filter plugins", snapshot_,
+                             record.candidates);
+  Stopwatch watch;
+  for (const Timed<Filter>& filter : profile.filters) {
+    schedule_log::LineWith(request_, "Running filter plugin", "plugin", *filter.plugin);
+    filter.plugin->Keep(request_, snapshot_, record.candidates);
+    watch.Lap(filter.duration);
+    record.kept.insert(record.kept.end(), record.candidates.begin(), record.candidates.end());
+    record.kept_ends.push_back(static_cast<uint32_t>(record.kept.size()));
+    schedule_log::FilterResult(request_, *filter.plugin, snapshot_, record.candidates);
+    if (record.candidates.empty()) {
+      record.saturated = filter.plugin->drops_saturated();
+      break;
+    }
+  }
+  schedule_log::Line(request_, "After running filter plugins");
+}
+
+void SchedulingPass::RunScorers(const Profile& profile, ProfileRecord& record) {
+  schedule_log::LineWithPods(request_, "Before running scorer plugins", snapshot_,
+                             record.candidates);
+  const size_t n = record.candidates.size();
+  record.totals.assign(n, 0.0);
+  record.raw.assign(n * profile.scorers.size(), std::numeric_limits<double>::quiet_NaN());
+  Stopwatch watch;
+  for (size_t s = 0; s < profile.scorers.size(); ++s) {
+    const WeightedScorer& scorer = profile.scorers[s];
+    schedule_log::LineWith(request_, "Running scorer", "scorer", *scorer.plugin);
+    const std::span<double> raw(record.raw.data() + s * n, n);
+    scorer.plugin->Score(request_, snapshot_, record.candidates, raw);
+    for (size_t i = 0; i < n; ++i) record.totals[i] += scorer.weight * Clamp(raw[i]);
+    watch.Lap(scorer.duration);
+    schedule_log::LineWith(request_, "After running scorer", "scorer", *scorer.plugin);
+  }
+  schedule_log::Line(request_, "After running scorer plugins");
+}
+
+void SchedulingPass::RunPicker(const Profile& profile, ProfileRecord& record) {
+  schedule_log::BeforePicker(request_, snapshot_, record);
+  Stopwatch watch;
+  record.tied = profile.picker.plugin->Pick(request_, snapshot_, record.candidates, record.totals,
+                                            record.picked);
+  watch.Lap(profile.picker.duration);
+  schedule_log::AfterPicker(request_, snapshot_, record);
+}
+
+}  // namespace llmd::sched

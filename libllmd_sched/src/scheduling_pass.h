@@ -1,0 +1,49 @@
+// One pass of the profiles over one snapshot: filters in order, scorers, picker. Writes its record
+// as it goes.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "graph.h"
+#include "record.h"
+
+namespace llmd::sched {
+
+// Lives for one request on one thread; borrows everything.
+class SchedulingPass final : public ProfileRunner {
+ public:
+  SchedulingPass(const Graph& graph, RequestContext& request, const Snapshot& snapshot,
+                 std::span<const uint32_t> eligible, DecisionRecord& record)
+      : graph_(graph),
+        request_(request),
+        snapshot_(snapshot),
+        eligible_(eligible),
+        record_(record) {}
+
+  // Runs the producers; a failing one is logged and passed over.
+  void Produce();
+  // Runs the profile handler. On failure outcome.error is set and saturated() tells 429 from 503.
+  void Schedule(ScheduleOutcome& outcome);
+  bool saturated() const { return saturated_; }
+
+  int Find(std::string_view profile) const override;
+  int count() const override { return static_cast<int>(graph_.profiles.size()); }
+  const std::vector<uint32_t>& Run(int profile) override;
+  const Snapshot& snapshot() const override { return snapshot_; }
+
+ private:
+  ProfileRecord& NextRecord(int profile);
+  void RunFilters(const Profile& profile, ProfileRecord& record);
+  void RunScorers(const Profile& profile, ProfileRecord& record);
+  void RunPicker(const Profile& profile, ProfileRecord& record);
+
+  const Graph& graph_;
+  RequestContext& request_;
+  const Snapshot& snapshot_;
+  const std::span<const uint32_t> eligible_;
+  DecisionRecord& record_;
+  bool saturated_ = false;
+};
+
+}  // namespace llmd::sched
