@@ -11,9 +11,10 @@
 #include <string>
 #include <string_view>
 #include <thread>
-#include <unordered_map>
 #include <unordered_set>
 #include <vector>
+
+#include <absl/container/flat_hash_map.h>
 
 #include "llmd/engine/batch_scheduler.h"
 #include "llmd/engine/connector/pd.h"
@@ -103,9 +104,9 @@ class EngineImpl final : public Engine, private KvPoolObserver {
   Sampler sampler_;
 
   // Engine thread only.
-  std::unordered_map<std::string, std::unique_ptr<Sequence>> sequences_;
-  std::unordered_map<uint64_t, Sequence*> by_number_;
-  std::unordered_map<uint64_t, std::unique_ptr<Sequence>>
+  absl::flat_hash_map<std::string, std::unique_ptr<Sequence>> sequences_;
+  absl::flat_hash_map<uint64_t, Sequence*> by_number_;
+  absl::flat_hash_map<uint64_t, std::unique_ptr<Sequence>>
       zombies_;  // aborted while their blocks are being written
   std::vector<Command> drained_;
   std::vector<Delivery> deliveries_;

@@ -146,7 +146,7 @@ class SaturatedEngine(Process):
 
 def test_a_client_that_leaves_mid_stream_frees_the_engines_blocks(stack):
     envoy, _, engines = stack
-    body = {"model": "smol", "prompt": PROMPTS["PROMPT_4"], "max_tokens": 4000, "ignore_eos": True, "stream": True}
+    body = {"model": "smol", "prompt": PROMPTS["PROMPT_4"], "max_tokens": 1000, "ignore_eos": True, "stream": True}
     with requests.post(f"{envoy.url}/v1/completions", json=body, stream=True, timeout=60) as reply:
         assert reply.status_code == 200
         next(reply.iter_lines())

@@ -120,7 +120,7 @@ def test_errors_are_openai_objects(started, tmp_path, engine):
 
 def test_a_client_that_leaves_frees_the_engine(started, tmp_path, engine):
     gateway = gateway_over(started, tmp_path, [("alive", engine.port, "decode")])
-    body = {"model": "smol", "prompt": PROMPTS["PROMPT_4"], "max_tokens": 4000, "ignore_eos": True, "stream": True}
+    body = {"model": "smol", "prompt": PROMPTS["PROMPT_4"], "max_tokens": 1000, "ignore_eos": True, "stream": True}
     with requests.post(f"{gateway.url}/v1/completions", json=body, stream=True, timeout=60) as reply:
         next(reply.iter_lines())
     deadline = time.monotonic() + 5

@@ -8,9 +8,10 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include <absl/container/flat_hash_map.h>
 
 #include "llmd/clock.h"
 #include "llmd/kv/transfer.h"
@@ -60,7 +61,7 @@ class LeaseTable {
   Counter& expirations_;
 
   mutable std::mutex mutex_;
-  std::unordered_map<std::string, Entry> leases_;
+  absl::flat_hash_map<std::string, Entry> leases_;
   Deadlines deadlines_;
   std::deque<std::pair<std::string, const char*>>
       ended_;  // the last ones, so that late readers learn why
