@@ -19,7 +19,7 @@ step() { printf '\n== %s (%(%H:%M:%S)T)\n' "$*" -1; }
 python=.deps/venv/bin/python
 
 step "release build"
-cmake --preset release -DLLMD_BUILD_BENCH=ON >/dev/null
+cmake --preset release -DLLMD_BUILD_TESTS=ON -DLLMD_BUILD_BENCH=ON >/dev/null
 ninja -C build/release
 
 step "checks"

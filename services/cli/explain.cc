@@ -1,6 +1,4 @@
 #include <cstdio>
-#include <fstream>
-#include <sstream>
 
 #include "cli/plan.h"
 #include "cli/up.h"
@@ -13,12 +11,7 @@ namespace llmd::cli {
 namespace {
 
 StatusOr<uint16_t> AdminPort(const std::string& cluster) {
-  const std::string path = RunDirectory(cluster) + "/run.json";
-  std::ifstream in(path);
-  if (!in) return NotFound("no cluster called '" + cluster + "' runs here (" + path + " is absent); or give --admin HOST:PORT");
-  std::stringstream text;
-  text << in.rdbuf();
-  LLMD_ASSIGN_OR_RETURN(const json::Value run, json::Parse(text.str()));
+  LLMD_ASSIGN_OR_RETURN(const json::Value run, ReadRunFile(cluster));
   return static_cast<uint16_t>(run["eppAdminPort"].AsInt());
 }
 

@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <fstream>
 #include <memory>
 #include <set>
+#include <sstream>
 
 namespace llmd::cli {
 namespace {
@@ -193,8 +195,18 @@ json::Value ClusterPlan::RunFile() const {
   out.Set("model", served_model_name);
   out.Set("gatewayPort", int64_t{gateway_port});
   out.Set("eppAdminPort", int64_t{epp_admin_port});
+  out.Set("pid", int64_t{getpid()});
   out.Set("processes", std::move(list));
   return out;
+}
+
+StatusOr<json::Value> ReadRunFile(const std::string& cluster_name) {
+  const std::string path = RunDirectory(cluster_name) + "/run.json";
+  std::ifstream in(path);
+  if (!in) return NotFound("no cluster called '" + cluster_name + "' runs here (" + path + " is absent)");
+  std::stringstream text;
+  text << in.rdbuf();
+  return json::Parse(text.str());
 }
 
 std::string RunDirectory(const std::string& cluster_name) {

@@ -27,7 +27,7 @@ struct ClusterPlan {
   std::vector<std::pair<std::string, std::string>> files;     // path and content
   uint16_t gateway_port = 0, epp_admin_port = 0;
   std::string served_model_name;
-  // What other commands read: ports, names, roles.
+  // What other commands read: ports, names, roles, and the process that owns the cluster.
   json::Value RunFile() const;
 };
 
@@ -39,6 +39,9 @@ PortPicker FreePorts();
 // `bin_dir` holds llmd-engine and the others; files go under `run_dir`. ALREADY_EXISTS when the gateway's port is taken.
 StatusOr<ClusterPlan> MakePlan(const ClusterSpec& spec, const std::string& bin_dir, const std::string& run_dir,
                                const PortPicker& pick);
+
+// The run file of a cluster that runs here. NOT_FOUND naming the path.
+StatusOr<json::Value> ReadRunFile(const std::string& cluster_name);
 
 // $XDG_RUNTIME_DIR/llmd/<name>, else /tmp/llmd-<uid>/<name>.
 std::string RunDirectory(const std::string& cluster_name);

@@ -7,5 +7,7 @@ namespace llmd::cli {
 int RunUp(int argc, const char* const* argv);
 // `llmd explain REQUEST_ID`: how a recent request was routed.
 int RunExplain(int argc, const char* const* argv);
+// `llmd down`: ends a cluster that runs in the background.
+int RunDown(int argc, const char* const* argv);
 
 }  // namespace llmd::cli

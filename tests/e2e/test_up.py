@@ -9,7 +9,7 @@ import time
 import pytest
 import requests
 
-from conftest import MODEL, PROMPTS, Process, binary, complete, free_port, metric
+from conftest import MODEL, PROMPTS, Process, binary, free_port
 
 
 class Up(Process):
@@ -119,17 +119,28 @@ def test_only_shows_the_chosen_roles_and_ctrl_c_leaves_nothing_behind(started, t
     cluster = started(Up(tmp_path, "--only", "decode,sidecar"))
     cluster.wait_ready()
     run = json.loads((tmp_path / "llmd/default/run.json").read_text())
-    complete_url = {**run}
     requests.post(f"{cluster.url}/v1/completions", timeout=60,
                   json={"model": cluster.model, "prompt": "Hello", "max_tokens": 4})
     names = {line.partition("| ")[0].strip() for line in cluster.log().splitlines()}
     assert names <= {"llmd", "decode-0", "decode-1", "decode-0-sidecar", "decode-1-sidecar"}
     cluster.popen.send_signal(signal.SIGINT)
     assert cluster.popen.wait(20) == 0
-    for process in complete_url["processes"]:
+    for process in run["processes"]:
         with pytest.raises(requests.RequestException):
             requests.get(f"http://127.0.0.1:{process['port']}/health", timeout=1)
     assert not (tmp_path / "llmd/default/run.json").exists()
+
+
+def test_down_stops_a_cluster_in_the_background(started, tmp_path):
+    cluster = started(Up(tmp_path, "--name", "back"))
+    cluster.wait_ready()
+    down = lambda: subprocess.run([binary("llmd"), "down", "--name", "back"], capture_output=True, text=True, timeout=60,  # noqa: E731
+                                  env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)})
+    first = down()
+    assert first.returncode == 0, first.stderr
+    assert cluster.popen.wait(5) == 0
+    again = down()
+    assert again.returncode != 0 and "no cluster called 'back'" in again.stderr
 
 
 def test_a_killed_parent_takes_its_children_along(started, tmp_path):
