@@ -20,8 +20,12 @@ Status Optional(const config::Node& node, T& target, Read read) {
   return OkStatus();
 }
 
-auto ReadString(const config::Node& n) { return n.String(); }
-auto ReadStrings(const config::Node& n) { return n.Strings(); }
+auto ReadString(const config::Node& n) {
+  return n.String();
+}
+auto ReadStrings(const config::Node& n) {
+  return n.Strings();
+}
 
 StatusOr<uint16_t> ReadPort(const config::Node& node) {
   LLMD_ASSIGN_OR_RETURN(const int64_t port, node.Int());
@@ -54,7 +58,8 @@ Status ReadEngine(const config::Node& node, EngineSpec& engine) {
 
 Status CheckHeader(const config::Node& root) {
   LLMD_ASSIGN_OR_RETURN(const std::string kind, root.Get("kind").String());
-  if (kind != "LlmdCluster") return root.Get("kind").Error("expected LlmdCluster, got '" + kind + "'");
+  if (kind != "LlmdCluster")
+    return root.Get("kind").Error("expected LlmdCluster, got '" + kind + "'");
   std::string version;
   LLMD_RETURN_IF_ERROR(Optional(root.Get("apiVersion"), version, ReadString));
   if (!version.empty() && version != "llm-d.ai/v1alpha1") {
@@ -99,7 +104,8 @@ StatusOr<ClusterSpec> ParseCluster(const std::string& yaml_path) {
   LLMD_RETURN_IF_ERROR(Optional(root.Get("model"), spec.model, ReadString));
   LLMD_RETURN_IF_ERROR(Optional(root.Get("servedModelName"), spec.served_model_name, ReadString));
   LLMD_RETURN_IF_ERROR(Optional(root.Get("gateway").Get("port"), spec.gateway_port, ReadPort));
-  LLMD_RETURN_IF_ERROR(Optional(root.Get("epp").Get("configFile"), spec.epp_config_file, ReadString));
+  LLMD_RETURN_IF_ERROR(
+      Optional(root.Get("epp").Get("configFile"), spec.epp_config_file, ReadString));
   LLMD_RETURN_IF_ERROR(Optional(root.Get("transport"), spec.transport, ReadString));
   for (const config::Node& node : root.Get("engines").Items()) {
     LLMD_RETURN_IF_ERROR(ReadEngine(node, spec.engines.emplace_back()));
@@ -109,15 +115,20 @@ StatusOr<ClusterSpec> ParseCluster(const std::string& yaml_path) {
 }
 
 Status Complete(ClusterSpec& spec, int cores) {
-  if (spec.model.empty()) return InvalidArgument("no model: give --model FILE.gguf or `model:` in the cluster file");
-  if (!std::filesystem::exists(spec.model)) return NotFound("model file '" + spec.model + "' does not exist");
-  if (spec.name.empty() || spec.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") != std::string::npos) {
-    return InvalidArgument("cluster name '" + spec.name + "': expected lower-case letters, digits and '-'");
+  if (spec.model.empty())
+    return InvalidArgument("no model: give --model FILE.gguf or `model:` in the cluster file");
+  if (!std::filesystem::exists(spec.model))
+    return NotFound("model file '" + spec.model + "' does not exist");
+  if (spec.name.empty() ||
+      spec.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") != std::string::npos) {
+    return InvalidArgument("cluster name '" + spec.name +
+                           "': expected lower-case letters, digits and '-'");
   }
   if (spec.transport != "auto" && spec.transport != "memfd" && spec.transport != "tcp") {
     return InvalidArgument("transport '" + spec.transport + "': expected auto, memfd or tcp");
   }
-  if (spec.served_model_name.empty()) spec.served_model_name = std::filesystem::path(spec.model).stem().string();
+  if (spec.served_model_name.empty())
+    spec.served_model_name = std::filesystem::path(spec.model).stem().string();
   if (spec.engines.empty()) {
     spec.engines.resize(3);
     spec.engines[0].role = "prefill";
@@ -126,11 +137,13 @@ Status Complete(ClusterSpec& spec, int cores) {
   std::set<std::string> names;
   bool decodes = false;
   for (EngineSpec& engine : spec.engines) {
-    if (!names.insert(engine.name).second) return InvalidArgument("two engines are called '" + engine.name + "'");
+    if (!names.insert(engine.name).second)
+      return InvalidArgument("two engines are called '" + engine.name + "'");
     if (engine.kv_cache_bytes == 0) engine.kv_cache_bytes = kDefaultKvCacheBytes;
     decodes |= engine.role != "prefill";
   }
-  if (!decodes) return InvalidArgument("no engine decodes: at least one needs the role decode or both");
+  if (!decodes)
+    return InvalidArgument("no engine decodes: at least one needs the role decode or both");
   ShareThreads(spec, cores);
   return OkStatus();
 }

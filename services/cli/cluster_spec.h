@@ -11,10 +11,10 @@ namespace llmd::cli {
 
 struct EngineSpec {
   std::string name;
-  std::string role = "decode";      // decode, prefill or both
-  int threads = 0;                  // 0 = its share of the cores
-  int64_t kv_cache_bytes = 0;       // 0 = 128 MiB
-  std::vector<std::string> args;    // passed to llmd-engine as they are
+  std::string role = "decode";    // decode, prefill or both
+  int threads = 0;                // 0 = its share of the cores
+  int64_t kv_cache_bytes = 0;     // 0 = 128 MiB
+  std::vector<std::string> args;  // passed to llmd-engine as they are
 };
 
 struct ClusterSpec {

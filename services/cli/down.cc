@@ -14,8 +14,8 @@
 namespace llmd::cli {
 namespace {
 
-// True while the process runs and is an llmd: a pid from an old run file may belong to somebody else by now, and one that
-// ended stays visible until its parent asks for it.
+// True while the process runs and is an llmd: a pid from an old run file may belong to somebody
+// else by now, and one that ended stays visible until its parent asks for it.
 bool IsLlmd(pid_t pid) {
   std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
   std::string line;
@@ -27,11 +27,14 @@ bool IsLlmd(pid_t pid) {
 Status Down(const std::string& cluster, Duration patience) {
   LLMD_ASSIGN_OR_RETURN(const json::Value run, ReadRunFile(cluster));
   const pid_t pid = static_cast<pid_t>(run["pid"].AsInt());
-  if (pid <= 0 || !IsLlmd(pid)) return NotFound("cluster '" + cluster + "' is not running any more");
-  if (kill(pid, SIGTERM) != 0) return ErrnoStatus(errno, "cannot stop process " + std::to_string(pid));
+  if (pid <= 0 || !IsLlmd(pid))
+    return NotFound("cluster '" + cluster + "' is not running any more");
+  if (kill(pid, SIGTERM) != 0)
+    return ErrnoStatus(errno, "cannot stop process " + std::to_string(pid));
   const TimePoint deadline = SystemClock().Now() + patience;
   while (IsLlmd(pid)) {
-    if (SystemClock().Now() > deadline) return DeadlineExceeded("process " + std::to_string(pid) + " is still stopping");
+    if (SystemClock().Now() > deadline)
+      return DeadlineExceeded("process " + std::to_string(pid) + " is still stopping");
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   return OkStatus();

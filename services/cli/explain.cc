@@ -20,18 +20,22 @@ StatusOr<std::string> FetchDecision(const http::HostPort& admin, const std::stri
   http::Client client(*runtime, {});
   http::RequestHead head;
   head.target = "/debug/decisions/" + request_id;
-  LLMD_ASSIGN_OR_RETURN(const http::Response response, client.FetchBlocking(admin, std::move(head), "", {}));
+  LLMD_ASSIGN_OR_RETURN(const http::Response response,
+                        client.FetchBlocking(admin, std::move(head), "", {}));
   if (response.head.status == 404) {
     return NotFound("no decision for request '" + request_id + "': the picker keeps the last 4096");
   }
   if (response.head.status != 200) {
-    return Unavailable("picker at " + admin.ToString() + " answered " + std::to_string(response.head.status));
+    return Unavailable("picker at " + admin.ToString() + " answered " +
+                       std::to_string(response.head.status));
   }
   return response.body;
 }
 
-Status Explain(const std::string& request_id, const std::string& cluster, const std::string& admin_text, bool as_json) {
-  if (request_id.empty()) return InvalidArgument("give the request id (the x-request-id of the answer)");
+Status Explain(const std::string& request_id, const std::string& cluster,
+               const std::string& admin_text, bool as_json) {
+  if (request_id.empty())
+    return InvalidArgument("give the request id (the x-request-id of the answer)");
   http::HostPort admin{"127.0.0.1", 0};
   if (admin_text.empty()) {
     LLMD_ASSIGN_OR_RETURN(admin.port, AdminPort(cluster));
@@ -54,10 +58,12 @@ Status Explain(const std::string& request_id, const std::string& cluster, const 
 int RunExplain(int argc, const char* const* argv) {
   std::string request_id, cluster = "default", admin;
   bool as_json = false;
-  services::FlagSet set("llmd explain", "Shows how a recent request was routed: every filter, score and the choice.");
+  services::FlagSet set(
+      "llmd explain", "Shows how a recent request was routed: every filter, score and the choice.");
   set.Positional("REQUEST_ID", &request_id, "the x-request-id of the answer");
   set.String("name", &cluster, "name of the cluster llmd up started");
-  set.String("admin", &admin, "HOST:PORT of the picker's or gateway's admin port, instead of a cluster's name");
+  set.String("admin", &admin,
+             "HOST:PORT of the picker's or gateway's admin port, instead of a cluster's name");
   set.Bool("json", &as_json, "print the decision as JSON");
   const auto outcome = set.Parse(argc, argv);
   if (outcome.exit) return outcome.code;

@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   if (command == "explain") return llmd::cli::RunExplain(argc - 1, argv + 1);
   if (command == "--version") return std::puts("llmd " LLMD_VERSION), 0;
   if (command == "--help" || command == "help") return std::fputs(kUsage, stdout), 0;
-  std::fprintf(stderr, "llmd: unknown command '%.*s'\n%s", static_cast<int>(command.size()), command.data(), kUsage);
+  std::fprintf(stderr, "llmd: unknown command '%.*s'\n%s", static_cast<int>(command.size()),
+               command.data(), kUsage);
   return 2;
 }

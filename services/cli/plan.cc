@@ -27,15 +27,19 @@ bool CanBind(uint16_t port, uint16_t* bound) {
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t size = sizeof(address);
   auto* generic = reinterpret_cast<sockaddr*>(&address);
-  const bool ok = bind(fd, generic, size) == 0 && listen(fd, 1) == 0 && getsockname(fd, generic, &size) == 0;
+  const bool ok =
+      bind(fd, generic, size) == 0 && listen(fd, 1) == 0 && getsockname(fd, generic, &size) == 0;
   *bound = ntohs(address.sin_port);
   close(fd);
   return ok;
 }
 
-std::string Str(int64_t n) { return std::to_string(n); }
+std::string Str(int64_t n) {
+  return std::to_string(n);
+}
 
-// Prompts of a few hundred tokens with nothing cached are prefilled elsewhere; the rest stays on the decode engine.
+// Prompts of a few hundred tokens with nothing cached are prefilled elsewhere; the rest stays on
+// the decode engine.
 std::string DefaultEppConfig(const std::string& endpoints_path, bool disaggregate) {
   std::string yaml =
       "apiVersion: llm-d.ai/v1alpha1\n"
@@ -51,7 +55,8 @@ std::string DefaultEppConfig(const std::string& endpoints_path, bool disaggregat
       "- {type: load-aware-scorer}\n"
       "- {type: max-score-picker}\n"
       "- type: file-discovery\n"
-      "  parameters: {path: \"" + endpoints_path + "\", watchFile: true}\n";
+      "  parameters: {path: \"" +
+      endpoints_path + "\", watchFile: true}\n";
   if (disaggregate) {
     yaml +=
         "- {type: prefix-based-pd-decider, parameters: {nonCachedTokens: 64}}\n"
@@ -84,10 +89,13 @@ class Planner {
     plan_.served_model_name = spec_.served_model_name;
     plan_.gateway_port = pick_(spec_.gateway_port);
     if (spec_.gateway_port != 0 && plan_.gateway_port != spec_.gateway_port) {
-      return AlreadyExists("gateway port " + Str(spec_.gateway_port) + " is in use; choose another with --port");
+      return AlreadyExists("gateway port " + Str(spec_.gateway_port) +
+                           " is in use; choose another with --port");
     }
-    for (size_t i = 0; i < spec_.engines.size(); ++i) AddEngine(spec_.engines[i], static_cast<int>(i));
-    for (size_t i = 0; i < spec_.engines.size(); ++i) AddSidecar(spec_.engines[i], static_cast<int>(i));
+    for (size_t i = 0; i < spec_.engines.size(); ++i)
+      AddEngine(spec_.engines[i], static_cast<int>(i));
+    for (size_t i = 0; i < spec_.engines.size(); ++i)
+      AddSidecar(spec_.engines[i], static_cast<int>(i));
     AddEpp();
     AddGateway();
     return std::move(plan_);
@@ -100,13 +108,17 @@ class Planner {
     const std::string transfer =
         R"({"kv_connector":"NixlConnector","kv_role":"kv_both","kv_connector_extra_config":{"transport":")" +
         spec_.transport + R"("}})";
-    ProcessPlan process{engine.name, engine.role,
-                        {bin_ + "llmd-engine", "serve", spec_.model, "--host", "127.0.0.1", "--port", Str(port),
-                         "--served-model-name", spec_.served_model_name, "--threads", Str(engine.threads),
-                         "--kv-cache-memory-bytes", Str(engine.kv_cache_bytes), "--enable-prompt-tokens-details",
-                         "--kv-transfer-config", transfer},
-                        port, "/health",
-                        {"VLLM_NIXL_SIDE_CHANNEL_PORT=" + Str(pick_(static_cast<uint16_t>(kSideChannelBase + index)))}};
+    ProcessPlan process{
+        engine.name,
+        engine.role,
+        {bin_ + "llmd-engine", "serve", spec_.model, "--host", "127.0.0.1", "--port", Str(port),
+         "--served-model-name", spec_.served_model_name, "--threads", Str(engine.threads),
+         "--kv-cache-memory-bytes", Str(engine.kv_cache_bytes), "--enable-prompt-tokens-details",
+         "--kv-transfer-config", transfer},
+        port,
+        "/health",
+        {"VLLM_NIXL_SIDE_CHANNEL_PORT=" +
+         Str(pick_(static_cast<uint16_t>(kSideChannelBase + index)))}};
     process.argv.insert(process.argv.end(), engine.args.begin(), engine.args.end());
     plan_.processes.push_back(std::move(process));
   }
@@ -115,13 +127,17 @@ class Planner {
     uint16_t serving_port = engine_ports_[index];
     if (engine.role != "prefill") {
       serving_port = pick_(static_cast<uint16_t>(kSidecarBase + index));
-      plan_.processes.push_back({engine.name + "-sidecar", "sidecar",
-                                 {bin_ + "llmd-sidecar", "--port", Str(serving_port), "--model-server-port",
-                                  Str(engine_ports_[index]), "--secure-proxy=false"},
-                                 serving_port, "/ready", {}});
+      plan_.processes.push_back(
+          {engine.name + "-sidecar",
+           "sidecar",
+           {bin_ + "llmd-sidecar", "--port", Str(serving_port), "--model-server-port",
+            Str(engine_ports_[index]), "--secure-proxy=false"},
+           serving_port,
+           "/ready",
+           {}});
     }
-    endpoints_ += "- name: " + engine.name + "\n  address: 127.0.0.1\n  port: \"" + Str(serving_port) +
-                  "\"\n  labels: {llm-d.ai/role: " + engine.role + "}\n";
+    endpoints_ += "- name: " + engine.name + "\n  address: 127.0.0.1\n  port: \"" +
+                  Str(serving_port) + "\"\n  labels: {llm-d.ai/role: " + engine.role + "}\n";
   }
 
   void AddEpp() {
@@ -137,18 +153,25 @@ class Planner {
     epp_port_ = pick_(kEppPort);
     plan_.epp_admin_port = pick_(kEppMetricsPort);
     plan_.processes.push_back(
-        {"epp", "epp",
-         {bin_ + "llmd-epp", "--config-file", config_path, "--grpc-port", Str(epp_port_), "--grpc-health-port",
-          Str(pick_(kEppHealthPort)), "--metrics-port", Str(plan_.epp_admin_port), "--secure-serving=false",
-          "--metrics-endpoint-auth=false", "--health-checking", "-v", "4"},
-         plan_.epp_admin_port, "/readyz", {}});
+        {"epp",
+         "epp",
+         {bin_ + "llmd-epp", "--config-file", config_path, "--grpc-port", Str(epp_port_),
+          "--grpc-health-port", Str(pick_(kEppHealthPort)), "--metrics-port",
+          Str(plan_.epp_admin_port), "--secure-serving=false", "--metrics-endpoint-auth=false",
+          "--health-checking", "-v", "4"},
+         plan_.epp_admin_port,
+         "/readyz",
+         {}});
   }
 
   void AddGateway() {
-    plan_.processes.push_back({"gateway", "gateway",
-                               {bin_ + "llmd-gateway", "--host", "127.0.0.1", "--port", Str(plan_.gateway_port), "--epp",
-                                "127.0.0.1:" + Str(epp_port_)},
-                               plan_.gateway_port, "/ready", {}});
+    plan_.processes.push_back({"gateway",
+                               "gateway",
+                               {bin_ + "llmd-gateway", "--host", "127.0.0.1", "--port",
+                                Str(plan_.gateway_port), "--epp", "127.0.0.1:" + Str(epp_port_)},
+                               plan_.gateway_port,
+                               "/ready",
+                               {}});
   }
 
   const ClusterSpec& spec_;
@@ -177,8 +200,8 @@ PortPicker FreePorts() {
   };
 }
 
-StatusOr<ClusterPlan> MakePlan(const ClusterSpec& spec, const std::string& bin_dir, const std::string& run_dir,
-                               const PortPicker& pick) {
+StatusOr<ClusterPlan> MakePlan(const ClusterSpec& spec, const std::string& bin_dir,
+                               const std::string& run_dir, const PortPicker& pick) {
   return Planner(spec, bin_dir, run_dir, pick).Make();
 }
 
@@ -203,7 +226,8 @@ json::Value ClusterPlan::RunFile() const {
 StatusOr<json::Value> ReadRunFile(const std::string& cluster_name) {
   const std::string path = RunDirectory(cluster_name) + "/run.json";
   std::ifstream in(path);
-  if (!in) return NotFound("no cluster called '" + cluster_name + "' runs here (" + path + " is absent)");
+  if (!in)
+    return NotFound("no cluster called '" + cluster_name + "' runs here (" + path + " is absent)");
   std::stringstream text;
   text << in.rdbuf();
   return json::Parse(text.str());

@@ -52,7 +52,8 @@ std::vector<std::string> Environment(const std::vector<std::string>& changes) {
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text(*entry);
     const std::string_view name = text.substr(0, text.find('=') + 1);
-    const bool changed = std::any_of(changes.begin(), changes.end(), [&](const std::string& c) { return c.starts_with(name); });
+    const bool changed = std::any_of(changes.begin(), changes.end(),
+                                     [&](const std::string& c) { return c.starts_with(name); });
     if (!changed) out.emplace_back(text);
   }
   return out;
@@ -73,10 +74,13 @@ struct Supervisor::Child {
 
 Supervisor::Supervisor(LineFn on_line) : on_line_(std::move(on_line)) {}
 
-Supervisor::~Supervisor() { Stop(Duration::zero()); }
+Supervisor::~Supervisor() {
+  Stop(Duration::zero());
+}
 
 Status Supervisor::Start(const ProcessPlan& process) {
-  if (access(process.argv[0].c_str(), X_OK) != 0) return ErrnoStatus(errno, "cannot start " + process.argv[0]);
+  if (access(process.argv[0].c_str(), X_OK) != 0)
+    return ErrnoStatus(errno, "cannot start " + process.argv[0]);
   int fds[2];
   if (pipe2(fds, O_CLOEXEC) != 0) return ErrnoStatus(errno, "pipe for " + process.name);
   const std::vector<std::string> environment = Environment(process.environment);
@@ -141,7 +145,9 @@ void Supervisor::Reap() {
   });
 }
 
-std::vector<Supervisor::Exit> Supervisor::TakeExits() { return std::exchange(exits_, {}); }
+std::vector<Supervisor::Exit> Supervisor::TakeExits() {
+  return std::exchange(exits_, {});
+}
 
 void Supervisor::Stop(Duration patience) {
   while (!children_.empty()) {
@@ -157,7 +163,9 @@ void Supervisor::Stop(Duration patience) {
   }
 }
 
-size_t Supervisor::running() const { return children_.size(); }
+size_t Supervisor::running() const {
+  return children_.size();
+}
 
 pid_t Supervisor::PidOf(std::string_view name) const {
   for (const auto& child : children_) {

@@ -1,5 +1,5 @@
-// Starts child processes, merges their output line by line behind a prefix, and ends them. Children die with their parent
-// (PR_SET_PDEATHSIG), so that a killed `llmd up` leaves nothing behind.
+// Starts child processes, merges their output line by line behind a prefix, and ends them. Children
+// die with their parent (PR_SET_PDEATHSIG), so that a killed `llmd up` leaves nothing behind.
 #pragma once
 
 #include <sys/types.h>
@@ -30,11 +30,13 @@ class Supervisor {
 
   // NOT_FOUND when the program does not exist.
   Status Start(const ProcessPlan& process);
-  // Waits up to `timeout` for output, an exit or a readable `wake_fd` (-1 = none), and handles what came.
+  // Waits up to `timeout` for output, an exit or a readable `wake_fd` (-1 = none), and handles what
+  // came.
   void Poll(Duration timeout, int wake_fd = -1);
   // Children that ended since the last call.
   std::vector<Exit> TakeExits();
-  // SIGTERM in reverse order of starting, each group given `patience`, then SIGKILL; output is still delivered.
+  // SIGTERM in reverse order of starting, each group given `patience`, then SIGKILL; output is
+  // still delivered.
   void Stop(Duration patience);
   size_t running() const;
   pid_t PidOf(std::string_view name) const;

@@ -1,8 +1,8 @@
 #include "cli/up.h"
 
+#include <signal.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -37,15 +37,19 @@ void Say(std::string_view text) {
 }
 
 FlagSet MakeFlags(UpFlags& flags) {
-  FlagSet set("llmd up", "Starts gateway, endpoint picker, engines and sidecars on this machine; Ctrl-C stops them.");
-  set.Positional("CLUSTER.yaml", &flags.config, "a LlmdCluster document; without it one prefill and two decode engines");
+  FlagSet set(
+      "llmd up",
+      "Starts gateway, endpoint picker, engines and sidecars on this machine; Ctrl-C stops them.");
+  set.Positional("CLUSTER.yaml", &flags.config,
+                 "a LlmdCluster document; without it one prefill and two decode engines");
   set.String("model", &flags.model, "GGUF file to serve");
   set.String("name", &flags.name, "name of the cluster, for llmd explain");
   set.Port("port", &flags.port, "port of the gateway; 0 = any free one");
   set.String("transport", &flags.transport, "KV lane between the engines: auto, memfd or tcp");
   set.List("only", &flags.only, "show only the logs of these roles or process names");
   set.Bool("dry-run", &flags.dry_run, "print the command lines and files, start nothing");
-  set.Duration("ready-timeout", &flags.ready_timeout, "how long to wait for everything to be ready");
+  set.Duration("ready-timeout", &flags.ready_timeout,
+               "how long to wait for everything to be ready");
   return set;
 }
 
@@ -85,7 +89,8 @@ Status WriteRunFile(const ClusterPlan& plan, const std::string& run_dir) {
 }
 
 void PrintPlan(const ClusterPlan& plan) {
-  for (const auto& [path, content] : plan.files) std::printf("# %s\n%s\n", path.c_str(), content.c_str());
+  for (const auto& [path, content] : plan.files)
+    std::printf("# %s\n%s\n", path.c_str(), content.c_str());
   for (const ProcessPlan& process : plan.processes) {
     std::printf("# %s\n", process.name.c_str());
     for (const std::string& word : process.environment) std::printf("%s ", word.c_str());
@@ -118,9 +123,12 @@ std::vector<std::string> SplitCommas(const std::vector<std::string>& words) {
 class Up {
  public:
   Up(const ClusterPlan& plan, std::vector<std::string> only, int signal_fd)
-      : plan_(plan), signal_fd_(signal_fd), supervisor_([only = std::move(only)](const ProcessPlan& process, std::string_view line) {
+      : plan_(plan),
+        signal_fd_(signal_fd),
+        supervisor_([only = std::move(only)](const ProcessPlan& process, std::string_view line) {
           if (!Shown(process, only)) return;
-          std::printf("%-16s| %.*s\n", process.name.c_str(), static_cast<int>(line.size()), line.data());
+          std::printf("%-16s| %.*s\n", process.name.c_str(), static_cast<int>(line.size()),
+                      line.data());
           std::fflush(stdout);
         }) {}
 
@@ -160,7 +168,8 @@ class Up {
       const TimePoint now = SystemClock().Now();
       if (waiting.empty() || now < next_word) continue;
       std::string names;
-      for (const ProcessPlan* process : waiting) names += (names.empty() ? "" : ", ") + process->name;
+      for (const ProcessPlan* process : waiting)
+        names += (names.empty() ? "" : ", ") + process->name;
       Say("waiting for " + names);
       next_word = now + std::chrono::seconds(2);
       if (now - started > timeout) {
@@ -182,11 +191,16 @@ class Up {
   }
 
   void SayReady(TimePoint started) {
-    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(SystemClock().Now() - started).count();
+    const auto ms =
+        std::chrono::duration_cast<std::chrono::milliseconds>(SystemClock().Now() - started)
+            .count();
     const std::string url = "http://127.0.0.1:" + std::to_string(plan_.gateway_port);
     Say("ready in " + std::to_string(ms) + " ms: " + url + " serves " + plan_.served_model_name);
-    Say("try: curl -sN " + url + "/v1/chat/completions -H 'Content-Type: application/json' -d '{\"model\":\"" +
-        plan_.served_model_name + "\",\"stream\":true,\"max_tokens\":64,\"messages\":[{\"role\":\"user\",\"content\":\"Hello!\"}]}'");
+    Say("try: curl -sN " + url +
+        "/v1/chat/completions -H 'Content-Type: application/json' -d '{\"model\":\"" +
+        plan_.served_model_name +
+        "\",\"stream\":true,\"max_tokens\":64,\"messages\":[{\"role\":\"user\",\"content\":\"Hello!"
+        "\"}]}'");
   }
 
   int Follow() {
@@ -233,7 +247,8 @@ int RunUp(int argc, const char* const* argv) {
   auto spec = MakeSpec(flags, outcome);
   if (!spec.ok()) return services::Fail(spec.status());
   const std::string run_dir = RunDirectory(spec->name);
-  const std::string bin_dir = std::filesystem::read_symlink("/proc/self/exe").parent_path().string();
+  const std::string bin_dir =
+      std::filesystem::read_symlink("/proc/self/exe").parent_path().string();
   auto plan = MakePlan(*spec, bin_dir, run_dir, FreePorts());
   if (!plan.ok()) return services::Fail(plan.status());
   if (flags.dry_run) return PrintPlan(*plan), 0;

@@ -28,14 +28,18 @@ struct Flags {
 };
 
 FlagSet MakeFlags(Flags& flags) {
-  FlagSet set("llmd-epp", "Endpoint picker for Envoy: chooses the model server for each request (ext_proc).");
+  FlagSet set("llmd-epp",
+              "Endpoint picker for Envoy: chooses the model server for each request (ext_proc).");
   services::AddPickerFlags(set, flags.picker);
   set.String("grpc-host", &flags.host, "address of the gRPC ports");
   set.Port("grpc-port", &flags.grpc_port, "ext_proc port; 0 = any");
   set.Port("grpc-health-port", &flags.health_port, "gRPC health port; 0 = any");
-  set.Int("grpc-max-recv-msg-size", &flags.max_recv, 1, INT32_MAX, "largest gRPC message taken, bytes");
-  set.Int("grpc-max-send-msg-size", &flags.max_send, 1, INT32_MAX, "largest gRPC message sent, bytes");
-  set.Bool("health-checking", &flags.health_checking, "health service on the ext_proc port too (Envoy's check needs it)");
+  set.Int("grpc-max-recv-msg-size", &flags.max_recv, 1, INT32_MAX,
+          "largest gRPC message taken, bytes");
+  set.Int("grpc-max-send-msg-size", &flags.max_send, 1, INT32_MAX,
+          "largest gRPC message sent, bytes");
+  set.Bool("health-checking", &flags.health_checking,
+           "health service on the ext_proc port too (Envoy's check needs it)");
   set.Bool("secure-serving", &flags.secure_serving, "serve TLS (must be false for now)");
   set.Accepted("enable-grpc-stream-metrics", false, "stream metrics are always on");
   return set;
@@ -46,7 +50,8 @@ struct Listener {
   int port = 0;
 };
 
-StatusOr<Listener> Listen(const Flags& flags, uint16_t port, const std::vector<grpc::Service*>& services, const char* flag) {
+StatusOr<Listener> Listen(const Flags& flags, uint16_t port,
+                          const std::vector<grpc::Service*>& services, const char* flag) {
   Listener listener;
   grpc::ServerBuilder builder;
   const std::string address = flags.host + ":" + std::to_string(port);
@@ -57,7 +62,8 @@ StatusOr<Listener> Listen(const Flags& flags, uint16_t port, const std::vector<g
   for (grpc::Service* service : services) builder.RegisterService(service);
   listener.server = builder.BuildAndStart();
   if (listener.server == nullptr || listener.port == 0) {
-    return AlreadyExists(std::string(flag) + ": cannot listen on " + address + ": address in use or not available");
+    return AlreadyExists(std::string(flag) + ": cannot listen on " + address +
+                         ": address in use or not available");
   }
   return listener;
 }
@@ -86,7 +92,8 @@ Status StartAdmin(App& app, const Flags& flags) {
   http::ServerOptions options;
   options.host = flags.picker.metrics_host;
   options.port = flags.picker.metrics_port;
-  auto server = http::Server::Create(*app.runtime, options, app.admin_router.AsHandler(), app.logger);
+  auto server =
+      http::Server::Create(*app.runtime, options, app.admin_router.AsHandler(), app.logger);
   if (!server.ok()) return server.status().WithContext("--metrics-port");
   app.admin = std::move(*server);
   return OkStatus();
@@ -97,19 +104,21 @@ Status StartGrpc(App& app, const Flags& flags) {
   options.max_body_bytes = static_cast<size_t>(flags.picker.max_body_bytes);
   options.emit_endpoint_scores = flags.picker.emit_endpoint_scores;
   app.ext_proc = std::make_unique<ExtProcService>(*app.director, options, app.metrics);
-  app.health = std::make_unique<HealthService>(app.admin_sources.ready);
+  app.health = std::make_unique<HealthService>(app.admin_sources.ready, app.logger);
   std::vector<grpc::Service*> services{app.ext_proc.get()};
   if (flags.health_checking) services.push_back(app.health.get());
   LLMD_ASSIGN_OR_RETURN(app.grpc, Listen(flags, flags.grpc_port, services, "--grpc-port"));
-  LLMD_ASSIGN_OR_RETURN(app.grpc_health, Listen(flags, flags.health_port, {app.health.get()}, "--grpc-health-port"));
+  LLMD_ASSIGN_OR_RETURN(app.grpc_health,
+                        Listen(flags, flags.health_port, {app.health.get()}, "--grpc-health-port"));
   return OkStatus();
 }
 
 Status Start(App& app, const Flags& flags, sched::DirectorOptions options) {
   LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(1));
   app.fetch = services::MakeHttpFetch(*app.runtime);
-  LLMD_ASSIGN_OR_RETURN(app.director,
-                        sched::Director::Create(std::move(options), app.fetch, app.logger, app.metrics, SystemClock()));
+  LLMD_ASSIGN_OR_RETURN(
+      app.director, sched::Director::Create(std::move(options), app.fetch, app.logger, app.metrics,
+                                            SystemClock()));
   LLMD_RETURN_IF_ERROR(StartAdmin(app, flags));
   return StartGrpc(app, flags);
 }
@@ -117,9 +126,11 @@ Status Start(App& app, const Flags& flags, sched::DirectorOptions options) {
 // Not ready at once; open streams may end within the drain time; then everything is cut.
 void Drain(App& app, std::chrono::nanoseconds patience) {
   app.draining = true;
-  app.logger.Info("draining", {{"timeoutSeconds", std::chrono::duration<double>(patience).count()}});
-  app.grpc.server->Shutdown(std::chrono::system_clock::now() +
-                            std::chrono::duration_cast<std::chrono::system_clock::duration>(patience));
+  app.logger.Info("draining",
+                  {{"timeoutSeconds", std::chrono::duration<double>(patience).count()}});
+  app.grpc.server->Shutdown(
+      std::chrono::system_clock::now() +
+      std::chrono::duration_cast<std::chrono::system_clock::duration>(patience));
   app.grpc_health.server->Shutdown(std::chrono::system_clock::now());
   app.admin->Stop(Duration::zero());
   app.director->Stop();
@@ -148,7 +159,9 @@ int RunEpp(int argc, const char* const* argv) {
   for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
   if (Status s = Start(*app, flags, std::move(*options)); !s.ok()) return Fail(s);
   app->logger.Info("EPP starting (file discovery mode)",
-                   {{"grpcPort", app->grpc.port}, {"healthPort", app->grpc_health.port}, {"metricsPort", int{app->admin->port()}}});
+                   {{"grpcPort", app->grpc.port},
+                    {"healthPort", app->grpc_health.port},
+                    {"metricsPort", int{app->admin->port()}}});
   services::WaitForSignal();
   Drain(*app, flags.picker.drain_timeout);
   return 0;

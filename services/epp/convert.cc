@@ -65,7 +65,9 @@ void FillImmediate(const Answer& answer, ProcessingResponse& out) {
 
 void FillMetadata(const Answer& answer, ProcessingResponse& out) {
   if (answer.destination.empty()) return;
-  auto& lb = *(*out.mutable_dynamic_metadata()->mutable_fields())[kLbNamespace].mutable_struct_value()->mutable_fields();
+  auto& lb = *(*out.mutable_dynamic_metadata()->mutable_fields())[kLbNamespace]
+                  .mutable_struct_value()
+                  ->mutable_fields();
   lb[kDestinationKey].set_string_value(answer.destination);
   if (!answer.with_scores) return;
   auto& scores = *lb[kScoresKey].mutable_struct_value()->mutable_fields();
@@ -80,7 +82,8 @@ HeaderList ToHeaderList(const HeaderMap& map) {
   for (const auto& header : map.headers()) {
     std::string name = header.key();
     for (char& c : name) c = (c >= 'A' && c <= 'Z') ? static_cast<char>(c + 32) : c;
-    out.emplace_back(std::move(name), header.raw_value().empty() ? header.value() : header.raw_value());
+    out.emplace_back(std::move(name),
+                     header.raw_value().empty() ? header.value() : header.raw_value());
   }
   return out;
 }
@@ -93,12 +96,14 @@ SubsetHint ToSubsetHint(const envoy::config::core::v3::Metadata& metadata) {
   if (value == space->second.fields().end()) return hint;
   hint.present = true;
   if (value->second.has_string_value()) Split(value->second.string_value(), hint.endpoints);
-  for (const auto& item : value->second.list_value().values()) AddTrimmed(item.string_value(), hint.endpoints);
+  for (const auto& item : value->second.list_value().values())
+    AddTrimmed(item.string_value(), hint.endpoints);
   return hint;
 }
 
 void Dispatch(ProcessingRequest& message, Processor& processor) {
-  if (message.has_metadata_context()) processor.OnSubsetHint(ToSubsetHint(message.metadata_context()));
+  if (message.has_metadata_context())
+    processor.OnSubsetHint(ToSubsetHint(message.metadata_context()));
   switch (message.request_case()) {
     case ProcessingRequest::kRequestHeaders:
       processor.OnRequestHeaders(ToHeaderList(message.request_headers().headers()),
@@ -117,7 +122,8 @@ void Dispatch(ProcessingRequest& message, Processor& processor) {
                                   message.response_headers().end_of_stream());
       break;
     case ProcessingRequest::kResponseBody:
-      processor.OnResponseBody(message.response_body().body(), message.response_body().end_of_stream());
+      processor.OnResponseBody(message.response_body().body(),
+                               message.response_body().end_of_stream());
       break;
     case ProcessingRequest::kResponseTrailers:
       processor.OnResponseTrailers();

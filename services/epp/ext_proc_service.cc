@@ -11,10 +11,12 @@ namespace {
 using envoy::service::ext_proc::v3::ProcessingRequest;
 using envoy::service::ext_proc::v3::ProcessingResponse;
 
-// Reads one message at a time and writes answers in order. gRPC allows one write in flight, so answers wait in a queue;
-// it is bounded by the protocol: a message is read only once the one before has been answered to the queue, and
-// reading pauses while kMaxQueued answers wait for the peer.
-class Stream final : public grpc::ServerBidiReactor<ProcessingRequest, ProcessingResponse>, public AnswerSink {
+// Reads one message at a time and writes answers in order. gRPC allows one write in flight, so
+// answers wait in a queue; it is bounded by the protocol: a message is read only once the one
+// before has been answered to the queue, and reading pauses while kMaxQueued answers wait for the
+// peer.
+class Stream final : public grpc::ServerBidiReactor<ProcessingRequest, ProcessingResponse>,
+                     public AnswerSink {
  public:
   explicit Stream(Gauge& inflight) : inflight_(inflight) { inflight_.Add(1); }
 
@@ -106,12 +108,14 @@ class Stream final : public grpc::ServerBidiReactor<ProcessingRequest, Processin
 
 }  // namespace
 
-ExtProcService::ExtProcService(sched::Director& director, ProcessorOptions options, MetricsRegistry& metrics)
+ExtProcService::ExtProcService(sched::Director& director, ProcessorOptions options,
+                               MetricsRegistry& metrics)
     : director_(director),
       options_(options),
       inflight_(metrics.AddGauge("llm_d_epp_extproc_streams_inflight", "Open ext_proc streams.")) {}
 
-grpc::ServerBidiReactor<ProcessingRequest, ProcessingResponse>* ExtProcService::Process(grpc::CallbackServerContext*) {
+grpc::ServerBidiReactor<ProcessingRequest, ProcessingResponse>* ExtProcService::Process(
+    grpc::CallbackServerContext*) {
   return Stream::Start(director_, options_, inflight_);
 }
 

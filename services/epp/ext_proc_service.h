@@ -1,4 +1,5 @@
-// The ext_proc service over gRPC: one reactor a stream, no thread of its own (gRPC's callback threads run the events).
+// The ext_proc service over gRPC: one reactor a stream, no thread of its own (gRPC's callback
+// threads run the events).
 #pragma once
 
 #include <atomic>
@@ -10,7 +11,8 @@
 
 namespace llmd::epp {
 
-class ExtProcService final : public envoy::service::ext_proc::v3::ExternalProcessor::CallbackService {
+class ExtProcService final
+    : public envoy::service::ext_proc::v3::ExternalProcessor::CallbackService {
  public:
   // `director` must outlive the gRPC server.
   ExtProcService(sched::Director& director, ProcessorOptions options, MetricsRegistry& metrics);

@@ -1,3 +1,5 @@
 #include "epp/app.h"
 
-int main(int argc, char** argv) { return llmd::epp::RunEpp(argc, argv); }
+int main(int argc, char** argv) {
+  return llmd::epp::RunEpp(argc, argv);
+}

@@ -12,22 +12,32 @@ constexpr std::string_view kDestination = "x-gateway-destination-endpoint";
 
 std::string_view CodeName(int http_status) {
   switch (http_status) {
-    case 400: return "BadRequest";
-    case 401: return "Unauthorized";
-    case 403: return "Forbidden";
-    case 404: return "NotFound";
-    case 412: return "PreconditionFailed";
-    case 413: return "PayloadTooLarge";
-    case 429: return "ResourceExhausted";
-    case 503: return "ServiceUnavailable";
-    default: return "Internal";
+    case 400:
+      return "BadRequest";
+    case 401:
+      return "Unauthorized";
+    case 403:
+      return "Forbidden";
+    case 404:
+      return "NotFound";
+    case 412:
+      return "PreconditionFailed";
+    case 413:
+      return "PayloadTooLarge";
+    case 429:
+      return "ResourceExhausted";
+    case 503:
+      return "ServiceUnavailable";
+    default:
+      return "Internal";
   }
 }
 
 int StatusOf(const HeaderList& headers) {
   for (const auto& [name, value] : headers) {
     int status = 0;
-    if (name == ":status" && std::from_chars(value.data(), value.data() + value.size(), status).ec == std::errc()) {
+    if (name == ":status" &&
+        std::from_chars(value.data(), value.data() + value.size(), status).ec == std::errc()) {
       return status;
     }
   }
@@ -37,7 +47,8 @@ int StatusOf(const HeaderList& headers) {
 size_t DeclaredLength(const HeaderList& headers) {
   for (const auto& [name, value] : headers) {
     size_t length = 0;
-    if (name == "content-length" && std::from_chars(value.data(), value.data() + value.size(), length).ec == std::errc()) {
+    if (name == "content-length" &&
+        std::from_chars(value.data(), value.data() + value.size(), length).ec == std::errc()) {
       return length;
     }
   }
@@ -74,7 +85,8 @@ void Processor::OnRequestBody(std::string chunk, bool end_of_stream) {
   if (body_.size() + chunk.size() > options_.max_body_bytes) {
     sched::Denial denial;
     denial.http_status = 413;
-    denial.message = "request body is larger than " + std::to_string(options_.max_body_bytes) + " bytes";
+    denial.message =
+        "request body is larger than " + std::to_string(options_.max_body_bytes) + " bytes";
     return Deny(denial);
   }
   if (body_.empty()) {
@@ -111,7 +123,8 @@ void Processor::Route(bool has_body) {
   std::shared_ptr<sched::RequestState> queued;
   input.state = &queued;
   auto self = shared_from_this();
-  director_.Route(std::move(input), [self](sched::Routing routing) { self->OnRouted(std::move(routing)); });
+  director_.Route(std::move(input),
+                  [self](sched::Routing routing) { self->OnRouted(std::move(routing)); });
   {
     std::lock_guard lock(mutex_);
     if (phase_ == Phase::kRouting) state_ = queued;
@@ -145,14 +158,16 @@ void Processor::Deny(const sched::Denial& denial) {
   Answer answer;
   answer.kind = Answer::Kind::kImmediate;
   answer.status = denial.http_status;
-  const std::string body = "inference error: " + std::string(CodeName(denial.http_status)) + " - " + denial.message;
+  const std::string body =
+      "inference error: " + std::string(CodeName(denial.http_status)) + " - " + denial.message;
   answer.body = body;
   answer.details = denial.dropped_reason;
   answer.set_headers.emplace_back("content-type", "text/plain");
   if (!denial.dropped_reason.empty()) {
     answer.set_headers.emplace_back("x-llm-d-request-dropped-reason", denial.dropped_reason);
   }
-  if (denial.retry_after_s > 0) answer.set_headers.emplace_back("retry-after", std::to_string(denial.retry_after_s));
+  if (denial.retry_after_s > 0)
+    answer.set_headers.emplace_back("retry-after", std::to_string(denial.retry_after_s));
   Emit(answer);
 }
 
@@ -162,7 +177,8 @@ void Processor::EmitRequest(const sched::Routing& routing) {
   head.clear_route_cache = true;
   head.destination = Join(routing.endpoints);
   head.set_headers.emplace_back(kDestination, head.destination);
-  head.set_headers.insert(head.set_headers.end(), routing.set_headers.begin(), routing.set_headers.end());
+  head.set_headers.insert(head.set_headers.end(), routing.set_headers.begin(),
+                          routing.set_headers.end());
   head.remove_headers = routing.remove_headers;
   head.with_scores = options_.emit_endpoint_scores;
   head.scores = routing.scores;
@@ -171,7 +187,8 @@ void Processor::EmitRequest(const sched::Routing& routing) {
   if (routing.body_edits.empty()) {
     EmitBody(Answer::Kind::kRequestBody, body_, !ended_by_trailers_);
   } else {
-    EmitBody(Answer::Kind::kRequestBody, services::ApplyEdits(body_, routing.body_edits), !ended_by_trailers_);
+    EmitBody(Answer::Kind::kRequestBody, services::ApplyEdits(body_, routing.body_edits),
+             !ended_by_trailers_);
   }
   if (!ended_by_trailers_) return;
   Answer trailers;

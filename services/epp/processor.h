@@ -1,8 +1,10 @@
-// One ext_proc stream as a state machine without gRPC: Envoy's messages in, the answers to send out. It owns the request
-// body, asks the Director once, and tells it how the response went. Wire rules: docs/wire/ext-proc.md.
+// One ext_proc stream as a state machine without gRPC: Envoy's messages in, the answers to send
+// out. It owns the request body, asks the Director once, and tells it how the response went. Wire
+// rules: docs/wire/ext-proc.md.
 //
-// Events come from one thread at a time, in protocol order. Answers go to the sink in order, never under a lock, from the
-// thread of the event or, when the request had to queue, from the thread on which the Director answers.
+// Events come from one thread at a time, in protocol order. Answers go to the sink in order, never
+// under a lock, from the thread of the event or, when the request had to queue, from the thread on
+// which the Director answers.
 #pragma once
 
 #include <cstdint>
@@ -65,7 +67,8 @@ struct ProcessorOptions {
 
 class Processor : public std::enable_shared_from_this<Processor> {
  public:
-  // The director must outlive the processor. A sink that is gone is not an error: answers are dropped.
+  // The director must outlive the processor. A sink that is gone is not an error: answers are
+  // dropped.
   Processor(sched::Director& director, std::weak_ptr<AnswerSink> sink, ProcessorOptions options)
       : director_(director), options_(options), sink_(std::move(sink)) {}
 
@@ -76,7 +79,8 @@ class Processor : public std::enable_shared_from_this<Processor> {
   void OnResponseHeaders(const HeaderList& headers, bool end_of_stream);
   void OnResponseBody(std::string_view chunk, bool end_of_stream);
   void OnResponseTrailers();
-  // The stream ended, by either side. Idempotent; an unfinished request is cancelled at the Director.
+  // The stream ended, by either side. Idempotent; an unfinished request is cancelled at the
+  // Director.
   void Close();
 
   // Largest body piece sent, a margin under the 64 KiB that some Envoys allow a chunk.

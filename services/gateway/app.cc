@@ -27,15 +27,20 @@ struct Flags {
 };
 
 FlagSet MakeFlags(Flags& flags) {
-  FlagSet set("llmd-gateway", "OpenAI-compatible gateway: routes each request to the model server the picker chooses.");
+  FlagSet set(
+      "llmd-gateway",
+      "OpenAI-compatible gateway: routes each request to the model server the picker chooses.");
   flags.picker.metrics_port = 0;
   services::AddPickerFlags(set, flags.picker);
   set.String("host", &flags.host, "address to listen on");
   set.Port("port", &flags.port, "port to listen on; 0 = any");
-  set.String("epp", &flags.epp, "HOST:PORT of an endpoint picker to ask over ext_proc, as Envoy does");
+  set.String("epp", &flags.epp,
+             "HOST:PORT of an endpoint picker to ask over ext_proc, as Envoy does");
   set.Bool("no-epp", &flags.no_epp, "schedule in process (the default without --epp)");
-  set.Int("max-attempts", &flags.attempts, 1, 16, "endpoints tried before the first byte of an answer");
-  set.Duration("first-byte-timeout", &flags.first_byte_timeout, "how long an engine may take to begin its answer");
+  set.Int("max-attempts", &flags.attempts, 1, 16,
+          "endpoints tried before the first byte of an answer");
+  set.Duration("first-byte-timeout", &flags.first_byte_timeout,
+               "how long an engine may take to begin its answer");
   set.Int("loop-threads", &flags.loops, 1, 64, "I/O threads");
   return set;
 }
@@ -59,7 +64,9 @@ struct App {
 // Named functors: a capturing lambda must not be a coroutine.
 struct Forward {
   Forwarder* forwarder;
-  http::Task<void> operator()(http::Exchange& exchange) const { co_await forwarder->Handle(exchange); }
+  http::Task<void> operator()(http::Exchange& exchange) const {
+    co_await forwarder->Handle(exchange);
+  }
 };
 struct Ready {
   const App* app;
@@ -81,7 +88,8 @@ struct Refuse {
   const char* message;
   http::Task<void> operator()(http::Exchange& exchange) const {
     json::Value error;
-    error.Set("message", std::string(message) + ": " + exchange.request().method + " " + std::string(exchange.request().path()));
+    error.Set("message", std::string(message) + ": " + exchange.request().method + " " +
+                             std::string(exchange.request().path()));
     error.Set("type", status == 404 ? "not_found_error" : "invalid_request_error");
     error.Set("param", nullptr);
     error.Set("code", status);
@@ -105,16 +113,19 @@ Status MakePicker(App& app, const Flags& flags) {
   }
   LLMD_ASSIGN_OR_RETURN(auto options, ToDirectorOptions(flags.picker));
   app.fetch = services::MakeHttpFetch(*app.runtime);
-  LLMD_ASSIGN_OR_RETURN(app.director,
-                        sched::Director::Create(std::move(options), app.fetch, app.logger, app.metrics, SystemClock()));
+  LLMD_ASSIGN_OR_RETURN(
+      app.director, sched::Director::Create(std::move(options), app.fetch, app.logger, app.metrics,
+                                            SystemClock()));
   app.picker = MakeDirectorPicker(*app.director);
   return OkStatus();
 }
 
 void AddRoutes(App& app) {
   const Forward forward{app.forwarder.get()};
-  for (const char* path : {"/v1/*", "/v2/*", "/inference/*", "/tokenize", "/detokenize", "/rerank", "/score", "/pooling", "/classify"}) {
-    for (const char* method : {"GET", "POST", "DELETE", "OPTIONS"}) app.router.Add(method, path, forward);
+  for (const char* path : {"/v1/*", "/v2/*", "/inference/*", "/tokenize", "/detokenize", "/rerank",
+                           "/score", "/pooling", "/classify"}) {
+    for (const char* method : {"GET", "POST", "DELETE", "OPTIONS"})
+      app.router.Add(method, path, forward);
   }
   app.router.Add("GET", "/health", Health{});
   app.router.Add("GET", "/ready", Ready{&app});
@@ -131,7 +142,8 @@ Status StartServers(App& app, const Flags& flags) {
   options.host = flags.host;
   options.port = flags.port;
   options.max_body_bytes = static_cast<size_t>(flags.picker.max_body_bytes);
-  LLMD_ASSIGN_OR_RETURN(app.server, http::Server::Create(*app.runtime, options, app.router.AsHandler(), app.logger));
+  LLMD_ASSIGN_OR_RETURN(
+      app.server, http::Server::Create(*app.runtime, options, app.router.AsHandler(), app.logger));
   // Decisions name engines and prompts' scores: they stay on the admin port.
   app.admin_sources.explain = [&app](std::string_view id) { return app.picker->Explain(id); };
   services::AddAdminRoutes(app.admin_router, app.admin_sources);
@@ -151,13 +163,15 @@ Status Start(App& app, const Flags& flags) {
   ForwarderOptions options;
   options.max_attempts = static_cast<int>(flags.attempts);
   options.first_byte_timeout = flags.first_byte_timeout;
-  app.forwarder = std::make_unique<Forwarder>(*app.picker, *app.client, options, app.logger, app.metrics, SystemClock());
+  app.forwarder = std::make_unique<Forwarder>(*app.picker, *app.client, options, app.logger,
+                                              app.metrics, SystemClock());
   return StartServers(app, flags);
 }
 
 void Drain(App& app, std::chrono::nanoseconds patience) {
   app.draining = true;
-  app.logger.Info("draining", {{"timeoutSeconds", std::chrono::duration<double>(patience).count()}});
+  app.logger.Info("draining",
+                  {{"timeoutSeconds", std::chrono::duration<double>(patience).count()}});
   app.server->Stop(patience);
   app.admin->Stop(Duration::zero());
   if (app.director) app.director->Stop();
@@ -178,7 +192,9 @@ int RunGateway(int argc, const char* const* argv) {
   app->logger = services::MakeLogger(*verbosity);
   for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
   if (Status s = Start(*app, flags); !s.ok()) return Fail(s);
-  app->logger.Info("listening", {{"host", flags.host}, {"port", int{app->server->port()}}, {"adminPort", int{app->admin->port()}}});
+  app->logger.Info("listening", {{"host", flags.host},
+                                 {"port", int{app->server->port()}},
+                                 {"adminPort", int{app->admin->port()}}});
   services::WaitForSignal();
   Drain(*app, flags.picker.drain_timeout);
   return 0;

@@ -1,4 +1,5 @@
-// llmd-gateway: an OpenAI-compatible front with the scheduler in process, or with a picker over ext_proc. Wiring only.
+// llmd-gateway: an OpenAI-compatible front with the scheduler in process, or with a picker over
+// ext_proc. Wiring only.
 #pragma once
 
 namespace llmd::gateway {

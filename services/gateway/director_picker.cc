@@ -7,7 +7,8 @@
 namespace llmd::gateway {
 namespace {
 
-// What the Director works on while it decides; shared, because it may answer after the client has left.
+// What the Director works on while it decides; shared, because it may answer after the client has
+// left.
 struct Question {
   HeaderList headers;
   std::shared_ptr<const std::string> body;
@@ -16,23 +17,29 @@ struct Question {
 
 class DirectorPick final : public Pick {
  public:
-  DirectorPick(sched::Director& director, sched::Routing routing, std::shared_ptr<Question> question)
+  DirectorPick(sched::Director& director, sched::Routing routing,
+               std::shared_ptr<Question> question)
       : director_(director), routing_(std::move(routing)), question_(std::move(question)) {
-    if (!routing_.body_edits.empty()) edited_ = services::ApplyEdits(*question_->body, routing_.body_edits);
+    if (!routing_.body_edits.empty())
+      edited_ = services::ApplyEdits(*question_->body, routing_.body_edits);
   }
   ~DirectorPick() override {
     if (!ended_ && routing_.state) director_.Cancel(routing_.state);
   }
 
   const sched::Routing& routing() const override { return routing_; }
-  std::string_view body() const override { return routing_.body_edits.empty() ? std::string_view(*question_->body) : edited_; }
+  std::string_view body() const override {
+    return routing_.body_edits.empty() ? std::string_view(*question_->body) : edited_;
+  }
 
   http::Task<HeaderList> OnResponseHeaders(int status, const HeaderList& headers) override {
     co_return director_.OnResponseHeaders(routing_.state, status, headers);
   }
   http::Task<std::string_view> OnResponseBody(std::string_view chunk, bool end) override {
     ended_ |= end;
-    co_return director_.OnResponseBody(routing_.state, chunk, end, &replaced_) ? std::string_view(replaced_) : chunk;
+    co_return director_.OnResponseBody(routing_.state, chunk, end, &replaced_)
+        ? std::string_view(replaced_)
+        : chunk;
   }
 
  private:
@@ -47,12 +54,14 @@ class DirectorPicker final : public Picker {
  public:
   explicit DirectorPicker(sched::Director& director) : director_(director) {}
 
-  http::Task<StatusOr<std::unique_ptr<Pick>>> Choose(http::Exchange& exchange, PickInput input) override {
+  http::Task<StatusOr<std::unique_ptr<Pick>>> Choose(http::Exchange& exchange,
+                                                     PickInput input) override {
     auto question = std::make_shared<Question>();
     question->headers = std::move(input.headers);
     question->body = input.body;
     auto answer = std::make_shared<Mailbox<sched::Routing>>(exchange.loop());
-    Ask(*question, input, [question, answer](sched::Routing routing) { answer->Send(std::move(routing)); });
+    Ask(*question, input,
+        [question, answer](sched::Routing routing) { answer->Send(std::move(routing)); });
     exchange.OnClientGone([answer] { answer->Close(); });
     std::optional<sched::Routing> routing = co_await answer->Receive();
     exchange.OnClientGone(nullptr);
@@ -60,12 +69,15 @@ class DirectorPicker final : public Picker {
       if (question->state) director_.Cancel(question->state);
       co_return Cancelled("the client left while its request waited");
     }
-    std::unique_ptr<Pick> pick = std::make_unique<DirectorPick>(director_, std::move(*routing), std::move(question));
+    std::unique_ptr<Pick> pick =
+        std::make_unique<DirectorPick>(director_, std::move(*routing), std::move(question));
     co_return pick;
   }
 
   bool ready() const override { return director_.ready(); }
-  StatusOr<std::string> Explain(std::string_view id) const override { return director_.Explain(id); }
+  StatusOr<std::string> Explain(std::string_view id) const override {
+    return director_.Explain(id);
+  }
 
  private:
   void Ask(Question& question, const PickInput& input, std::function<void(sched::Routing)> done) {
@@ -91,6 +103,8 @@ class DirectorPicker final : public Picker {
 
 }  // namespace
 
-std::unique_ptr<Picker> MakeDirectorPicker(sched::Director& director) { return std::make_unique<DirectorPicker>(director); }
+std::unique_ptr<Picker> MakeDirectorPicker(sched::Director& director) {
+  return std::make_unique<DirectorPicker>(director);
+}
 
 }  // namespace llmd::gateway

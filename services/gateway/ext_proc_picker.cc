@@ -19,11 +19,12 @@ using envoy::service::ext_proc::v3::ProcessingResponse;
 constexpr std::string_view kDestination = "x-gateway-destination-endpoint";
 constexpr size_t kPieceBytes = 1 << 20;  // under the picker's 4 MiB receive limit
 
-// One stream. Writes queue up (bounded by the callers, who wait for an answer to each message but the request body's
-// pieces); answers go to the mailbox. Lives until gRPC is done with it.
+// One stream. Writes queue up (bounded by the callers, who wait for an answer to each message but
+// the request body's pieces); answers go to the mailbox. Lives until gRPC is done with it.
 class Call final : public grpc::ClientBidiReactor<ProcessingRequest, ProcessingResponse> {
  public:
-  static std::shared_ptr<Call> Start(ExternalProcessor::Stub& stub, std::shared_ptr<Mailbox<ProcessingResponse>> answers) {
+  static std::shared_ptr<Call> Start(ExternalProcessor::Stub& stub,
+                                     std::shared_ptr<Mailbox<ProcessingResponse>> answers) {
     auto call = std::shared_ptr<Call>(new Call(std::move(answers)));
     call->self_ = call;
     stub.async()->Process(&call->context_, call.get());
@@ -74,7 +75,8 @@ class Call final : public grpc::ClientBidiReactor<ProcessingRequest, ProcessingR
   }
 
  private:
-  explicit Call(std::shared_ptr<Mailbox<ProcessingResponse>> answers) : answers_(std::move(answers)) {}
+  explicit Call(std::shared_ptr<Mailbox<ProcessingResponse>> answers)
+      : answers_(std::move(answers)) {}
 
   grpc::ClientContext context_;
   std::shared_ptr<Mailbox<ProcessingResponse>> answers_;
@@ -104,7 +106,8 @@ std::vector<std::string> SplitCommas(std::string_view text) {
 }
 
 const std::string& ValueOf(const HeaderValueOption& option) {
-  return option.header().raw_value().empty() ? option.header().value() : option.header().raw_value();
+  return option.header().raw_value().empty() ? option.header().value()
+                                             : option.header().raw_value();
 }
 
 void ReadMutation(const HeaderMutation& mutation, sched::Routing& routing) {
@@ -122,8 +125,10 @@ void ReadDenial(const ImmediateResponse& immediate, sched::Denial& denial) {
   denial.http_status = immediate.status().code();
   denial.message = immediate.body();
   for (const auto& option : immediate.headers().set_headers()) {
-    if (option.header().key() == "x-llm-d-request-dropped-reason") denial.dropped_reason = ValueOf(option);
-    if (option.header().key() == "retry-after") denial.retry_after_s = std::atoi(ValueOf(option).c_str());
+    if (option.header().key() == "x-llm-d-request-dropped-reason")
+      denial.dropped_reason = ValueOf(option);
+    if (option.header().key() == "retry-after")
+      denial.retry_after_s = std::atoi(ValueOf(option).c_str());
   }
 }
 
@@ -142,7 +147,8 @@ class ExtProcPick final : public Pick {
   const sched::Routing& routing() const override { return routing_; }
   std::string_view body() const override { return body_; }
 
-  // Reads the picker's answers to the request. UNAVAILABLE when the stream ended before they were complete.
+  // Reads the picker's answers to the request. UNAVAILABLE when the stream ended before they were
+  // complete.
   http::Task<Status> ReadRouting(bool has_body) {
     bool head = false, end = !has_body;
     while (!head || !end) {
@@ -179,14 +185,16 @@ class ExtProcPick final : public Pick {
     }
     HeaderList set;
     if (!answer) co_return set;
-    for (const auto& option : answer->response_headers().response().header_mutation().set_headers()) {
+    for (const auto& option :
+         answer->response_headers().response().header_mutation().set_headers()) {
       set.emplace_back(option.header().key(), ValueOf(option));
     }
     co_return set;
   }
 
-  // A picker that is gone does not stop an answer that is under way. Streams are passed chunk by chunk; of other answers the
-  // picker may hold all pieces back to the end, so they are collected there.
+  // A picker that is gone does not stop an answer that is under way. Streams are passed chunk by
+  // chunk; of other answers the picker may hold all pieces back to the end, so they are collected
+  // there.
   http::Task<std::string_view> OnResponseBody(std::string_view chunk, bool end) override {
     ended_ |= end;
     ProcessingRequest message;
@@ -200,8 +208,10 @@ class ExtProcPick final : public Pick {
       if (!answer) co_return replaced_.empty() ? chunk : std::string_view(replaced_);
       const auto& piece = answer->response_body().response().body_mutation().streamed_response();
       replaced_ += piece.body();
-      // A picker cuts long chunks into pieces; short of the end the last one is known by the bytes still owed.
-      more = end ? !piece.end_of_stream() : piece.body().size() >= kPickerPieceBytes && replaced_.size() < chunk.size();
+      // A picker cuts long chunks into pieces; short of the end the last one is known by the bytes
+      // still owed.
+      more = end ? !piece.end_of_stream()
+                 : piece.body().size() >= kPickerPieceBytes && replaced_.size() < chunk.size();
     }
     co_return replaced_;
   }
@@ -229,7 +239,8 @@ class ExtProcPicker final : public Picker {
         channel_(grpc::CreateChannel(target, grpc::InsecureChannelCredentials())),
         stub_(ExternalProcessor::NewStub(channel_)) {}
 
-  http::Task<StatusOr<std::unique_ptr<Pick>>> Choose(http::Exchange& exchange, PickInput input) override {
+  http::Task<StatusOr<std::unique_ptr<Pick>>> Choose(http::Exchange& exchange,
+                                                     PickInput input) override {
     auto answers = std::make_shared<Mailbox<ProcessingResponse>>(exchange.loop());
     std::shared_ptr<Call> call = Call::Start(*stub_, answers);
     auto pick = std::make_unique<ExtProcPick>(call, answers);
@@ -277,6 +288,8 @@ class ExtProcPicker final : public Picker {
 
 }  // namespace
 
-std::unique_ptr<Picker> MakeExtProcPicker(const std::string& target) { return std::make_unique<ExtProcPicker>(target); }
+std::unique_ptr<Picker> MakeExtProcPicker(const std::string& target) {
+  return std::make_unique<ExtProcPicker>(target);
+}
 
 }  // namespace llmd::gateway

@@ -11,11 +11,13 @@
 namespace llmd::gateway {
 namespace {
 
-constexpr std::array kRoutingHeaders = {
-    std::string_view("x-gateway-destination-endpoint"), std::string_view("x-prefiller-host-port"),
-    std::string_view("x-prefiller-url"),                std::string_view("x-data-parallel-host-port"),
-    std::string_view("x-encoder-hosts-ports"),          std::string_view("x-kv-cache-source-host-port"),
-    std::string_view("x-gateway-destination-endpoint-subset")};
+constexpr std::array kRoutingHeaders = {std::string_view("x-gateway-destination-endpoint"),
+                                        std::string_view("x-prefiller-host-port"),
+                                        std::string_view("x-prefiller-url"),
+                                        std::string_view("x-data-parallel-host-port"),
+                                        std::string_view("x-encoder-hosts-ports"),
+                                        std::string_view("x-kv-cache-source-host-port"),
+                                        std::string_view("x-gateway-destination-endpoint-subset")};
 
 std::string Lower(std::string_view text) {
   std::string out(text);
@@ -25,12 +27,20 @@ std::string Lower(std::string_view text) {
 
 std::string_view ErrorType(int status) {
   switch (status) {
-    case 400: return "invalid_request_error";
-    case 404: return "not_found_error";
-    case 413: return "request_too_large";
-    case 429: return "rate_limit_error";
-    case 502: case 503: case 504: return "service_unavailable";
-    default: return status < 500 ? "invalid_request_error" : "server_error";
+    case 400:
+      return "invalid_request_error";
+    case 404:
+      return "not_found_error";
+    case 413:
+      return "request_too_large";
+    case 429:
+      return "rate_limit_error";
+    case 502:
+    case 503:
+    case 504:
+      return "service_unavailable";
+    default:
+      return status < 500 ? "invalid_request_error" : "server_error";
   }
 }
 
@@ -57,17 +67,20 @@ HeaderList ToList(const http::Headers& headers) {
 
 bool HasBody(const http::RequestHead& head) {
   const auto length = head.headers.Get("content-length");
-  return head.headers.Has("transfer-encoding") || (length && *length != "0") || head.method == "POST";
+  return head.headers.Has("transfer-encoding") || (length && *length != "0") ||
+         head.method == "POST";
 }
 
 bool IsSse(const http::ResponseHead& head) {
-  return head.headers.Get("content-type").value_or("").find("text/event-stream") != std::string_view::npos;
+  return head.headers.Get("content-type").value_or("").find("text/event-stream") !=
+         std::string_view::npos;
 }
 
 }  // namespace
 
 bool IsRoutingHeader(std::string_view lower_name) {
-  return std::find(kRoutingHeaders.begin(), kRoutingHeaders.end(), lower_name) != kRoutingHeaders.end();
+  return std::find(kRoutingHeaders.begin(), kRoutingHeaders.end(), lower_name) !=
+         kRoutingHeaders.end();
 }
 
 HeaderList PickerHeaders(const http::RequestHead& head) {
@@ -129,13 +142,18 @@ Forwarder::Forwarder(Picker& picker, http::Client& client, ForwarderOptions opti
       ejections_(options.ejection, clock),
       metrics_(metrics),
       inflight_(metrics.AddGauge("llmd_gateway_requests_inflight", "Requests being served.")),
-      retries_(metrics.AddCounter("llmd_gateway_retries_total", "Attempts beyond the first, on another endpoint.")),
-      upstream_cut_(metrics.AddCounter("llmd_gateway_upstream_cut_total", "Answers an engine broke off.")),
-      client_gone_(metrics.AddCounter("llmd_gateway_client_gone_total", "Clients that left before the end.")),
-      duration_(metrics.AddHistogram("llmd_gateway_request_duration_seconds", "From request head to last byte.",
+      retries_(metrics.AddCounter("llmd_gateway_retries_total",
+                                  "Attempts beyond the first, on another endpoint.")),
+      upstream_cut_(
+          metrics.AddCounter("llmd_gateway_upstream_cut_total", "Answers an engine broke off.")),
+      client_gone_(metrics.AddCounter("llmd_gateway_client_gone_total",
+                                      "Clients that left before the end.")),
+      duration_(metrics.AddHistogram("llmd_gateway_request_duration_seconds",
+                                     "From request head to last byte.",
                                      {.005, .025, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300})),
-      first_byte_(metrics.AddHistogram("llmd_gateway_first_byte_seconds", "From request head to the answer's head.",
-                                       {.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60})) {}
+      first_byte_(metrics.AddHistogram(
+          "llmd_gateway_first_byte_seconds", "From request head to the answer's head.",
+          {.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60})) {}
 
 http::Task<void> Forwarder::Handle(http::Exchange& exchange) {
   Request request;
@@ -171,7 +189,8 @@ http::Task<void> Forwarder::Route(http::Exchange& exchange, Request& request) {
   }
   if (exchange.client_gone()) co_return;
   const bool late = request.last_error.code() == StatusCode::kDeadlineExceeded;
-  co_await SendError(exchange, request, late ? 504 : 503, "no model server answered: " + request.last_error.message());
+  co_await SendError(exchange, request, late ? 504 : 503,
+                     "no model server answered: " + request.last_error.message());
 }
 
 // Asks the picker and tries its endpoints. True when an answer (or a refusal) went to the client.
@@ -193,7 +212,8 @@ http::Task<bool> Forwarder::TryOnce(http::Exchange& exchange, Request& request) 
   request.pick = std::move(*pick);
   const sched::Routing& routing = request.pick->routing();
   if (!routing.ok) {
-    if (!request.failed.empty()) co_return false;  // what is left cannot serve it; the failure is the better answer
+    if (!request.failed.empty())
+      co_return false;  // what is left cannot serve it; the failure is the better answer
     co_await Deny(exchange, request, routing.denial);
     co_return true;
   }
@@ -210,7 +230,9 @@ http::Task<bool> Forwarder::TryOnce(http::Exchange& exchange, Request& request) 
     request.failed.push_back(endpoint);
     ejections_.Add(endpoint);
     logger_.Warn("endpoint failed before its first byte",
-                 {{"x-request-id", request.id}, {"endpoint", endpoint}, {"error", request.last_error.message()}});
+                 {{"x-request-id", request.id},
+                  {"endpoint", endpoint},
+                  {"error", request.last_error.message()}});
   }
   co_return false;
 }
@@ -219,10 +241,12 @@ http::Task<Status> Forwarder::Connect(http::Exchange& exchange, Request& request
   auto peer = http::ParseHostPort(request.endpoint);
   if (!peer.ok()) co_return peer.status();
   http::RequestHead head = request.head;
-  for (const auto& [name, value] : request.pick->routing().set_headers) head.headers.Set(name, value);
+  for (const auto& [name, value] : request.pick->routing().set_headers)
+    head.headers.Set(name, value);
   for (const std::string& name : request.pick->routing().remove_headers) {
     const auto& set = request.pick->routing().set_headers;
-    const bool ours = std::any_of(set.begin(), set.end(), [&](const auto& line) { return line.first == name; });
+    const bool ours =
+        std::any_of(set.begin(), set.end(), [&](const auto& line) { return line.first == name; });
     if (!ours) head.headers.Remove(name);
   }
   head.headers.Remove("transfer-encoding");
@@ -253,7 +277,8 @@ http::Task<void> Forwarder::RelayAnswer(http::Exchange& exchange, Request& reque
   http::StripHopByHop(head.headers);
   for (const auto& [name, value] : set) head.headers.Set(name, value);
   head.headers.Set("x-request-id", request.id);
-  head.headers.Remove("content-length");  // names may be restored in the body; the answer is chunked
+  head.headers.Remove(
+      "content-length");  // names may be restored in the body; the answer is chunked
   exchange.OnClientGone([&upstream] { upstream.Cancel(); });
   Status sent = co_await exchange.Start(std::move(head));
   while (sent.ok()) {
@@ -261,10 +286,12 @@ http::Task<void> Forwarder::RelayAnswer(http::Exchange& exchange, Request& reque
     if (!chunk.ok()) {
       if (exchange.client_gone()) break;
       upstream_cut_.Add();
-      logger_.Warn("engine broke off its answer",
-                   {{"x-request-id", request.id}, {"endpoint", request.endpoint}, {"error", chunk.status().message()}});
+      logger_.Warn("engine broke off its answer", {{"x-request-id", request.id},
+                                                   {"endpoint", request.endpoint},
+                                                   {"error", chunk.status().message()}});
       if (sse) {
-        const std::string event = http::SseFrame(ErrorBody(502, "the model server broke off its answer"));
+        const std::string event =
+            http::SseFrame(ErrorBody(502, "the model server broke off its answer"));
         (void)co_await exchange.Write(event);
         (void)co_await exchange.Finish();
       } else {
@@ -285,19 +312,24 @@ http::Task<void> Forwarder::RelayAnswer(http::Exchange& exchange, Request& reque
   request.upstream.reset();
 }
 
-http::Task<void> Forwarder::SendError(http::Exchange& exchange, Request& request, int status, std::string message) {
+http::Task<void> Forwarder::SendError(http::Exchange& exchange, Request& request, int status,
+                                      std::string message) {
   request.status = status;
   http::Response response = http::JsonResponse(status, ErrorBody(status, message));
   response.head.headers.Set("x-request-id", request.id);
   (void)co_await exchange.Send(std::move(response));
 }
 
-http::Task<void> Forwarder::Deny(http::Exchange& exchange, Request& request, const sched::Denial& denial) {
+http::Task<void> Forwarder::Deny(http::Exchange& exchange, Request& request,
+                                 const sched::Denial& denial) {
   request.status = denial.http_status;
-  http::Response response = http::JsonResponse(denial.http_status, ErrorBody(denial.http_status, denial.message));
+  http::Response response =
+      http::JsonResponse(denial.http_status, ErrorBody(denial.http_status, denial.message));
   response.head.headers.Set("x-request-id", request.id);
-  if (!denial.dropped_reason.empty()) response.head.headers.Set("x-llm-d-request-dropped-reason", denial.dropped_reason);
-  if (denial.retry_after_s > 0) response.head.headers.Set("retry-after", std::to_string(denial.retry_after_s));
+  if (!denial.dropped_reason.empty())
+    response.head.headers.Set("x-llm-d-request-dropped-reason", denial.dropped_reason);
+  if (denial.retry_after_s > 0)
+    response.head.headers.Set("retry-after", std::to_string(denial.retry_after_s));
   (void)co_await exchange.Send(std::move(response));
 }
 
@@ -305,7 +337,8 @@ void Forwarder::Finish(const http::Exchange& exchange, const Request& request) {
   const double seconds = std::chrono::duration<double>(clock_.Now() - request.started).count();
   inflight_.Add(-1);
   duration_.Observe(seconds);
-  if (request.first_byte != Duration::zero()) first_byte_.Observe(std::chrono::duration<double>(request.first_byte).count());
+  if (request.first_byte != Duration::zero())
+    first_byte_.Observe(std::chrono::duration<double>(request.first_byte).count());
   if (exchange.client_gone()) client_gone_.Add();
   Labels labels;
   labels.emplace_back("status", std::to_string(request.status));

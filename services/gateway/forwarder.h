@@ -1,5 +1,6 @@
-// The gateway's one handler: asks the picker, sends the request to the endpoint, relays the answer. Another endpoint is
-// tried while no byte of an answer has come; after that an engine's death becomes an error event.
+// The gateway's one handler: asks the picker, sends the request to the endpoint, relays the answer.
+// Another endpoint is tried while no byte of an answer has come; after that an engine's death
+// becomes an error event.
 #pragma once
 
 #include <map>
@@ -19,11 +20,13 @@ struct ForwarderOptions {
   int max_attempts = 3;
   Duration first_byte_timeout = std::chrono::seconds(600);
   Duration read_timeout = std::chrono::seconds(600);
-  // An endpoint that refused is left out this long, unless nothing else is there; then it is tried again.
+  // An endpoint that refused is left out this long, unless nothing else is there; then it is tried
+  // again.
   Duration ejection = std::chrono::seconds(2);
 };
 
-// Endpoints that refused a connection lately. Thread-safe; bounded by dropping entries that are over.
+// Endpoints that refused a connection lately. Thread-safe; bounded by dropping entries that are
+// over.
 class Ejections {
  public:
   Ejections(Duration time, const Clock& clock) : time_(time), clock_(clock) {}
@@ -41,8 +44,8 @@ class Ejections {
 // Thread-safe; everything passed in must outlive it.
 class Forwarder {
  public:
-  Forwarder(Picker& picker, http::Client& client, ForwarderOptions options, Logger logger, MetricsRegistry& metrics,
-            const Clock& clock);
+  Forwarder(Picker& picker, http::Client& client, ForwarderOptions options, Logger logger,
+            MetricsRegistry& metrics, const Clock& clock);
 
   http::Task<void> Handle(http::Exchange& exchange);
 
@@ -53,7 +56,8 @@ class Forwarder {
   http::Task<bool> TryOnce(http::Exchange& exchange, Request& request);
   http::Task<Status> Connect(http::Exchange& exchange, Request& request);
   http::Task<void> RelayAnswer(http::Exchange& exchange, Request& request);
-  http::Task<void> SendError(http::Exchange& exchange, Request& request, int status, std::string message);
+  http::Task<void> SendError(http::Exchange& exchange, Request& request, int status,
+                             std::string message);
   http::Task<void> Deny(http::Exchange& exchange, Request& request, const sched::Denial& denial);
   void Finish(const http::Exchange& exchange, const Request& request);
 
@@ -72,8 +76,8 @@ class Forwarder {
   Histogram& first_byte_;
 };
 
-// The request's headers as the picker wants them: pseudo headers first, names in lower case, routing headers a client
-// must not set left out.
+// The request's headers as the picker wants them: pseudo headers first, names in lower case,
+// routing headers a client must not set left out.
 HeaderList PickerHeaders(const http::RequestHead& head);
 // True for the headers by which a client could steer the routing.
 bool IsRoutingHeader(std::string_view lower_name);

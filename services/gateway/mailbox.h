@@ -15,7 +15,8 @@
 
 namespace llmd::gateway {
 
-// Held by shared_ptr: senders may outlive the receiver. Bounded by the protocol of its user (a few values).
+// Held by shared_ptr: senders may outlive the receiver. Bounded by the protocol of its user (a few
+// values).
 template <typename T>
 class Mailbox : public std::enable_shared_from_this<Mailbox<T>> {
  public:
@@ -29,7 +30,8 @@ class Mailbox : public std::enable_shared_from_this<Mailbox<T>> {
     }
     Wake();
   }
-  // Nothing more will come; a waiting receiver gets nullopt once the values are used up. Any thread, idempotent.
+  // Nothing more will come; a waiting receiver gets nullopt once the values are used up. Any
+  // thread, idempotent.
   void Close() {
     {
       std::lock_guard lock(mutex_);

@@ -1,3 +1,5 @@
 #include "gateway/app.h"
 
-int main(int argc, char** argv) { return llmd::gateway::RunGateway(argc, argv); }
+int main(int argc, char** argv) {
+  return llmd::gateway::RunGateway(argc, argv);
+}

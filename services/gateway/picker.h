@@ -1,5 +1,5 @@
-// How the gateway gets its decisions: from a Director in this process, or from an endpoint picker over ext_proc. Both sides
-// of the interface run on the loop thread of the request.
+// How the gateway gets its decisions: from a Director in this process, or from an endpoint picker
+// over ext_proc. Both sides of the interface run on the loop thread of the request.
 #pragma once
 
 #include <memory>
@@ -17,13 +17,14 @@ namespace llmd::gateway {
 using sched::HeaderList;
 
 struct PickInput {
-  HeaderList headers;                // lower-cased, pseudo headers first
+  HeaderList headers;  // lower-cased, pseudo headers first
   std::shared_ptr<const std::string> body;
   bool has_body = false;
   std::vector<std::string> exclude;  // endpoints that just failed
 };
 
-// One request's decision and the hooks for its response. Destroying it before the response ended cancels the request.
+// One request's decision and the hooks for its response. Destroying it before the response ended
+// cancels the request.
 class Pick {
  public:
   virtual ~Pick() = default;
@@ -40,9 +41,10 @@ class Pick {
 class Picker {
  public:
   virtual ~Picker() = default;
-  // UNAVAILABLE when the picker cannot be asked; CANCELLED when the client left meanwhile. A refusal is a Pick whose routing
-  // is not ok.
-  virtual http::Task<StatusOr<std::unique_ptr<Pick>>> Choose(http::Exchange& exchange, PickInput input) = 0;
+  // UNAVAILABLE when the picker cannot be asked; CANCELLED when the client left meanwhile. A
+  // refusal is a Pick whose routing is not ok.
+  virtual http::Task<StatusOr<std::unique_ptr<Pick>>> Choose(http::Exchange& exchange,
+                                                             PickInput input) = 0;
   virtual bool ready() const = 0;
   virtual StatusOr<std::string> Explain(std::string_view request_id) const = 0;
 };

@@ -39,7 +39,8 @@ StatusOr<engine::ModelOptions> ToModelOptions(const EngineSettings& settings) {
   return options;
 }
 
-// A model in this process behind the same serving code as llmd-engine: OpenAI bodies in and out, no HTTP.
+// A model in this process behind the same serving code as llmd-engine: OpenAI bodies in and out, no
+// HTTP.
 class PyEngine {
  public:
   static StatusOr<std::unique_ptr<PyEngine>> Create(const EngineSettings& settings) {
@@ -56,7 +57,8 @@ class PyEngine {
     options.block_size = settings.block_size;
     options.max_model_len = settings.max_model_len;
     options.kv_cache_bytes = static_cast<size_t>(settings.kv_cache_bytes);
-    LLMD_ASSIGN_OR_RETURN(self->engine_, engine::Engine::Create(std::move(model), options, Logger(), self->registry_, SystemClock()));
+    LLMD_ASSIGN_OR_RETURN(self->engine_, engine::Engine::Create(std::move(model), options, Logger(),
+                                                                self->registry_, SystemClock()));
     self->MakeContext(settings.path);
     return self;
   }
@@ -72,7 +74,8 @@ class PyEngine {
       error = (chat ? serving::BeginChat : serving::BeginCompletion)(*context_, body, meta, &reply);
     }
     if (error) Raise(ToStatus(*error));
-    if (reply->stream()) Raise(InvalidArgument("stream: this call returns whole answers; leave it out"));
+    if (reply->stream())
+      Raise(InvalidArgument("stream: this call returns whole answers; leave it out"));
     std::string out = WaitFor(*reply);
     if (reply->error()) Raise(ToStatus(*reply->error()));
     return out;
@@ -100,7 +103,8 @@ class PyEngine {
       {
         py::gil_scoped_release release;
         std::unique_lock lock(wake->mutex);
-        const bool ready = wake->changed.wait_for(lock, std::chrono::milliseconds(100), [&] { return wake->ready; });
+        const bool ready = wake->changed.wait_for(lock, std::chrono::milliseconds(100),
+                                                  [&] { return wake->ready; });
         wake->ready = false;
         lock.unlock();
         done = ready && reply.Advance(out);
@@ -126,7 +130,8 @@ class PyEngine {
   void MakeContext(const std::string& path) {
     const auto& config = engine_->model().config();
     const int max_len = engine_->options().max_model_len;
-    metrics_ = std::make_unique<serving::ServingMetrics>(registry_, *engine_, path, 0, max_len, "auto");
+    metrics_ =
+        std::make_unique<serving::ServingMetrics>(registry_, *engine_, path, 0, max_len, "auto");
     serving::ServingOptions options;
     options.model_names = {path};
     options.model_root = path;
@@ -134,7 +139,8 @@ class PyEngine {
     options.vocab_size = config.vocab;
     options.enable_prompt_tokens_details = true;
     options.log_requests = false;
-    context_.reset(new serving::ServingContext{*engine_, *tokenizer_, template_.get(), *metrics_, SystemClock(), Logger(), options});
+    context_.reset(new serving::ServingContext{*engine_, *tokenizer_, template_.get(), *metrics_,
+                                               SystemClock(), Logger(), options});
   }
 
   MetricsRegistry registry_;
@@ -145,10 +151,12 @@ class PyEngine {
   std::unique_ptr<serving::ServingContext> context_;
 };
 
-std::unique_ptr<PyEngine> MakeEngine(std::string path, int threads, int max_model_len, int block_size, int64_t kv_cache_bytes,
-                                     std::string dtype, std::string quantization) {
+std::unique_ptr<PyEngine> MakeEngine(std::string path, int threads, int max_model_len,
+                                     int block_size, int64_t kv_cache_bytes, std::string dtype,
+                                     std::string quantization) {
   if (kv_cache_bytes < (1 << 20)) Raise(InvalidArgument("kv_cache_bytes: expected at least 1 MiB"));
-  EngineSettings settings{std::move(path), threads, max_model_len, block_size, kv_cache_bytes, std::move(dtype), std::move(quantization)};
+  EngineSettings settings{std::move(path), threads,          max_model_len,          block_size,
+                          kv_cache_bytes,  std::move(dtype), std::move(quantization)};
   StatusOr<std::unique_ptr<PyEngine>> made = Internal("not made");
   {
     py::gil_scoped_release release;
@@ -162,8 +170,9 @@ py::object Call(PyEngine& engine, bool chat, const py::dict& body) {
   return json.attr("loads")(engine.Run(chat, json.attr("dumps")(body).cast<std::string>()));
 }
 
-std::string Generate(PyEngine& engine, const std::string& prompt, int max_tokens, double temperature, double top_p, int top_k,
-                     const py::object& seed, const py::object& stop) {
+std::string Generate(PyEngine& engine, const std::string& prompt, int max_tokens,
+                     double temperature, double top_p, int top_k, const py::object& seed,
+                     const py::object& stop) {
   py::dict body;
   body["prompt"] = prompt;
   body["max_tokens"] = max_tokens;
@@ -179,18 +188,26 @@ std::string Generate(PyEngine& engine, const std::string& prompt, int max_tokens
 }  // namespace
 
 void BindEngine(py::module_& m) {
-  py::class_<PyEngine>(m, "Engine", "An inference engine in this process: one GGUF model, continuous batching, prefix caching.")
-      .def(py::init(&MakeEngine), py::arg("path"), py::kw_only(), py::arg("threads") = 0, py::arg("max_model_len") = 0,
-           py::arg("block_size") = 16, py::arg("kv_cache_bytes") = int64_t{256} << 20, py::arg("dtype") = "auto",
+  py::class_<PyEngine>(
+      m, "Engine",
+      "An inference engine in this process: one GGUF model, continuous batching, prefix caching.")
+      .def(py::init(&MakeEngine), py::arg("path"), py::kw_only(), py::arg("threads") = 0,
+           py::arg("max_model_len") = 0, py::arg("block_size") = 16,
+           py::arg("kv_cache_bytes") = int64_t{256} << 20, py::arg("dtype") = "auto",
            py::arg("quantization") = "",
-           "threads: 0 = all cores; max_model_len: tokens, 0 = the model's; dtype: auto, float32, bfloat16; quantization: '' or w8a8.")
-      .def("generate", &Generate, py::arg("prompt"), py::kw_only(), py::arg("max_tokens") = 16, py::arg("temperature") = 0.0,
-           py::arg("top_p") = 1.0, py::arg("top_k") = 0, py::arg("seed") = py::none(), py::arg("stop") = py::none(),
-           "The text that continues `prompt`; greedy by default. Thread-safe: concurrent calls share batches.")
-      .def("complete", [](PyEngine& e, const py::dict& body) { return Call(e, false, body); }, py::arg("body"),
-           "A /v1/completions body in, its reply out, both dicts.")
-      .def("chat", [](PyEngine& e, const py::dict& body) { return Call(e, true, body); }, py::arg("body"),
-           "A /v1/chat/completions body in, its reply out, both dicts.");
+           "threads: 0 = all cores; max_model_len: tokens, 0 = the model's; dtype: auto, float32, "
+           "bfloat16; quantization: '' or w8a8.")
+      .def("generate", &Generate, py::arg("prompt"), py::kw_only(), py::arg("max_tokens") = 16,
+           py::arg("temperature") = 0.0, py::arg("top_p") = 1.0, py::arg("top_k") = 0,
+           py::arg("seed") = py::none(), py::arg("stop") = py::none(),
+           "The text that continues `prompt`; greedy by default. Thread-safe: concurrent calls "
+           "share batches.")
+      .def(
+          "complete", [](PyEngine& e, const py::dict& body) { return Call(e, false, body); },
+          py::arg("body"), "A /v1/completions body in, its reply out, both dicts.")
+      .def(
+          "chat", [](PyEngine& e, const py::dict& body) { return Call(e, true, body); },
+          py::arg("body"), "A /v1/chat/completions body in, its reply out, both dicts.");
 }
 
 }  // namespace llmd::python

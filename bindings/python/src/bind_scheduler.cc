@@ -14,9 +14,10 @@ using sched::RequestSpec;
 using sched::Scheduler;
 
 EndpointState MakeEndpoint(std::string name, std::string address, int port, std::string ns,
-                           std::map<std::string, std::string> labels, double waiting, double running, double kv_usage,
-                           int block_size, int num_blocks) {
-  if (port < 1 || port > 65535) Raise(InvalidArgument("port " + std::to_string(port) + ": expected 1 to 65535"));
+                           std::map<std::string, std::string> labels, double waiting,
+                           double running, double kv_usage, int block_size, int num_blocks) {
+  if (port < 1 || port > 65535)
+    Raise(InvalidArgument("port " + std::to_string(port) + ": expected 1 to 65535"));
   EndpointState e;
   e.info.name = std::move(name);
   e.info.ns = std::move(ns);
@@ -34,12 +35,14 @@ EndpointState MakeEndpoint(std::string name, std::string address, int port, std:
 
 // A body as text, or anything json.dumps takes.
 std::string BodyOf(const py::object& request) {
-  if (py::isinstance<py::str>(request) || py::isinstance<py::bytes>(request)) return request.cast<std::string>();
+  if (py::isinstance<py::str>(request) || py::isinstance<py::bytes>(request))
+    return request.cast<std::string>();
   return py::module_::import("json").attr("dumps")(request).cast<std::string>();
 }
 
-Decision Schedule(Scheduler& scheduler, const py::object& request, const std::vector<EndpointState>& endpoints,
-                  std::string path, std::map<std::string, std::string> headers, std::string request_id, int priority,
+Decision Schedule(Scheduler& scheduler, const py::object& request,
+                  const std::vector<EndpointState>& endpoints, std::string path,
+                  std::map<std::string, std::string> headers, std::string request_id, int priority,
                   bool keep_in_flight) {
   RequestSpec spec;
   spec.body = BodyOf(request);
@@ -75,7 +78,8 @@ py::dict ProfileDict(const Decision& decision, const ProfileTrace& profile) {
     scores[py::str(score.scorer)] = Array(score.raw);
     weights[py::str(score.scorer)] = score.weight;
   }
-  for (const auto& filter : profile.filters) filters[py::str(filter.filter)] = Names(decision, filter.kept);
+  for (const auto& filter : profile.filters)
+    filters[py::str(filter.filter)] = Names(decision, filter.kept);
   out["candidates"] = Names(decision, profile.candidates);
   out["filters"] = filters;
   out["scores"] = scores;
@@ -97,50 +101,78 @@ py::dict Profiles(const Decision& decision) {
 
 void BindEndpoint(py::module_& m) {
   py::class_<EndpointState>(m, "Endpoint", "A model server and what it last said of itself.")
-      .def(py::init(&MakeEndpoint), py::arg("name"), py::kw_only(), py::arg("address") = "127.0.0.1",
-           py::arg("port") = 8000, py::arg("namespace") = "default",
-           py::arg("labels") = std::map<std::string, std::string>(), py::arg("waiting") = 0.0, py::arg("running") = 0.0,
-           py::arg("kv_usage") = 0.0, py::arg("block_size") = 16, py::arg("num_blocks") = 0,
-           "waiting, running: requests; kv_usage: 0..1; block_size: tokens; num_blocks: 0 = not reported.")
-      .def_property_readonly("name", [](const EndpointState& e) { return e.info.FullName(); }, "namespace/name")
-      .def_property_readonly("host_port", [](const EndpointState& e) { return e.info.HostPort(); }, "address:port")
-      .def_property_readonly("labels", [](const EndpointState& e) { return e.info.labels; }, "Pod labels, a copy.")
-      .def_property("waiting", [](const EndpointState& e) { return e.metrics.waiting; },
-                    [](EndpointState& e, double v) { e.metrics.waiting = v; }, "Requests waiting.")
-      .def_property("running", [](const EndpointState& e) { return e.metrics.running; },
-                    [](EndpointState& e, double v) { e.metrics.running = v; }, "Requests running.")
-      .def_property("kv_usage", [](const EndpointState& e) { return e.metrics.kv_usage; },
-                    [](EndpointState& e, double v) { e.metrics.kv_usage = v; }, "Share of KV blocks in use, 0..1.")
-      .def("__repr__", [](const EndpointState& e) { return "Endpoint('" + e.info.FullName() + "', " + e.info.HostPort() + ")"; });
+      .def(py::init(&MakeEndpoint), py::arg("name"), py::kw_only(),
+           py::arg("address") = "127.0.0.1", py::arg("port") = 8000,
+           py::arg("namespace") = "default",
+           py::arg("labels") = std::map<std::string, std::string>(), py::arg("waiting") = 0.0,
+           py::arg("running") = 0.0, py::arg("kv_usage") = 0.0, py::arg("block_size") = 16,
+           py::arg("num_blocks") = 0,
+           "waiting, running: requests; kv_usage: 0..1; block_size: tokens; num_blocks: 0 = not "
+           "reported.")
+      .def_property_readonly(
+          "name", [](const EndpointState& e) { return e.info.FullName(); }, "namespace/name")
+      .def_property_readonly(
+          "host_port", [](const EndpointState& e) { return e.info.HostPort(); }, "address:port")
+      .def_property_readonly(
+          "labels", [](const EndpointState& e) { return e.info.labels; }, "Pod labels, a copy.")
+      .def_property(
+          "waiting", [](const EndpointState& e) { return e.metrics.waiting; },
+          [](EndpointState& e, double v) { e.metrics.waiting = v; }, "Requests waiting.")
+      .def_property(
+          "running", [](const EndpointState& e) { return e.metrics.running; },
+          [](EndpointState& e, double v) { e.metrics.running = v; }, "Requests running.")
+      .def_property(
+          "kv_usage", [](const EndpointState& e) { return e.metrics.kv_usage; },
+          [](EndpointState& e, double v) { e.metrics.kv_usage = v; },
+          "Share of KV blocks in use, 0..1.")
+      .def("__repr__", [](const EndpointState& e) {
+        return "Endpoint('" + e.info.FullName() + "', " + e.info.HostPort() + ")";
+      });
 }
 
 void BindDecision(py::module_& m) {
   py::class_<Decision>(m, "Decision", "Where a request goes, and why.")
       .def_readonly("ok", &Decision::ok, "False when the request was refused.")
-      .def_property_readonly("endpoint", [](const Decision& d) -> py::object {
-        if (d.picked.empty()) return py::none();
-        return py::str(d.picked[0].endpoint);
-      }, "namespace/name of the chosen endpoint; None when refused.")
-      .def_property_readonly("picked", [](const Decision& d) {
-        py::list out;
-        for (const auto& p : d.picked) out.append(py::make_tuple(p.endpoint, p.address, p.total));
-        return out;
-      }, "(namespace/name, address:port, weighted total), best first.")
-      .def_property_readonly("prefill", [](const Decision& d) -> py::object {
-        if (d.prefill.empty()) return py::none();
-        return py::str(d.prefill);
-      }, "The prefill endpoint; None when the request is not disaggregated.")
+      .def_property_readonly(
+          "endpoint",
+          [](const Decision& d) -> py::object {
+            if (d.picked.empty()) return py::none();
+            return py::str(d.picked[0].endpoint);
+          },
+          "namespace/name of the chosen endpoint; None when refused.")
+      .def_property_readonly(
+          "picked",
+          [](const Decision& d) {
+            py::list out;
+            for (const auto& p : d.picked)
+              out.append(py::make_tuple(p.endpoint, p.address, p.total));
+            return out;
+          },
+          "(namespace/name, address:port, weighted total), best first.")
+      .def_property_readonly(
+          "prefill",
+          [](const Decision& d) -> py::object {
+            if (d.prefill.empty()) return py::none();
+            return py::str(d.prefill);
+          },
+          "The prefill endpoint; None when the request is not disaggregated.")
       .def_readonly("decision_type", &Decision::decision_type, "decode-only, prefill-decode, …")
       .def_readonly("denied_status", &Decision::denied_status, "HTTP status of a refusal, else 0.")
       .def_readonly("denied_reason", &Decision::denied_reason)
-      .def_property_readonly("set_headers", [](const Decision& d) {
-        return std::map<std::string, std::string>(d.set_headers.begin(), d.set_headers.end());
-      }, "Headers to set on the request.")
+      .def_property_readonly(
+          "set_headers",
+          [](const Decision& d) {
+            return std::map<std::string, std::string>(d.set_headers.begin(), d.set_headers.end());
+          },
+          "Headers to set on the request.")
       .def_property_readonly("profiles", &Profiles,
-           "Per profile: candidates, filters, scores (scorer -> float64 array [candidates], NaN = not scored), weights, "
-           "totals (float64 array [candidates]), picker, picked, tied.")
+                             "Per profile: candidates, filters, scores (scorer -> float64 array "
+                             "[candidates], NaN = not scored), weights, "
+                             "totals (float64 array [candidates]), picker, picked, tied.")
       .def_readonly("id", &Decision::id, "For Scheduler.finish.")
-      .def("to_json", [](const Decision& d) { return sched::ToJson(d.trace).Dump(); }, "The decision trace as JSON text.")
+      .def(
+          "to_json", [](const Decision& d) { return sched::ToJson(d.trace).Dump(); },
+          "The decision trace as JSON text.")
       .def("__str__", [](const Decision& d) { return sched::ToText(d.trace); });
 }
 
@@ -149,19 +181,28 @@ void BindDecision(py::module_& m) {
 void BindScheduler(py::module_& m) {
   BindEndpoint(m);
   BindDecision(m);
-  py::class_<Scheduler>(m, "Scheduler", "The endpoint picker's scheduler, without threads or sockets.")
-      .def_static("from_yaml", [](const std::string& yaml, uint64_t seed) {
-        sched::SchedulerOptions options;
-        options.seed = seed;
-        return Value(Scheduler::FromYaml(yaml, options));
-      }, py::arg("text") = "", py::kw_only(), py::arg("seed") = 1,
-      "From an EndpointPickerConfig document; '' is the built-in default. InvalidArgumentError names line and key.")
-      .def("schedule", &Schedule, py::arg("request"), py::arg("endpoints"), py::kw_only(), py::arg("path") = "/v1/completions",
-           py::arg("headers") = std::map<std::string, std::string>(), py::arg("request_id") = "", py::arg("priority") = 0,
-           py::arg("keep_in_flight") = false,
-           "Places a request: an OpenAI body as dict, str or bytes. InvalidArgumentError when it cannot be parsed.")
-      .def("finish", &Scheduler::Finish, py::arg("decision_id"), "Ends a request that was kept in flight.")
-      .def_property_readonly("warnings", &Scheduler::Warnings, "What the loader completed or doubts.");
+  py::class_<Scheduler>(m, "Scheduler",
+                        "The endpoint picker's scheduler, without threads or sockets.")
+      .def_static(
+          "from_yaml",
+          [](const std::string& yaml, uint64_t seed) {
+            sched::SchedulerOptions options;
+            options.seed = seed;
+            return Value(Scheduler::FromYaml(yaml, options));
+          },
+          py::arg("text") = "", py::kw_only(), py::arg("seed") = 1,
+          "From an EndpointPickerConfig document; '' is the built-in default. InvalidArgumentError "
+          "names line and key.")
+      .def("schedule", &Schedule, py::arg("request"), py::arg("endpoints"), py::kw_only(),
+           py::arg("path") = "/v1/completions",
+           py::arg("headers") = std::map<std::string, std::string>(), py::arg("request_id") = "",
+           py::arg("priority") = 0, py::arg("keep_in_flight") = false,
+           "Places a request: an OpenAI body as dict, str or bytes. InvalidArgumentError when it "
+           "cannot be parsed.")
+      .def("finish", &Scheduler::Finish, py::arg("decision_id"),
+           "Ends a request that was kept in flight.")
+      .def_property_readonly("warnings", &Scheduler::Warnings,
+                             "What the loader completed or doubts.");
 }
 
 }  // namespace llmd::python

@@ -16,7 +16,8 @@ StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& path) {
   return text::MakeTokenizer(std::move(spec));
 }
 
-py::array_t<int32_t> Encode(const Tokenizer& tokenizer, const std::string& text, bool add_special, bool parse_special) {
+py::array_t<int32_t> Encode(const Tokenizer& tokenizer, const std::string& text, bool add_special,
+                            bool parse_special) {
   std::vector<text::TokenId> ids;
   {
     py::gil_scoped_release release;
@@ -25,15 +26,16 @@ py::array_t<int32_t> Encode(const Tokenizer& tokenizer, const std::string& text,
   return py::array_t<int32_t>(static_cast<py::ssize_t>(ids.size()), ids.data());
 }
 
-std::string Decode(const Tokenizer& tokenizer, const std::vector<text::TokenId>& ids, bool skip_special) {
+std::string Decode(const Tokenizer& tokenizer, const std::vector<text::TokenId>& ids,
+                   bool skip_special) {
   return Value(tokenizer.Decode(ids, skip_special));
 }
 
 }  // namespace
 
 void BindTokenizer(py::module_& m) {
-  py::class_<Tokenizer>(m, "Tokenizer",
-                        "Byte-level BPE of a GGUF file; ids equal those of Hugging Face tokenizers.")
+  py::class_<Tokenizer>(
+      m, "Tokenizer", "Byte-level BPE of a GGUF file; ids equal those of Hugging Face tokenizers.")
       .def(py::init([](const std::string& path) {
              StatusOr<std::unique_ptr<Tokenizer>> made = Internal("not made");
              {
@@ -46,10 +48,13 @@ void BindTokenizer(py::module_& m) {
       .def("encode", &Encode, py::arg("text"), py::kw_only(), py::arg("add_special") = true,
            py::arg("parse_special") = true, "Token ids of `text`, int32 array of shape [tokens].")
       .def("decode", &Decode, py::arg("ids"), py::kw_only(), py::arg("skip_special") = true,
-           "Text of `ids`; invalid UTF-8 becomes U+FFFD. OutOfRangeError for an id outside the vocabulary.")
+           "Text of `ids`; invalid UTF-8 becomes U+FFFD. OutOfRangeError for an id outside the "
+           "vocabulary.")
       .def_property_readonly("vocab_size", &Tokenizer::vocab_size, "Number of ids.")
-      .def_property_readonly("bos_id", [](const Tokenizer& t) { return t.spec().bos; }, "-1 when the model has none.")
-      .def_property_readonly("eos_id", [](const Tokenizer& t) { return t.spec().eos; }, "-1 when the model has none.");
+      .def_property_readonly(
+          "bos_id", [](const Tokenizer& t) { return t.spec().bos; }, "-1 when the model has none.")
+      .def_property_readonly(
+          "eos_id", [](const Tokenizer& t) { return t.spec().eos; }, "-1 when the model has none.");
 }
 
 }  // namespace llmd::python

@@ -5,15 +5,24 @@ namespace {
 
 const char* ClassName(StatusCode code) {
   switch (code) {
-    case StatusCode::kInvalidArgument: return "InvalidArgumentError";
-    case StatusCode::kOutOfRange: return "OutOfRangeError";
-    case StatusCode::kNotFound: return "NotFoundError";
-    case StatusCode::kPermissionDenied: return "PermissionDeniedError";
-    case StatusCode::kResourceExhausted: return "ResourceExhaustedError";
-    case StatusCode::kDeadlineExceeded: return "DeadlineExceededError";
-    case StatusCode::kUnimplemented: return "UnimplementedError";
-    case StatusCode::kUnavailable: return "UnavailableError";
-    default: return "Error";
+    case StatusCode::kInvalidArgument:
+      return "InvalidArgumentError";
+    case StatusCode::kOutOfRange:
+      return "OutOfRangeError";
+    case StatusCode::kNotFound:
+      return "NotFoundError";
+    case StatusCode::kPermissionDenied:
+      return "PermissionDeniedError";
+    case StatusCode::kResourceExhausted:
+      return "ResourceExhaustedError";
+    case StatusCode::kDeadlineExceeded:
+      return "DeadlineExceededError";
+    case StatusCode::kUnimplemented:
+      return "UnimplementedError";
+    case StatusCode::kUnavailable:
+      return "UnavailableError";
+    default:
+      return "Error";
   }
 }
 

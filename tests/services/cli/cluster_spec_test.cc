@@ -52,10 +52,12 @@ TEST(ClusterSpec, LeavesNamedThreadsAloneAndSharesTheRest) {
 }
 
 TEST(ClusterSpec, ReadsADocument) {
-  const auto spec = ParseCluster(Write(
-      "apiVersion: llm-d.ai/v1alpha1\nkind: LlmdCluster\nname: demo\nmodel: m.gguf\ngateway: {port: 9000}\ntransport: tcp\n"
-      "epp: {configFile: picker.yaml}\nengines:\n- {name: p, role: prefill, threads: 2, kvCacheBytes: 64Mi}\n"
-      "- {role: decode, args: [--max-num-seqs, '8']}\n"));
+  const auto spec =
+      ParseCluster(Write("apiVersion: llm-d.ai/v1alpha1\nkind: LlmdCluster\nname: demo\nmodel: "
+                         "m.gguf\ngateway: {port: 9000}\ntransport: tcp\n"
+                         "epp: {configFile: picker.yaml}\nengines:\n- {name: p, role: prefill, "
+                         "threads: 2, kvCacheBytes: 64Mi}\n"
+                         "- {role: decode, args: [--max-num-seqs, '8']}\n"));
   ASSERT_TRUE(spec.ok()) << spec.status().ToString();
   EXPECT_EQ(spec->name, "demo");
   EXPECT_EQ(spec->gateway_port, 9000);
@@ -81,8 +83,10 @@ INSTANTIATE_TEST_SUITE_P(
     Table, ClusterSpecErrors,
     testing::Values(BadCase{"kind: Pod\n", "expected LlmdCluster"},
                     BadCase{"kind: LlmdCluster\nmodle: x\n", "modle"},
-                    BadCase{"kind: LlmdCluster\nengines: [{role: chef}]\n", "expected decode, prefill or both, got 'chef'"},
-                    BadCase{"kind: LlmdCluster\nengines: [{role: decode, threads: many}]\n", "engines[0].threads"},
+                    BadCase{"kind: LlmdCluster\nengines: [{role: chef}]\n",
+                            "expected decode, prefill or both, got 'chef'"},
+                    BadCase{"kind: LlmdCluster\nengines: [{role: decode, threads: many}]\n",
+                            "engines[0].threads"},
                     BadCase{"kind: LlmdCluster\ngateway: {port: 70000}\n", "expected a port"},
                     BadCase{"kind: LlmdCluster\napiVersion: v9\n", "expected llm-d.ai/v1alpha1"}));
 

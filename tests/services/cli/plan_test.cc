@@ -24,10 +24,13 @@ ClusterSpec Spec() {
   return spec;
 }
 
-uint16_t AsWanted(uint16_t wanted) { return wanted; }
+uint16_t AsWanted(uint16_t wanted) {
+  return wanted;
+}
 
 const ProcessPlan& Find(const ClusterPlan& plan, std::string_view name) {
-  return *std::find_if(plan.processes.begin(), plan.processes.end(), [&](const ProcessPlan& p) { return p.name == name; });
+  return *std::find_if(plan.processes.begin(), plan.processes.end(),
+                       [&](const ProcessPlan& p) { return p.name == name; });
 }
 
 std::string After(const ProcessPlan& process, std::string_view flag) {
@@ -40,7 +43,8 @@ TEST(Plan, StartsEnginesThenSidecarsThenPickerThenGateway) {
   ASSERT_TRUE(plan.ok());
   std::vector<std::string> names;
   for (const ProcessPlan& p : plan->processes) names.push_back(p.name);
-  EXPECT_THAT(names, testing::ElementsAre("prefill-0", "decode-0", "decode-1", "decode-0-sidecar", "decode-1-sidecar", "epp", "gateway"));
+  EXPECT_THAT(names, testing::ElementsAre("prefill-0", "decode-0", "decode-1", "decode-0-sidecar",
+                                          "decode-1-sidecar", "epp", "gateway"));
 }
 
 TEST(Plan, UsesTheFieldsPorts) {

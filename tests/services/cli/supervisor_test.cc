@@ -12,17 +12,22 @@ using testing::ElementsAre;
 
 class SupervisorTest : public testing::Test {
  protected:
-  static ProcessPlan Shell(std::string name, std::string script) { return {name, "test", {"/bin/sh", "-c", script}, 0, "", {}}; }
+  static ProcessPlan Shell(std::string name, std::string script) {
+    return {name, "test", {"/bin/sh", "-c", script}, 0, "", {}};
+  }
 
   // Polls until `done` or ten seconds have passed.
   bool PollUntil(const std::function<bool()>& done) {
     const TimePoint deadline = SystemClock().Now() + std::chrono::seconds(10);
-    while (!done() && SystemClock().Now() < deadline) supervisor.Poll(std::chrono::milliseconds(10));
+    while (!done() && SystemClock().Now() < deadline)
+      supervisor.Poll(std::chrono::milliseconds(10));
     return done();
   }
 
   std::vector<std::string> lines;
-  Supervisor supervisor{[this](const ProcessPlan& p, std::string_view line) { lines.push_back(p.name + ": " + std::string(line)); }};
+  Supervisor supervisor{[this](const ProcessPlan& p, std::string_view line) {
+    lines.push_back(p.name + ": " + std::string(line));
+  }};
 };
 
 TEST_F(SupervisorTest, DeliversWholeLinesOfBothStreams) {
@@ -43,7 +48,10 @@ TEST_F(SupervisorTest, TellsHowAChildEnded) {
 }
 
 TEST_F(SupervisorTest, StopsPolitelyFirst) {
-  ASSERT_TRUE(supervisor.Start(Shell("a", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done")).ok());
+  ASSERT_TRUE(
+      supervisor
+          .Start(Shell("a", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done"))
+          .ok());
   ASSERT_TRUE(PollUntil([&] { return !lines.empty(); }));
   supervisor.Stop(std::chrono::seconds(10));
   EXPECT_THAT(lines, ElementsAre("a: up", "a: bye"));
@@ -51,7 +59,8 @@ TEST_F(SupervisorTest, StopsPolitelyFirst) {
 }
 
 TEST_F(SupervisorTest, KillsWhatIgnoresSigterm) {
-  ASSERT_TRUE(supervisor.Start(Shell("a", "trap '' TERM; echo up; while :; do sleep 0.01; done")).ok());
+  ASSERT_TRUE(
+      supervisor.Start(Shell("a", "trap '' TERM; echo up; while :; do sleep 0.01; done")).ok());
   ASSERT_TRUE(PollUntil([&] { return !lines.empty(); }));
   supervisor.Stop(std::chrono::milliseconds(50));
   EXPECT_EQ(supervisor.running(), 0u);

@@ -29,11 +29,13 @@ class FakeDirector final : public sched::Director {
     }
   }
   void Cancel(const std::shared_ptr<sched::RequestState>&) override { ++cancels; }
-  HeaderList OnResponseHeaders(const std::shared_ptr<sched::RequestState>&, int status, const HeaderList&) override {
+  HeaderList OnResponseHeaders(const std::shared_ptr<sched::RequestState>&, int status,
+                               const HeaderList&) override {
     response_status = status;
     return {{"x-from-hook", "1"}};
   }
-  bool OnResponseBody(const std::shared_ptr<sched::RequestState>&, std::string_view chunk, bool end, std::string* out) override {
+  bool OnResponseBody(const std::shared_ptr<sched::RequestState>&, std::string_view chunk, bool end,
+                      std::string* out) override {
     response_body += chunk;
     response_ends += end;
     if (replace.empty() || out == nullptr) return false;
@@ -48,7 +50,8 @@ class FakeDirector final : public sched::Director {
 
   // A director's own state is opaque; any address will do to tell it apart.
   std::shared_ptr<int> marker = std::make_shared<int>(0);
-  std::shared_ptr<sched::RequestState> state{marker, reinterpret_cast<sched::RequestState*>(marker.get())};
+  std::shared_ptr<sched::RequestState> state{marker,
+                                             reinterpret_cast<sched::RequestState*>(marker.get())};
   sched::Routing routing;
   bool hold = false, had_body = false;
   std::function<void(sched::Routing)> held;
@@ -71,7 +74,8 @@ struct Recorded {
 class RecordingSink final : public AnswerSink {
  public:
   void Emit(const Answer& a) override {
-    answers.push_back({a.kind, std::string(a.body), a.end_of_stream, a.status, a.set_headers, a.remove_headers, a.destination});
+    answers.push_back({a.kind, std::string(a.body), a.end_of_stream, a.status, a.set_headers,
+                       a.remove_headers, a.destination});
   }
   std::vector<Kind> Kinds() const {
     std::vector<Kind> out;
@@ -121,8 +125,9 @@ TEST_F(ProcessorTest, NamesTheSameEndpointInHeaderAndMetadata) {
   auto p = Make();
   p->OnRequestHeaders(post, false);
   p->OnRequestBody("{}", true);
-  EXPECT_THAT(sink->answers[0].set, ElementsAre(Pair("x-gateway-destination-endpoint", "10.0.0.1:8000,10.0.0.2:8000"),
-                                                Pair("x-prefiller-host-port", "10.0.0.3:8000")));
+  EXPECT_THAT(sink->answers[0].set,
+              ElementsAre(Pair("x-gateway-destination-endpoint", "10.0.0.1:8000,10.0.0.2:8000"),
+                          Pair("x-prefiller-host-port", "10.0.0.3:8000")));
   EXPECT_EQ(sink->answers[0].destination, "10.0.0.1:8000,10.0.0.2:8000");
   EXPECT_THAT(sink->answers[0].removed, ElementsAre("x-prefiller-url"));
 }
@@ -147,7 +152,8 @@ TEST_F(ProcessorTest, CutsLargeBodiesAndEndsOnce) {
   const std::string body(450'000, 'x');
   auto p = Make();
   p->OnRequestHeaders(post, false);
-  for (size_t at = 0; at < body.size(); at += 16'384) p->OnRequestBody(body.substr(at, 16'384), at + 16'384 >= body.size());
+  for (size_t at = 0; at < body.size(); at += 16'384)
+    p->OnRequestBody(body.substr(at, 16'384), at + 16'384 >= body.size());
   EXPECT_EQ(sink->Body(Kind::kRequestBody), body);
   int ends = 0;
   for (const Recorded& r : sink->answers) {
@@ -163,7 +169,8 @@ TEST_F(ProcessorTest, TakesTrailersAsTheEndOfTheBody) {
   p->OnRequestHeaders(post, false);
   p->OnRequestBody("{}", false);
   p->OnRequestTrailers();
-  EXPECT_THAT(sink->Kinds(), ElementsAre(Kind::kRequestHeaders, Kind::kRequestBody, Kind::kRequestTrailers));
+  EXPECT_THAT(sink->Kinds(),
+              ElementsAre(Kind::kRequestHeaders, Kind::kRequestBody, Kind::kRequestTrailers));
   EXPECT_FALSE(sink->answers[1].end);
 }
 
@@ -185,7 +192,8 @@ TEST_F(ProcessorTest, RefusesWithReasonAndRetryAfter) {
   EXPECT_EQ(sink->answers[0].kind, Kind::kImmediate);
   EXPECT_EQ(sink->answers[0].status, 429);
   EXPECT_EQ(sink->answers[0].body, "inference error: ResourceExhausted - no capacity");
-  EXPECT_THAT(sink->answers[0].set, testing::Contains(Pair("x-llm-d-request-dropped-reason", "rejected-saturated")));
+  EXPECT_THAT(sink->answers[0].set,
+              testing::Contains(Pair("x-llm-d-request-dropped-reason", "rejected-saturated")));
   EXPECT_THAT(sink->answers[0].set, testing::Contains(Pair("retry-after", "2")));
 }
 
@@ -212,7 +220,8 @@ TEST_F(ProcessorTest, PassesTheResponseAndTellsTheDirectorOnce) {
   EXPECT_EQ(director.response_body, "data: 1\n\n");
   EXPECT_EQ(director.response_ends, 1);
   EXPECT_EQ(sink->Body(Kind::kResponseBody), "data: 1\n\n");
-  EXPECT_THAT(sink->answers[2].set, ElementsAre(Pair("x-from-hook", "1"), Pair("x-went-into-resp-headers", "true")));
+  EXPECT_THAT(sink->answers[2].set,
+              ElementsAre(Pair("x-from-hook", "1"), Pair("x-went-into-resp-headers", "true")));
   p->Close();
   EXPECT_EQ(director.cancels, 0);
 }

@@ -1,0 +1,273 @@
+#include "gateway/forwarder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+
+#include "core/http/fixture.h"
+#include "llmd/json.h"
+
+namespace llmd::gateway {
+namespace {
+
+using http::testing::RawSocket;
+using http::testing::TestServer;
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Pair;
+
+// Gives the scripted routings in turn (the last for ever) and records what it was asked.
+class FakePicker final : public Picker {
+ public:
+  class FakePick final : public Pick {
+   public:
+    FakePick(FakePicker& owner, sched::Routing routing, std::string body)
+        : owner_(owner), routing_(std::move(routing)), body_(std::move(body)) {}
+    ~FakePick() override { ++owner_.ended; }
+    const sched::Routing& routing() const override { return routing_; }
+    std::string_view body() const override { return body_; }
+    http::Task<HeaderList> OnResponseHeaders(int status, const HeaderList&) override {
+      owner_.status = status;
+      HeaderList set;
+      set.emplace_back("x-from-picker", "1");
+      co_return set;
+    }
+    http::Task<std::string_view> OnResponseBody(std::string_view chunk, bool) override {
+      owner_.response += chunk;
+      co_return chunk;
+    }
+
+   private:
+    FakePicker& owner_;
+    sched::Routing routing_;
+    std::string body_;
+  };
+
+  http::Task<StatusOr<std::unique_ptr<Pick>>> Choose(http::Exchange&, PickInput input) override {
+    asked.push_back(input);
+    if (!failure.ok()) co_return failure;
+    sched::Routing routing = script.front();
+    if (script.size() > 1) script.pop_front();
+    std::unique_ptr<Pick> pick =
+        std::make_unique<FakePick>(*this, std::move(routing), edited.value_or(*input.body));
+    co_return pick;
+  }
+  bool ready() const override { return true; }
+  StatusOr<std::string> Explain(std::string_view) const override { return NotFound("none"); }
+
+  std::deque<sched::Routing> script;
+  Status failure;
+  std::optional<std::string> edited;
+  std::vector<PickInput> asked;
+  int status = 0, ended = 0;
+  std::string response;
+};
+
+sched::Routing To(std::vector<std::string> endpoints) {
+  sched::Routing routing;
+  routing.ok = true;
+  routing.endpoints = std::move(endpoints);
+  return routing;
+}
+
+sched::Routing Refusal(int status, std::string message, std::string reason, int retry_after_s) {
+  sched::Routing routing;
+  routing.denial = {status, std::move(message), std::move(reason), retry_after_s};
+  return routing;
+}
+
+struct Forward {
+  std::unique_ptr<Forwarder>* forwarder;
+  http::Task<void> operator()(http::Exchange& exchange) const {
+    co_await (*forwarder)->Handle(exchange);
+  }
+};
+
+// Answers with the head lines and body it received.
+http::Task<void> EchoEngine(http::Exchange& exchange) {
+  auto body = co_await exchange.ReadAll();
+  if (!body.ok()) co_return;
+  http::Response answer;
+  for (const auto& [name, value] : exchange.request().headers.lines()) {
+    answer.body += name + ": " + value + "\n";
+  }
+  answer.body += *body;
+  (void)co_await exchange.Send(std::move(answer));
+}
+
+// One event, then a cut.
+http::Task<void> CutEngine(http::Exchange& exchange) {
+  (void)co_await exchange.ReadAll();
+  http::ResponseHead head;
+  head.headers.Add("Content-Type", "text/event-stream");
+  (void)co_await exchange.Start(std::move(head));
+  (void)co_await exchange.Write("data: {\"half\":1}\n\n");
+  exchange.Abort();
+}
+
+class ForwarderTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    client = std::make_unique<http::Client>(*gateway.runtime, http::ClientOptions());
+    forwarder = std::make_unique<Forwarder>(picker, *client, ForwarderOptions(), Logger(), metrics,
+                                            SystemClock());
+  }
+  void TearDown() override {
+    gateway.server->Stop(Duration::zero());
+    forwarder.reset();
+    client.reset();
+  }
+
+  http::Response Post(std::string body, http::Headers headers = {}) {
+    http::RequestHead head;
+    head.method = "POST";
+    head.target = "/v1/completions";
+    head.headers = std::move(headers);
+    auto answer = http::Client(*engine.runtime, {})
+                      .FetchBlocking(gateway.address(), std::move(head), std::move(body), {});
+    EXPECT_TRUE(answer.ok()) << answer.status().ToString();
+    return answer.ok() ? *answer : http::Response();
+  }
+  std::string EngineAddress() const { return engine.address().ToString(); }
+  static std::string NobodyThere() {
+    TestServer gone(EchoEngine);
+    return gone.address().ToString();
+  }
+
+  FakePicker picker;
+  MetricsRegistry metrics;
+  std::unique_ptr<Forwarder> forwarder;
+  std::unique_ptr<http::Client> client;
+  TestServer engine{EchoEngine};
+  TestServer gateway{Forward{&forwarder}};
+};
+
+TEST_F(ForwarderTest, SendsTheBodyUntouchedAndTellsThePickerOfTheAnswer) {
+  picker.script = {To({EngineAddress()})};
+  const http::Response answer = Post("{ \"a\" : 1.0 }");
+  EXPECT_EQ(answer.head.status, 200);
+  EXPECT_THAT(answer.body, HasSubstr("{ \"a\" : 1.0 }"));
+  EXPECT_EQ(answer.head.headers.Get("x-from-picker"), "1");
+  EXPECT_EQ(picker.status, 200);
+  EXPECT_EQ(picker.response, answer.body);
+  EXPECT_EQ(picker.ended, 1);
+}
+
+TEST_F(ForwarderTest, KeepsTheClientsRequestIdAndMakesOneWhenAbsent) {
+  picker.script = {To({EngineAddress()})};
+  http::Headers mine;
+  mine.Add("X-Request-Id", "abc");
+  const http::Response kept = Post("{}", mine);
+  EXPECT_EQ(kept.head.headers.Get("x-request-id"), "abc");
+  EXPECT_THAT(picker.asked[0].headers, Contains(Pair("x-request-id", "abc")));
+  const http::Response made = Post("{}");
+  const std::string id(made.head.headers.Get("x-request-id").value_or(""));
+  EXPECT_EQ(id.size(), 36u);
+  EXPECT_THAT(made.body, HasSubstr(id));
+}
+
+TEST_F(ForwarderTest, DropsRoutingHeadersOfTheClientAndSetsThePickers) {
+  sched::Routing routing = To({EngineAddress()});
+  routing.set_headers = {{"x-prefiller-host-port", "10.0.0.1:8000"}};
+  routing.remove_headers = {"x-prefiller-host-port", "x-secret"};
+  picker.script = {routing};
+  http::Headers headers;
+  headers.Add("X-Prefiller-Host-Port", "evil:1");
+  headers.Add("x-prefiller-url", "http://evil");
+  headers.Add("x-secret", "s");
+  const http::Response answer = Post("{}", headers);
+  EXPECT_THAT(answer.body, HasSubstr("x-prefiller-host-port: 10.0.0.1:8000"));
+  EXPECT_THAT(answer.body, testing::Not(HasSubstr("evil")));
+  EXPECT_THAT(answer.body, testing::Not(HasSubstr("x-secret")));
+}
+
+TEST_F(ForwarderTest, SendsTheEditedBodyWithItsLength) {
+  picker.script = {To({EngineAddress()})};
+  picker.edited = "{\"model\":\"renamed\"}";
+  EXPECT_THAT(Post("{\"model\":\"m\"}").body, HasSubstr("Content-Length: 19\n"));
+}
+
+TEST_F(ForwarderTest, TriesTheFallbackWhenTheFirstRefuses) {
+  const std::string dead = NobodyThere();
+  picker.script = {To({dead, EngineAddress()})};
+  EXPECT_EQ(Post("{}").head.status, 200);
+  EXPECT_EQ(picker.asked.size(), 1u);
+}
+
+TEST_F(ForwarderTest, AsksAgainWithoutTheEndpointThatFailed) {
+  const std::string dead = NobodyThere();
+  picker.script = {To({dead}), To({EngineAddress()})};
+  EXPECT_EQ(Post("{}").head.status, 200);
+  ASSERT_EQ(picker.asked.size(), 2u);
+  EXPECT_THAT(picker.asked[0].exclude, IsEmpty());
+  EXPECT_THAT(picker.asked[1].exclude, ElementsAre(dead));
+  Post("{}");
+  EXPECT_THAT(picker.asked[2].exclude, ElementsAre(dead)) << "an ejected endpoint is left out at once";
+}
+
+TEST_F(ForwarderTest, Gives503WithAnErrorObjectWhenAllRefuse) {
+  picker.script = {To({NobodyThere()})};
+  const http::Response answer = Post("{}");
+  EXPECT_EQ(answer.head.status, 503);
+  const auto body = json::Parse(answer.body);
+  ASSERT_TRUE(body.ok());
+  EXPECT_EQ((*body)["error"]["code"].AsInt(), 503);
+  EXPECT_THAT((*body)["error"]["message"].AsString(), HasSubstr("no model server answered"));
+}
+
+TEST_F(ForwarderTest, RelaysARefusalWithReasonAndRetryAfter) {
+  picker.script = {Refusal(429, "saturated", "rejected-saturated", 3)};
+  const http::Response answer = Post("{}");
+  EXPECT_EQ(answer.head.status, 429);
+  EXPECT_EQ(answer.head.headers.Get("retry-after"), "3");
+  EXPECT_EQ(answer.head.headers.Get("x-llm-d-request-dropped-reason"), "rejected-saturated");
+  EXPECT_THAT(answer.body, HasSubstr("\"type\":\"rate_limit_error\""));
+}
+
+TEST_F(ForwarderTest, Gives503WhenThePickerCannotBeAsked) {
+  picker.failure = Unavailable("picker is gone");
+  const http::Response answer = Post("{}");
+  EXPECT_EQ(answer.head.status, 503);
+  EXPECT_THAT(answer.body, HasSubstr("picker is gone"));
+}
+
+TEST_F(ForwarderTest, TurnsACutStreamIntoAnErrorEventWithoutDone) {
+  TestServer cut(CutEngine);
+  picker.script = {To({cut.address().ToString()})};
+  const http::Response answer = Post("{}");
+  EXPECT_EQ(answer.head.status, 200);
+  EXPECT_THAT(answer.body, testing::StartsWith("data: {\"half\":1}\n\ndata: {\"error\":"));
+  EXPECT_THAT(answer.body, testing::Not(HasSubstr("[DONE]")));
+}
+
+TEST(Ejections, EndByTimeOrBySuccess) {
+  FakeClock clock;
+  Ejections ejections(std::chrono::seconds(2), clock);
+  ejections.Add("a");
+  ejections.Add("b");
+  EXPECT_THAT(ejections.Current(), ElementsAre("a", "b"));
+  ejections.Clear("a");
+  EXPECT_THAT(ejections.Current(), ElementsAre("b"));
+  clock.Advance(std::chrono::seconds(2));
+  EXPECT_THAT(ejections.Current(), IsEmpty());
+}
+
+TEST(PickerHeaders, LowersNamesKeepsRepeatsAndLeavesRoutingOut) {
+  http::RequestHead head;
+  head.method = "POST";
+  head.target = "/v1/x?y=1";
+  head.headers.Add("Host", "example");
+  head.headers.Add("Cookie", "a");
+  head.headers.Add("Cookie", "b");
+  head.headers.Add("X-Gateway-Destination-Endpoint", "evil:1");
+  EXPECT_THAT(PickerHeaders(head),
+              ElementsAre(Pair(":method", "POST"), Pair(":path", "/v1/x?y=1"),
+                          Pair(":scheme", "http"), Pair(":authority", "example"),
+                          Pair("cookie", "a"), Pair("cookie", "b")));
+}
+
+}  // namespace
+}  // namespace llmd::gateway
