@@ -55,5 +55,8 @@ if $all; then
   ctest --test-dir build/gcc --output-on-failure -j 2 -L unit
   step "clang-tidy on every file"
   scripts/tidy.sh --all
+  step "fuzzers"
+  scripts/fuzz.sh --self-test
+  scripts/fuzz.sh 60
 fi
 step "done"

@@ -106,7 +106,7 @@ class Writer {
   void NewLine() {
     if (indent_ <= 0) return;
     out_ += '\n';
-    out_.append(static_cast<size_t>(level_ * indent_), ' ');
+    out_.append(static_cast<size_t>(level_) * static_cast<size_t>(indent_), ' ');
   }
 
   std::string& out_;

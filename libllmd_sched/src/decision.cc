@@ -89,8 +89,8 @@ bool IndexesFit(const DecisionTrace& t) {
       if (s.raw.size() != p.candidates.size()) return false;
     }
   }
-  return t.primary >= -1 && t.primary < n && t.addresses.size() == t.endpoints.size() &&
-         t.metrics_age_ms.size() == t.endpoints.size();
+  return fit(t.stale) && t.primary >= -1 && t.primary < n &&
+         t.addresses.size() == t.endpoints.size() && t.metrics_age_ms.size() == t.endpoints.size();
 }
 
 std::string Fixed(double v, int digits = 4) {
@@ -126,12 +126,14 @@ std::string DroppedBy(const ProfileTrace& p, int endpoint) {
   return "not a candidate";
 }
 
-std::string Age(double ms) {
-  return ms < 0 ? "never" : Fixed(ms, 0) + " ms";
+std::string Age(const DecisionTrace& t, int endpoint) {
+  const double ms = t.metrics_age_ms[endpoint];
+  const bool stale = std::find(t.stale.begin(), t.stale.end(), endpoint) != t.stale.end();
+  return (ms < 0 ? "never" : Fixed(ms, 0) + " ms") + (stale ? " (stale)" : "");
 }
 
 std::vector<std::string> EndpointRow(const DecisionTrace& t, const ProfileTrace& p, int e) {
-  std::vector<std::string> row = {t.endpoints[e], t.addresses[e], Age(t.metrics_age_ms[e])};
+  std::vector<std::string> row = {t.endpoints[e], t.addresses[e], Age(t, e)};
   const auto at = std::find(p.candidates.begin(), p.candidates.end(), e);
   if (at == p.candidates.end()) {
     row.push_back(DroppedBy(p, e));
@@ -186,6 +188,7 @@ json::Value ToJson(const DecisionTrace& t) {
                       {"endpoints", List(t.endpoints)},
                       {"addresses", List(t.addresses)},
                       {"metrics_age_ms", List(t.metrics_age_ms)},
+                      {"stale", List(t.stale)},
                       {"profiles", std::move(profiles)},
                       {"decision_type", t.decision_type},
                       {"primary", t.primary},
@@ -204,6 +207,7 @@ StatusOr<DecisionTrace> DecisionFromJson(const json::Value& v) {
   out.endpoints = Texts(v["endpoints"]);
   out.addresses = Texts(v["addresses"]);
   out.metrics_age_ms = Doubles(v["metrics_age_ms"]);
+  out.stale = Ints(v["stale"]);
   for (const json::Value& p : v["profiles"].AsArray()) out.profiles.push_back(ProfileFromJson(p));
   out.decision_type = v["decision_type"].AsString();
   out.primary = static_cast<int>(v["primary"].AsInt(-1));

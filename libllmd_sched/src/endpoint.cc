@@ -1,6 +1,7 @@
 #include "llmd/sched/endpoint.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace llmd::sched {
 
@@ -31,7 +32,20 @@ void Snapshot::Add(std::shared_ptr<const EndpointMetrics> m) {
   running.push_back(m->running);
   kv_usage.push_back(m->kv_usage);
   updated.push_back(m->ever ? m->updated : TimePoint());
+  stale.push_back(0);
   metrics.push_back(std::move(m));
+}
+
+void Snapshot::AddStale(const EndpointMetrics& m) {
+  auto unknown = std::make_shared<EndpointMetrics>();
+  unknown->waiting = unknown->running = unknown->kv_usage =
+      std::numeric_limits<double>::quiet_NaN();
+  unknown->block_size = m.block_size;
+  unknown->num_blocks = m.num_blocks;
+  unknown->updated = m.updated;
+  unknown->ever = m.ever;
+  Add(std::move(unknown));
+  stale.back() = 1;
 }
 
 }  // namespace llmd::sched

@@ -101,10 +101,8 @@ void ReadFlowControl(GraphBuilder& b, const config::Node& root) {
   flow.no_endpoint_ttl = ReadTtl(b, section.Get("noEndpointRequestTTL"), flow.default_ttl);
   ReadBands(b, section);
   const config::Node limit = section.Get("usageLimitPolicyPluginRef");
-  if (const auto* policy =
-          Policy<UsageLimitPolicy>(b, limit, "static-usage-limit-policy", "usage limit policy")) {
-    flow.ceiling = policy->Ceiling(0);
-  }
+  flow.limit =
+      Policy<UsageLimitPolicy>(b, limit, "static-usage-limit-policy", "usage limit policy");
   if (const config::Node evict = section.Get("enableEviction"); !evict.IsNull()) {
     const StatusOr<bool> on = evict.Bool();
     if (!on.ok()) b.Error(on.status());

@@ -52,14 +52,16 @@ struct BandConfig {
   OrderingPolicy* ordering = nullptr;
 };
 
+class UsageLimitPolicy;
+
 struct FlowConfig {
   bool enabled = false;
   double max_bytes = 0, max_requests = 0;               // 0 = no global cap
   Duration default_ttl = std::chrono::seconds(60);      // 0 = none
   Duration no_endpoint_ttl = std::chrono::seconds(60);  // 0 = none
   BandConfig default_band, default_negative_band;
-  std::vector<BandConfig> bands;  // by descending priority
-  double ceiling = 1.0;           // of static-usage-limit-policy
+  std::vector<BandConfig> bands;            // by descending priority
+  const UsageLimitPolicy* limit = nullptr;  // never null in a loaded graph
 };
 
 struct Graph {
@@ -70,6 +72,7 @@ struct Graph {
   ProfileHandler* handler = nullptr;
   std::vector<Timed<Producer>> producers;  // in run order
   std::vector<Parser*> parsers;
+  std::vector<RequestHeaderHook*> request_headers;
   std::vector<Admitter*> admitters;
   std::vector<PreRequestHook*> pre_request;
   std::vector<ResponseHook*> response;

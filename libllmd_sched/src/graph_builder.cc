@@ -232,6 +232,7 @@ StatusOr<std::shared_ptr<Graph>> GraphBuilder::Finish() {
     return InvalidArgument(std::move(all));
   }
   graph_->attribute_count = keys_.size();
+  graph_->request_headers = All<RequestHeaderHook>();
   graph_->admitters = All<Admitter>();
   graph_->pre_request = All<PreRequestHook>();
   graph_->response = All<ResponseHook>();

@@ -40,6 +40,7 @@ void DecisionRecord::Reset() {
   graph.reset();
   set.reset();
   ages_ms.clear();
+  stale.clear();
   request_id.clear();
   model.clear();
   profile_count = 0;
@@ -52,7 +53,9 @@ void DecisionRecord::Reset() {
 void DecisionRecord::SetEndpoints(const Snapshot& snapshot, TimePoint now) {
   set = snapshot.set;
   ages_ms.resize(snapshot.size());
+  stale.clear();
   for (size_t i = 0; i < snapshot.size(); ++i) {
+    if (snapshot.stale[i]) stale.push_back(static_cast<uint32_t>(i));
     const bool never = !snapshot.metrics[i]->ever;
     ages_ms[i] =
         never ? -1 : std::chrono::duration<double, std::milli>(now - snapshot.updated[i]).count();
@@ -70,6 +73,7 @@ DecisionTrace DecisionRecord::ToTrace() const {
     out.addresses = set->host_ports;
   }
   out.metrics_age_ms = ages_ms;
+  out.stale.assign(stale.begin(), stale.end());
   for (size_t i = 0; i < profile_count; ++i) {
     out.profiles.push_back(TraceOf(profiles[i], graph->profiles[profiles[i].profile]));
   }

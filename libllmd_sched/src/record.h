@@ -30,6 +30,7 @@ struct DecisionRecord {
   std::shared_ptr<const Graph> graph;
   std::shared_ptr<const EndpointSet> set;
   std::vector<double> ages_ms;
+  std::vector<uint32_t> stale;
   uint64_t id = 0;
   std::string request_id, model;
   int64_t unix_nanos = 0;

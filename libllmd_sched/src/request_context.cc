@@ -15,6 +15,18 @@ void Release(std::vector<T>& v) {
   if (v.capacity() > kKeepElements) v.shrink_to_fit();
 }
 
+// Characters of a quoted JSON string: escapes and UTF-8 sequences count once. Bytes of anything
+// else.
+size_t CountChars(std::string_view json) {
+  if (!json.starts_with('"')) return json.size();
+  size_t count = 0;
+  for (size_t i = 1; i + 1 < json.size(); ++i) {
+    if (json[i] == '\\') i += json[i + 1] == 'u' ? 5 : 1;
+    count += (static_cast<unsigned char>(json[i]) & 0xc0) != 0x80;
+  }
+  return count;
+}
+
 bool IsSecret(std::string_view name) {
   return name == "authorization" || name == "cookie" || name == "proxy-authorization" ||
          name == "x-api-key";
@@ -59,7 +71,7 @@ void RequestContext::Reset(size_t attribute_count) {
   api = Api::kNone;
   streaming = false;
   max_tokens = -1;
-  prompt_chars = 0;
+  prompt_json = {};
   members.clear();
   priority = 0;
   slo_ttft_ms = slo_tpot_ms = -1;
@@ -74,14 +86,14 @@ void RequestContext::ReleaseBulk() {
     Release(a.hashes);
   }
   members.clear();
-  body = {};
+  body = prompt_json = {};
   headers = nullptr;
 }
 
 std::string RequestContext::Describe(bool with_headers) const {
   std::string out = "TargetModel: " + target_model +
                     ", Critical: " + (priority > 0 ? "true" : "false") +
-                    ", PromptLength: " + std::to_string(prompt_chars);
+                    ", PromptLength: " + std::to_string(CountChars(prompt_json));
   if (!with_headers || headers == nullptr) return out;
   std::vector<const std::pair<std::string, std::string>*> sorted;
   for (const auto& header : *headers) sorted.push_back(&header);
@@ -109,6 +121,7 @@ void ScheduleOutcome::Clear() {
   encode.clear();
   decision_type = "decode-only";
   error = {};
+  error_status = primary_port = 0;
 }
 
 }  // namespace llmd::sched

@@ -103,8 +103,8 @@ class SchedulerImpl final : public Scheduler {
     out.id = request.id;
     out.decision_type = outcome.decision_type;
     if (!out.ok) {
-      out.denied_status = saturated ? 429 : 503;
-      out.denied_reason = saturated ? "rejected-saturated" : "rejected-no-endpoints";
+      out.denied_status = outcome.error_status ? outcome.error_status : saturated ? 429 : 503;
+      out.denied_reason = out.denied_status == 429 ? "rejected-saturated" : "rejected-no-endpoints";
     }
     for (uint32_t e : outcome.primary) {
       out.picked.push_back(

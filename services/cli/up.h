@@ -9,5 +9,7 @@ int RunUp(int argc, const char* const* argv);
 int RunExplain(int argc, const char* const* argv);
 // `llmd down`: ends a cluster that runs in the background.
 int RunDown(int argc, const char* const* argv);
+// `llmd plugins`: the scheduling plugins of this build.
+int RunPlugins(int argc, const char* const* argv);
 
 }  // namespace llmd::cli

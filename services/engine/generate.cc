@@ -72,12 +72,13 @@ http::Task<void> SendStream(http::Exchange& exchange, serving::Reply& reply,
 http::Task<void> SendWhole(http::Exchange& exchange, serving::Reply& reply,
                            std::shared_ptr<LoopEvent> event) {
   std::string body;
+  // The client may have left before the reply began: that wake-up is spent, so look before waiting.
   while (!reply.Advance(body)) {
-    co_await event->Wait();
     if (exchange.client_gone()) {
       reply.Abort();
       co_return;
     }
+    co_await event->Wait();
   }
   http::Response response =
       reply.error() ? ErrorResponse(*reply.error()) : http::JsonResponse(200, std::move(body));

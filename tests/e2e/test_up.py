@@ -9,7 +9,7 @@ import time
 import pytest
 import requests
 
-from conftest import MODEL, PROMPTS, Process, binary, free_port
+from conftest import MODEL, PROMPTS, ROOT, Process, binary, free_port
 
 
 class Up(Process):
@@ -102,6 +102,12 @@ def test_the_pickers_log_tells_the_documented_story_per_request(up):
 def test_every_log_line_is_one_line_behind_its_process(up):
     for line in up.log().splitlines():
         assert re.match(r"[a-z0-9-]+\s*\| ", line), line
+
+
+def test_plugins_prints_the_page_of_the_docs():
+    page = subprocess.run([binary("llmd"), "plugins", "--markdown"], capture_output=True, text=True, check=True).stdout
+    assert page == (ROOT / "docs/plugins.md").read_text()
+    assert "prefix-cache-scorer" in subprocess.run([binary("llmd"), "plugins"], capture_output=True, text=True).stdout
 
 
 def test_explain_of_an_unknown_request_says_so(up):

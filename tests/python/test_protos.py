@@ -5,13 +5,11 @@ import sys
 
 import pytest
 
-pytest.importorskip("envoy.service.ext_proc.v3.external_processor_pb2", reason="xds-protos is not installed")
-from google.protobuf import descriptor_pb2, descriptor_pool  # noqa: E402
-
-from envoy.config.core.v3 import base_pb2  # noqa: E402
-from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2  # noqa: E402
-from envoy.service.ext_proc.v3 import external_processor_pb2  # noqa: E402
-from envoy.type.v3 import http_status_pb2  # noqa: E402
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
+from envoy.service.ext_proc.v3 import external_processor_pb2
+from envoy.type.v3 import http_status_pb2
+from google.protobuf import descriptor_pb2
 
 PROTO = pathlib.Path(__file__).resolve().parents[2] / "services" / "proto"
 THEIRS = {m.DESCRIPTOR.name: m.DESCRIPTOR

@@ -61,7 +61,7 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
   }
 
   Status Listen();
-  void Launch(asio::io_context& loop, Task<void> task, SessionPtr session);
+  void Launch(asio::io_context& loop, Task<void> task, const SessionPtr& session);
   Task<void> Accept();
   void Admit(tcp::socket socket, asio::io_context& loop);
   Task<void> Serve(SessionPtr session);
@@ -109,7 +109,7 @@ Status Server::Impl::Listen() {
 }
 
 // Every coroutine is counted, so that Stop can wait for the last one.
-void Server::Impl::Launch(asio::io_context& loop, Task<void> task, SessionPtr session) {
+void Server::Impl::Launch(asio::io_context& loop, Task<void> task, const SessionPtr& session) {
   {
     std::lock_guard lock(mutex);
     ++tasks;

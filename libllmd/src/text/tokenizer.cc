@@ -4,6 +4,7 @@
 
 #include "text/bpe.h"
 #include "text/byte_alphabet.h"
+#include "text/nfc.h"
 #include "text/pretokenizer.h"
 #include "text/special_matcher.h"
 #include "text/token_table.h"
@@ -103,6 +104,8 @@ class BpeTokenizer final : public Tokenizer {
  private:
   bool Known(TokenId id) const { return id >= 0 && static_cast<size_t>(id) < bytes_.size(); }
   void EncodeText(std::string_view text, std::vector<TokenId>& out) const {
+    std::string normal;
+    if (pre_ == PreTokenizer::kQwen2) text = Nfc(text, normal);
     const char* at = text.data();
     const char* const end = at + text.size();
     while (at < end) {

@@ -75,13 +75,13 @@ std::vector<Mailbox::Letter> Mailbox::Take() {
 }
 
 void Mailbox::SetWake(std::function<void()> wake) {
-  bool call = false;
+  std::function<void()> now;
   {
     const std::lock_guard lock(mutex_);
-    wake_ = wake;
-    call = waiting_;
+    if (waiting_) now = wake;
+    wake_ = std::move(wake);
   }
-  if (call && wake) wake();
+  if (now) now();
 }
 
 }  // namespace llmd::engine::serving

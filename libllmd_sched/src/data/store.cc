@@ -82,15 +82,26 @@ std::shared_ptr<const EndpointMetrics> EndpointStore::Metrics(
 }
 
 std::shared_ptr<const Snapshot> EndpointStore::Get() const {
+  const TimePoint now = clock_ ? clock_->Now() : TimePoint();
   std::lock_guard lock(mutex_);
-  if (!snapshot_) {
-    auto fresh = std::make_shared<Snapshot>();
-    fresh->epoch = ++epoch_;
-    fresh->set = set_;
-    for (const auto& m : metrics_) fresh->Add(m);
-    snapshot_ = std::move(fresh);
-  }
+  if (!snapshot_ || now > good_until_) snapshot_ = Build(now);
   return snapshot_;
+}
+
+std::shared_ptr<const Snapshot> EndpointStore::Build(TimePoint now) const {
+  auto fresh = std::make_shared<Snapshot>();
+  fresh->epoch = ++epoch_;
+  fresh->set = set_;
+  good_until_ = TimePoint::max();
+  for (const auto& m : metrics_) {
+    const bool stale = clock_ && (!m->ever || now - m->updated > limit_);
+    if (clock_ && !stale) good_until_ = std::min(good_until_, m->updated + limit_);
+    if (stale)
+      fresh->AddStale(*m);
+    else
+      fresh->Add(m);
+  }
+  return fresh;
 }
 
 std::shared_ptr<const EndpointSet> EndpointStore::Members() const {

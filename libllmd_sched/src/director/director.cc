@@ -39,6 +39,8 @@ DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<const Graph>
       fetch_(std::move(fetch)),
       logger_(std::move(logger)),
       clock_(clock),
+      scraping_(fetch_ && !graph_->sources.empty()),
+      store_(scraping_ ? &clock : nullptr, options_.metrics_staleness),
       metrics_(metrics, options_.pool_name),
       ring_(options_.decision_ring),
       seed_(options_.seed ? options_.seed : RandomBits()) {
@@ -50,7 +52,7 @@ DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<const Graph>
         graph_, clock_, metrics, options_.pool_name, [this] { return Saturation(); },
         [this] { return store_.Members()->size() == 0; });
   }
-  if (fetch_ && !graph_->sources.empty()) {
+  if (scraping_) {
     scraper_ =
         std::make_unique<Scraper>(graph_, fetch_, store_, clock_, logger_, metrics,
                                   ScraperOptions{.interval = options_.refresh_metrics_interval});
@@ -61,6 +63,10 @@ Status DirectorImpl::Start() {
   if (graph_->discovery == nullptr) {
     logger_.Warn("no dataLayer.discovery is configured: the pool stays empty");
   } else {
+    graph_->discovery->FollowPolicy([this](std::shared_ptr<const PoolPolicy> policy) {
+      std::lock_guard lock(policy_mutex_);
+      policy_ = std::move(policy);
+    });
     LLMD_RETURN_IF_ERROR(graph_->discovery->Start([this](std::vector<EndpointInfo> endpoints) {
       logger_.Log(LogLevel::kDefault, "Endpoints updated",
                   {{"count", static_cast<int64_t>(endpoints.size())}});
@@ -118,6 +124,11 @@ double DirectorImpl::Saturation() const {
   const double of_decode = graph_->saturation->Saturation(*snapshot, decode);
   return prefill.empty() ? of_decode
                          : std::max(of_decode, graph_->saturation->Saturation(*snapshot, prefill));
+}
+
+std::shared_ptr<const PoolPolicy> DirectorImpl::Policy() const {
+  std::lock_guard lock(policy_mutex_);
+  return policy_;
 }
 
 std::vector<EndpointInfo> DirectorImpl::Endpoints() const {

@@ -14,6 +14,7 @@
 #include "llmd/sched/data/scraper.h"
 #include "llmd/sched/data/store.h"
 #include "llmd/sched/director.h"
+#include "llmd/sched/policy.h"
 #include "record.h"
 
 namespace llmd::sched {
@@ -71,12 +72,19 @@ class DirectorImpl final : public Director {
   Status Read(Question& q);
   void Admit(std::shared_ptr<Question> q);
   void Decide(Question& q);
+  // Refuses before a decision was begun; the record holds the cause only.
   void Deny(Question& q, int status, std::string message, std::string reason);
+  // Refuses with what the decision came to.
+  void Deny(Question& q, DecisionRecord& record, int status, std::string message,
+            std::string reason);
+  void Refuse(Question& q, int status, std::string message, std::string reason);
+  void Describe(const Question& q, DecisionRecord& record) const;
   void Grant(Question& q, const Snapshot& snapshot, const ScheduleOutcome& outcome,
              DecisionRecord& record);
   void Keep(Question& q, DecisionRecord& record, Routing& routing);
   void Eligible(const Question& q, const Snapshot& snapshot, std::vector<uint32_t>& out) const;
   double Saturation() const;
+  std::shared_ptr<const PoolPolicy> Policy() const;
   void Maintain();
 
   const DirectorOptions options_;
@@ -84,7 +92,10 @@ class DirectorImpl final : public Director {
   const std::shared_ptr<Fetch> fetch_;
   const Logger logger_;
   const Clock& clock_;
+  const bool scraping_;  // without scraping there is nothing to grow stale
   EndpointStore store_;
+  mutable std::mutex policy_mutex_;
+  std::shared_ptr<const PoolPolicy> policy_;  // null = none known; guarded by policy_mutex_
   RequestMetrics metrics_;
   DecisionRing ring_;
   const uint64_t seed_;

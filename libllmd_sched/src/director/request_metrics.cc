@@ -1,5 +1,7 @@
 #include "director/request_metrics.h"
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 
 namespace llmd::sched {
@@ -34,12 +36,13 @@ std::vector<double> RequestSizes() {
 struct Moments {
   double mean = 0, deviation = 0;
 };
+// Over the endpoints that are known.
 Moments MomentsOf(const std::vector<double>& values) {
   Moments m;
-  if (values.empty()) return m;
-  const double n = static_cast<double>(values.size());
-  for (double v : values) m.mean += v / n;
-  for (double v : values) m.deviation += (v - m.mean) * (v - m.mean) / n;
+  const auto known = [](double v) { return !std::isnan(v); };
+  const double n = static_cast<double>(std::count_if(values.begin(), values.end(), known));
+  for (double v : values) m.mean += known(v) ? v / n : 0;
+  for (double v : values) m.deviation += known(v) ? (v - m.mean) * (v - m.mean) / n : 0;
   m.deviation = std::sqrt(m.deviation);
   return m;
 }
@@ -58,11 +61,24 @@ RequestMetrics::RequestMetrics(MetricsRegistry& registry, std::string pool)
                     "inference_extension_scheduler_e2e_duration_seconds");
 }
 
-std::string RequestMetrics::Fold(std::map<std::string, bool>& seen, const std::string& name) {
-  if (seen.contains(name)) return name;
-  if (seen.size() >= kMaxNames) return "other";
-  seen[name] = true;
+namespace {
+
+std::string Fold(std::set<std::string>& seen, const std::string& name) {
+  if (!seen.contains(name) && seen.size() >= kMaxNames) return "other";
+  seen.insert(name);
   return name;
+}
+
+}  // namespace
+
+std::string RequestMetrics::FoldModel(const std::string& name) {
+  std::lock_guard lock(mutex_);
+  return Fold(models_, name);
+}
+
+std::string RequestMetrics::FoldFairness(const std::string& name) {
+  std::lock_guard lock(mutex_);
+  return Fold(fairness_, name);
 }
 
 RequestSeries RequestMetrics::Make(const Labels& labels) {
@@ -103,55 +119,84 @@ RequestSeries RequestMetrics::Make(const Labels& labels) {
 
 const RequestSeries& RequestMetrics::Of(const std::string& model, const std::string& target,
                                         const std::string& fairness, int priority) {
-  std::lock_guard lock(mutex_);
-  const std::string m = Fold(models_, model), t = Fold(models_, target),
-                    f = Fold(fairness_, fairness);
-  const std::string p = std::to_string(priority);
-  std::unique_ptr<RequestSeries>& series = series_[m + '\n' + t + '\n' + f + '\n' + p];
-  if (!series) {
-    series = std::make_unique<RequestSeries>(
-        Make({{"model_name", m}, {"target_model_name", t}, {"fairness_id", f}, {"priority", p}}));
-  }
-  return *series;
+  char digits[16];
+  const auto end = std::to_chars(digits, digits + sizeof(digits), priority).ptr;
+  const std::string_view p(digits, static_cast<size_t>(end - digits));
+  return by_request_.Of({model, target, fairness, p}, [&]() -> const RequestSeries& {
+    const std::string m = FoldModel(model), t = FoldModel(target), f = FoldFairness(fairness);
+    std::lock_guard lock(mutex_);
+    std::unique_ptr<RequestSeries>& series =
+        series_[m + '\n' + t + '\n' + f + '\n' + std::string(p)];
+    if (!series) {
+      series = std::make_unique<RequestSeries>(Make({{"model_name", m},
+                                                     {"target_model_name", t},
+                                                     {"fairness_id", f},
+                                                     {"priority", std::string(p)}}));
+    }
+    return *series;
+  });
 }
 
 void RequestMetrics::Error(const std::string& model, const std::string& target, int http_status) {
-  std::lock_guard lock(mutex_);
-  registry_
-      .AddCounter("llm_d_epp_request_error_total",
-                  "Requests refused here or failed by the model server",
-                  {{"model_name", Fold(models_, model)},
-                   {"target_model_name", Fold(models_, target)},
-                   {"error_code", std::to_string(http_status)}})
-      .Add();
-  registry_.AddAlias("llm_d_epp_request_error_total", "inference_objective_request_error_total");
-}
-
-void RequestMetrics::Attempt(bool ok, const std::string& target, const EndpointInfo* endpoint) {
-  std::string model;
-  {
-    std::lock_guard lock(mutex_);
-    model = Fold(models_, target);
-  }
-  registry_
-      .AddCounter("llm_d_epp_scheduler_attempts_total", "Scheduling attempts",
-                  {{"status", ok ? "success" : "failure"},
-                   {"target_model_name", model},
-                   {"endpoint_name", endpoint ? endpoint->name : ""},
-                   {"namespace", endpoint ? endpoint->ns : ""},
-                   {"port", endpoint ? std::to_string(endpoint->port) : ""}})
+  const std::string code = std::to_string(http_status);  // short: no allocation
+  errors_
+      .Of({model, target, code},
+          [&]() -> Counter& {
+            registry_.AddAlias("llm_d_epp_request_error_total",
+                               "inference_objective_request_error_total");
+            return registry_.AddCounter("llm_d_epp_request_error_total",
+                                        "Requests refused here or failed by the model server",
+                                        {{"model_name", FoldModel(model)},
+                                         {"target_model_name", FoldModel(target)},
+                                         {"error_code", code}});
+          })
       .Add();
 }
 
-void RequestMetrics::Disagg(const std::string& model, std::string_view type) {
-  std::string name;
-  {
-    std::lock_guard lock(mutex_);
-    name = Fold(models_, model);
-  }
-  registry_
-      .AddCounter("llm_d_epp_disagg_decision_total", "Decisions by the stages they use",
-                  {{"model_name", name}, {"decision_type", std::string(type)}})
+void RequestMetrics::Attempt(const std::string& target, const EndpointInfo* endpoint) {
+  const std::string port = endpoint ? std::to_string(endpoint->port) : "";
+  const std::string_view name = endpoint ? endpoint->name : std::string_view();
+  const std::string_view ns = endpoint ? endpoint->ns : std::string_view();
+  attempts_
+      .Of({target, name, ns, port},
+          [&]() -> Counter& {
+            return registry_.AddCounter("llm_d_epp_scheduler_attempts_total", "Scheduling attempts",
+                                        {{"status", endpoint ? "success" : "failure"},
+                                         {"target_model_name", FoldModel(target)},
+                                         {"endpoint_name", std::string(name)},
+                                         {"namespace", std::string(ns)},
+                                         {"port", port}});
+          })
+      .Add();
+}
+
+void RequestMetrics::Disagg(const Plugin& handler, const std::string& model,
+                            std::string_view type) {
+  disagg_
+      .Of({model, type},
+          [&]() -> Counter& {
+            registry_.AddAlias("llm_d_epp_disagg_decision_total", "llm_d_epp_pd_decision_total");
+            return registry_.AddCounter("llm_d_epp_disagg_decision_total",
+                                        "Decisions by the stages they use",
+                                        {{"plugin_name", handler.name()},
+                                         {"plugin_type", handler.type()},
+                                         {"model_name", FoldModel(model)},
+                                         {"decision_type", std::string(type)}});
+          })
+      .Add();
+}
+
+void RequestMetrics::Rewrite(const std::string& rule, const std::string& model,
+                             const std::string& target) {
+  rewrites_
+      .Of({rule, model, target},
+          [&]() -> Counter& {
+            return registry_.AddCounter("llm_d_epp_model_rewrite_decisions_total",
+                                        "Model names replaced by a rewrite rule",
+                                        {{"model_rewrite_name", rule},
+                                         {"model_name", FoldModel(model)},
+                                         {"target_model", target}});
+          })
       .Add();
 }
 
@@ -171,6 +216,7 @@ void RequestMetrics::Pool(const Snapshot& snapshot) {
   set("std_dev_running_requests", "Standard deviation of running requests", running.deviation);
   set("ready_endpoints", "Endpoints of the pool", static_cast<double>(snapshot.size()));
   for (size_t i = 0; i < snapshot.size(); ++i) {
+    if (snapshot.stale[i]) continue;
     registry_
         .AddGauge("llm_d_epp_per_endpoint_queue_size", "Waiting requests of an endpoint",
                   {{"name", pool_}, {"model_server_endpoint", snapshot.info(i).name}})

@@ -5,11 +5,14 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 
+#include "director/keyed_cache.h"
 #include "llmd/metrics.h"
 #include "llmd/sched/endpoint.h"
 #include "llmd/sched/parser.h"
+#include "llmd/sched/plugin.h"
 
 namespace llmd::sched {
 
@@ -28,22 +31,28 @@ class RequestMetrics {
   const RequestSeries& Of(const std::string& model, const std::string& target,
                           const std::string& fairness, int priority);
   void Error(const std::string& model, const std::string& target, int http_status);
-  void Attempt(bool ok, const std::string& target, const EndpointInfo* endpoint);
-  void Disagg(const std::string& model, std::string_view type);
+  // One scheduling attempt; `endpoint` null = it failed.
+  void Attempt(const std::string& target, const EndpointInfo* endpoint);
+  // Which stages the decision of `handler` uses.
+  void Disagg(const Plugin& handler, const std::string& model, std::string_view type);
+  void Rewrite(const std::string& rule, const std::string& model, const std::string& target);
   void Pool(const Snapshot& snapshot);
 
   Histogram& scheduling;  // scheduler_e2e_duration_seconds
   Histogram& processing;  // request_processing_duration_seconds
 
  private:
-  std::string Fold(std::map<std::string, bool>& seen, const std::string& name);
+  std::string FoldModel(const std::string& name);
+  std::string FoldFairness(const std::string& name);
   RequestSeries Make(const Labels& labels);
 
   MetricsRegistry& registry_;
   const std::string pool_;
+  KeyedCache<const RequestSeries> by_request_;
+  KeyedCache<Counter> errors_, attempts_, disagg_, rewrites_;
   std::mutex mutex_;
   std::map<std::string, std::unique_ptr<RequestSeries>> series_;  // guarded by mutex_
-  std::map<std::string, bool> models_, fairness_;                 // guarded by mutex_
+  std::set<std::string> models_, fairness_;                       // guarded by mutex_
 };
 
 }  // namespace llmd::sched

@@ -44,6 +44,14 @@ bool InSubset(const std::vector<std::string>& subset, const std::string& host_po
   return false;
 }
 
+std::string Destination(const Snapshot& snapshot, uint32_t endpoint, uint16_t port) {
+  if (port == 0) return snapshot.set->host_ports[endpoint];
+  EndpointInfo there;
+  there.address = snapshot.info(endpoint).address;
+  there.port = port;
+  return there.HostPort();
+}
+
 constexpr std::string_view kNoEndpoints = "rejected-no-endpoints";
 constexpr std::string_view kSaturated = "rejected-saturated";
 
@@ -78,11 +86,11 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
   q->state->log = logger_.With("x-request-id", request.request_id);
   if (logger_.Enabled(LogLevel::kDebug)) request.log = &*q->state->log;
   if (request.body.size() > options_.max_body_bytes) {
-    return Deny(*q, 413,
-                "request body is larger than " + std::to_string(options_.max_body_bytes) + " bytes",
-                "");
+    return Refuse(
+        *q, 413,
+        "request body is larger than " + std::to_string(options_.max_body_bytes) + " bytes", "");
   }
-  if (Status status = Read(*q); !status.ok()) return Deny(*q, 400, status.message(), "");
+  if (Status status = Read(*q); !status.ok()) return Refuse(*q, 400, status.message(), "");
   if (request.log) {
     request.log->Log(LogLevel::kDebug, "LLM request assembled",
                      {{"request", request.Describe(true)}});
@@ -95,11 +103,14 @@ Status DirectorImpl::Read(Question& q) {
   request.path = PathOf(request);
   request.fairness_id =
       EitherHeader(request, "x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id");
+  for (RequestHeaderHook* hook : graph_->request_headers) hook->OnRequestHeaders(request);
   if (request.fairness_id.empty()) request.fairness_id = "default-flow";
   request.objective =
       EitherHeader(request, "x-llm-d-inference-objective", "x-gateway-inference-objective");
   request.slo_ttft_ms = Millis(EitherHeader(request, "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"));
   request.slo_tpot_ms = Millis(EitherHeader(request, "x-llm-d-slo-tpot-ms", "x-slo-tpot-ms"));
+  const std::shared_ptr<const PoolPolicy> policy = Policy();
+  if (policy) request.priority = policy->PriorityOf(request.objective);
   if (!request.has_body) return OkStatus();
   Parser* parser = graph_->FindParser(request.path);
   if (parser == nullptr) return InvalidArgument("no parser takes the path '" + request.path + "'");
@@ -107,6 +118,10 @@ Status DirectorImpl::Read(Question& q) {
   LLMD_RETURN_IF_ERROR(parser->Parse(request));
   if (request.api == Api::kNone) return OkStatus();
   q.rewrite = EitherHeader(request, "x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite");
+  if (const RewriteRule* rule = policy ? policy->RuleFor(request.model) : nullptr) {
+    q.rewrite = rule->Choose(request.random);
+    metrics_.Rewrite(rule->rewrite, request.model, q.rewrite);
+  }
   request.target_model = q.rewrite.empty() ? request.model : q.rewrite;
   if (request.target_model.empty()) return InvalidArgument("model not found in request body");
   return OkStatus();
@@ -172,17 +187,10 @@ void DirectorImpl::Decide(Question& q) {
   record.Reset();
   eligible.clear();
   Eligible(q, *snapshot, eligible);
-  record.graph = graph_;
+  Describe(q, record);
   record.SetEndpoints(*snapshot, clock_.Now());
-  record.id = request.id;
-  record.request_id = request.request_id;
-  record.model = request.target_model;
-  record.unix_nanos = request.received_unix_nanos;
   if (eligible.empty()) {
-    record.denied_status = 503;
-    record.denied_reason = kNoEndpoints;
-    ring_.Swap(record);
-    return Deny(q, 503,
+    return Deny(q, record, 503,
                 snapshot->size() == 0 ? "no pods available in datastore"
                                       : "no endpoint is in the requested subset",
                 std::string(kNoEndpoints));
@@ -192,21 +200,20 @@ void DirectorImpl::Decide(Question& q) {
   pass.Produce();
   for (Admitter* admitter : graph_->admitters) {
     AdmissionDenied denied = admitter->Admit(request, *snapshot);
-    if (denied.http_status != 0)
-      return Deny(q, denied.http_status, denied.message, denied.dropped_reason);
+    if (denied.http_status != 0) {
+      return Deny(q, record, denied.http_status, std::move(denied.message),
+                  std::move(denied.dropped_reason));
+    }
   }
   pass.Schedule(outcome);
   const Duration took = std::chrono::steady_clock::now() - started;
   record.decision_ns = static_cast<uint64_t>(took.count());
   metrics_.scheduling.Observe(static_cast<double>(took.count()) * 1e-9);
   if (outcome.primary.empty()) {
-    const bool full = pass.saturated();
-    record.denied_status = full ? 429 : 503;
-    record.denied_reason = full ? kSaturated : kNoEndpoints;
-    ring_.Swap(record);
-    metrics_.Attempt(false, request.target_model, nullptr);
-    return Deny(q, full ? 429 : 503, std::string(outcome.error),
-                std::string(full ? kSaturated : kNoEndpoints));
+    const int status = outcome.error_status ? outcome.error_status : pass.saturated() ? 429 : 503;
+    metrics_.Attempt(request.target_model, nullptr);
+    return Deny(q, record, status, std::string(outcome.error),
+                std::string(status == 429 ? kSaturated : kNoEndpoints));
   }
   Grant(q, *snapshot, outcome, record);
 }
@@ -219,7 +226,8 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
   routing.ok = true;
   routing.request_id = request.request_id;
   routing.state = q.state;
-  for (uint32_t e : outcome.primary) routing.endpoints.push_back(snapshot.set->host_ports[e]);
+  for (uint32_t e : outcome.primary)
+    routing.endpoints.push_back(Destination(snapshot, e, outcome.primary_port));
   {
     std::lock_guard lock(state.mutex);
     state.endpoint = snapshot.set->infos[outcome.primary[0]];
@@ -242,8 +250,8 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
       "traceparent", (parent ? parent->Child() : TraceContext::NewRoot(false)).ToTraceparent());
   routing.remove_headers = ControlHeadersOf(*q.input.headers, routing.set_headers);
   routing.body_edits = EditsOf(request, q.rewrite);
-  metrics_.Attempt(true, request.target_model, state.endpoint.get());
-  metrics_.Disagg(request.target_model, outcome.decision_type);
+  metrics_.Attempt(request.target_model, state.endpoint.get());
+  metrics_.Disagg(*graph_->handler, request.target_model, outcome.decision_type);
   state.log->Log(LogLevel::kDefault, "Request handled",
                  {{"model", request.model},
                   {"targetModel", request.target_model},
@@ -274,7 +282,30 @@ void DirectorImpl::Keep(Question& q, DecisionRecord& record, Routing& routing) {
   ring_.Swap(record);
 }
 
+void DirectorImpl::Describe(const Question& q, DecisionRecord& record) const {
+  const RequestContext& request = q.context();
+  record.graph = graph_;
+  record.id = request.id;
+  record.request_id = request.request_id;
+  record.model = request.target_model;
+  record.unix_nanos = request.received_unix_nanos;
+}
+
 void DirectorImpl::Deny(Question& q, int status, std::string message, std::string reason) {
+  DecisionRecord record;
+  Describe(q, record);
+  Deny(q, record, status, std::move(message), std::move(reason));
+}
+
+void DirectorImpl::Deny(Question& q, DecisionRecord& record, int status, std::string message,
+                        std::string reason) {
+  record.denied_status = status;
+  record.denied_reason = reason.empty() ? message : reason;
+  ring_.Swap(record);
+  Refuse(q, status, std::move(message), std::move(reason));
+}
+
+void DirectorImpl::Refuse(Question& q, int status, std::string message, std::string reason) {
   RequestContext& request = q.context();
   Routing routing;
   routing.request_id = request.request_id;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "plugins/flow/flow_policies.h"
+
 namespace llmd::sched {
 namespace {
 
@@ -45,7 +47,9 @@ FlowController::FlowController(std::shared_ptr<const Graph> graph, const Clock& 
                                          "1 closes the gate",
                                          {{"inference_pool", pool_}, {"stage", "effective"}})),
       queue_gauge_(metrics.AddGauge("llm_d_epp_flow_control_queue_size", "Requests waiting",
-                                    {{"inference_pool", pool_}})) {}
+                                    {{"inference_pool", pool_}})) {
+  for (const BandConfig& band : config_.bands) BandOf(band.priority);
+}
 
 FlowController::~FlowController() {
   Stop();
@@ -59,6 +63,9 @@ FlowController::Band& FlowController::BandOf(int priority) {
     if (c.priority == priority) band.config = c;
   }
   band.config.priority = priority;
+  priorities_.insert(
+      std::lower_bound(priorities_.begin(), priorities_.end(), priority, std::greater<>()),
+      priority);
   return bands_.emplace(priority, std::move(band)).first->second;
 }
 
@@ -121,10 +128,12 @@ std::unique_ptr<FlowController::Item> FlowController::PopNext() {
   if (requests_ == 0 || empty_()) return nullptr;
   const double saturation = saturation_();
   saturation_gauge_.Set(saturation);
-  // A closed gate holds lower bands too: they must not overtake.
-  if (saturation >= config_.ceiling) return nullptr;
   for (auto& [priority, band] : bands_) {
     if (band.flows.empty()) continue;
+    const auto rank = std::find(priorities_.begin(), priorities_.end(), priority);
+    // A closed gate holds lower bands too: they must not overtake.
+    const size_t at = static_cast<size_t>(rank - priorities_.begin());
+    if (saturation >= config_.limit->Ceiling(at, priorities_)) return nullptr;
     std::vector<FlowView> views;
     for (auto& [flow, queue] : band.flows) views.push_back({&flow, queue.begin()->get()});
     const size_t chosen = band.config.fairness->Next(views, band.last, *band.config.ordering);
@@ -219,12 +228,15 @@ void FlowController::Run(Ended ended) {
 }
 
 void FlowController::Count(FlowOutcome outcome, int priority) {
-  metrics_
-      .AddCounter("llm_d_epp_flow_control_requests_total", "Requests that left flow control",
-                  {{"outcome", Name(outcome)},
-                   {"priority", std::to_string(priority)},
-                   {"inference_pool", pool_}})
-      .Add();
+  Counter*& counter = BandOf(priority).outcomes[static_cast<size_t>(outcome)];
+  if (counter == nullptr) {
+    counter = &metrics_.AddCounter("llm_d_epp_flow_control_requests_total",
+                                   "Requests that left flow control",
+                                   {{"outcome", Name(outcome)},
+                                    {"priority", std::to_string(priority)},
+                                    {"inference_pool", pool_}});
+  }
+  counter->Add();
 }
 
 size_t FlowController::size() const {

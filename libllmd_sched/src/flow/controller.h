@@ -3,6 +3,7 @@
 // Dispatch runs when something arrives, completes or changes, and goes on until the gate closes.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -74,6 +75,7 @@ class FlowController {
     std::string last;
     size_t requests = 0;
     double bytes = 0;
+    std::array<Counter*, 7> outcomes{};  // by FlowOutcome, made when first counted
   };
   using Ended = std::vector<std::pair<std::function<void(FlowOutcome)>, FlowOutcome>>;
 
@@ -96,7 +98,8 @@ class FlowController {
   Gauge &saturation_gauge_, &queue_gauge_;
   mutable std::mutex mutex_;
   std::map<int, Band, std::greater<>>
-      bands_;  // by descending priority; guarded by mutex_, as all that follows
+      bands_;                    // by descending priority; guarded by mutex_, as all that follows
+  std::vector<int> priorities_;  // of bands_, descending
   uint64_t next_ticket_ = 1;
   size_t requests_ = 0;
   double bytes_ = 0;

@@ -34,7 +34,16 @@ PluginRegistry BuiltinPlugins() {
                    RegisterFileDiscovery,
                    RegisterFlowPolicies,
                    RegisterUtilizationDetector,
-                   RegisterConcurrencyDetector}) {
+                   RegisterConcurrencyDetector,
+                   RegisterPrefixCacheAffinityFilter,
+                   RegisterUtilizationFilter,
+                   RegisterHeaderBasedTestingFilter,
+                   RegisterHeaderLabelAffinityScorer,
+                   RegisterProbabilisticAdmitter,
+                   RegisterAgentIdentity,
+                   RegisterHeaderProfileHandler,
+                   RegisterDataParallelProfileHandler,
+                   RegisterPriorityHoldbackPolicy}) {
     LLMD_CHECK(add(registry).ok());
   }
   return registry;

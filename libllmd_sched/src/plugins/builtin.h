@@ -35,5 +35,14 @@ Status RegisterFileDiscovery(PluginRegistry& registry);
 Status RegisterFlowPolicies(PluginRegistry& registry);
 Status RegisterUtilizationDetector(PluginRegistry& registry);
 Status RegisterConcurrencyDetector(PluginRegistry& registry);
+Status RegisterPrefixCacheAffinityFilter(PluginRegistry& registry);
+Status RegisterUtilizationFilter(PluginRegistry& registry);
+Status RegisterHeaderBasedTestingFilter(PluginRegistry& registry);
+Status RegisterHeaderLabelAffinityScorer(PluginRegistry& registry);
+Status RegisterProbabilisticAdmitter(PluginRegistry& registry);
+Status RegisterAgentIdentity(PluginRegistry& registry);
+Status RegisterHeaderProfileHandler(PluginRegistry& registry);
+Status RegisterDataParallelProfileHandler(PluginRegistry& registry);
+Status RegisterPriorityHoldbackPolicy(PluginRegistry& registry);
 
 }  // namespace llmd::sched

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <utility>
 
 #include "fixture.h"
 
@@ -24,8 +25,8 @@ struct ProxyTest : ::testing::Test {
     const StatusOr<std::string> body = co_await exchange.ReadAll();
     if (!body.ok()) co_return;
     CallOptions options;
-    auto upstream =
-        co_await client.Call({"127.0.0.1", port}, ForwardHead(exchange), *body, options);
+    HostPort peer{"127.0.0.1", port};
+    auto upstream = co_await client.Call(std::move(peer), ForwardHead(exchange), *body, options);
     if (!upstream.ok()) {
       Response answer = JsonResponse(502, "{}");
       (void)co_await exchange.Send(std::move(answer));

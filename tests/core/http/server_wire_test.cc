@@ -1,6 +1,8 @@
 // What the server answers on the wire, byte by byte as RFC 9112 sees it.
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "fixture.h"
 
 namespace llmd::http {
@@ -135,7 +137,8 @@ TEST(ServerWire, BoundsAChunkedBody) {
 }
 
 Task<void> StreamTwo(Exchange& exchange) {
-  (void)co_await exchange.Start(ResponseHead{});
+  ResponseHead head;
+  (void)co_await exchange.Start(std::move(head));
   (void)co_await exchange.Write("one");
   (void)co_await exchange.Write("twenty-two");
   (void)co_await exchange.Finish();

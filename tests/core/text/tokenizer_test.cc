@@ -41,6 +41,15 @@ TEST(Tokenizer, MegabyteOfOneLetterIsNotQuadratic) {
   EXPECT_EQ(t->Encode(std::string(1 << 20, 'a'), false).size(), size_t{1} << 18);
 }
 
+TEST(Tokenizer, OnlyQwen2TakesTextInFormC) {
+  TokenizerSpec spec = MadeSpec();
+  const std::vector<TokenId> apart = MakeTokenizer(spec).value()->Encode("e\u0301<s>");
+  spec.pre = "qwen2";
+  const auto t = MakeTokenizer(spec).value();
+  EXPECT_EQ(t->Encode("e\u0301<s>"), t->Encode("\u00e9<s>"));
+  EXPECT_NE(t->Encode("e\u0301<s>"), apart);
+}
+
 TEST(Tokenizer, DropsBytesWithoutToken) {
   const auto t = MakeTokenizer(MadeSpec()).value();
   EXPECT_THAT(Spelled(*t, "\x04"), ElementsAre());

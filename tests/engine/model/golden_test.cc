@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 
@@ -101,6 +102,20 @@ void Walk(Driver& driver, const Prompt& prompt, double gap_limit, Tally& tally) 
   EXPECT_EQ(step, prompt.steps.size());
 }
 
+// The best path of this CPU walks every prompt. The others walk the shortest ones, since the scalar
+// twins take minutes for the rest; LLMD_GOLDEN=full walks everything.
+std::vector<Prompt> PromptsFor(const Mode& mode, std::vector<Prompt> all) {
+  constexpr size_t kOfOtherPaths = 2;
+  const char* wish = std::getenv("LLMD_GOLDEN");
+  if (mode.isa == CpuIsaNames().back() || (wish != nullptr && std::string_view(wish) == "full")) {
+    return all;
+  }
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Prompt& a, const Prompt& b) { return a.ids.size() < b.ids.size(); });
+  all.resize(kOfOtherPaths);
+  return all;
+}
+
 class Golden : public ::testing::TestWithParam<Mode> {};
 
 TEST_P(Golden, FollowsTheReference) {
@@ -117,7 +132,8 @@ TEST_P(Golden, FollowsTheReference) {
   Driver driver(std::move(*model), 160);
   Limits limits = LimitsOf(GetParam());
   Tally tally;
-  for (const Prompt& prompt : golden) {
+  const std::vector<Prompt> prompts = PromptsFor(GetParam(), std::move(golden));
+  for (const Prompt& prompt : prompts) {
     ASSERT_GE(prompt.steps.size(), 64u);
     int wrong = tally.wrong;
     Walk(driver, prompt, limits.gap, tally);
@@ -125,9 +141,10 @@ TEST_P(Golden, FollowsTheReference) {
   }
   double drift = tally.drift / tally.steps();
   std::printf(
-      "[ golden   ] %-22s exact %d near-tie %d wrong %d, mean |d logprob| %.6f (limit %.3f); %s\n",
-      GetParam().Name().c_str(), tally.exact, tally.near_tie, tally.wrong, drift, limits.drift,
-      description.c_str());
+      "[ golden   ] %-22s %zu prompts: exact %d near-tie %d wrong %d, mean |d logprob| %.6f (limit "
+      "%.3f); %s\n",
+      GetParam().Name().c_str(), prompts.size(), tally.exact, tally.near_tie, tally.wrong, drift,
+      limits.drift, description.c_str());
   EXPECT_LE(drift, limits.drift);
   EXPECT_EQ(tally.wrong, 0);
 }

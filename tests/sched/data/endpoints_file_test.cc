@@ -18,32 +18,82 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 TEST(EndpointsFile, ReadsYamlWithDefaults) {
-  const auto eps = ParseEndpoints(
+  const auto eps = ParsePoolFile(
       "endpoints:\n- {name: a, address: 127.0.0.1, port: \"8000\", labels: {llm-d.ai/role: "
       "decode}}\n"
       "- {name: b, namespace: other, address: \"::1\", port: 8001}\n",
       "pool");
   ASSERT_TRUE(eps.ok()) << eps.status().ToString();
-  EXPECT_EQ((*eps)[0].FullName(), "pool/a");
-  EXPECT_EQ((*eps)[0].HostPort(), "127.0.0.1:8000");
-  EXPECT_EQ((*eps)[0].labels.at("llm-d.ai/role"), "decode");
-  EXPECT_EQ((*eps)[1].FullName(), "other/b");
-  EXPECT_EQ((*eps)[1].HostPort(), "[::1]:8001");
-  EXPECT_TRUE(ParseEndpoints("endpoints: []", "d")->empty());
+  EXPECT_EQ(eps->endpoints[0].FullName(), "pool/a");
+  EXPECT_EQ(eps->endpoints[0].HostPort(), "127.0.0.1:8000");
+  EXPECT_EQ(eps->endpoints[0].labels.at("llm-d.ai/role"), "decode");
+  EXPECT_EQ(eps->endpoints[1].FullName(), "other/b");
+  EXPECT_EQ(eps->endpoints[1].HostPort(), "[::1]:8001");
+  EXPECT_TRUE(ParsePoolFile("endpoints: []", "d")->endpoints.empty());
 }
 
 TEST(EndpointsFile, ReportsAllErrors) {
-  const auto eps = ParseEndpoints(
-      "endpoints:\n- {name: a, address: host, port: 0}\n- {address: 1.2.3.4, port: 80, colour: "
+  const auto eps = ParsePoolFile(
+      "endpoints:\n- {name: a, address: \"1.2.3\", port: 0}\n- {address: 1.2.3.4, port: 80, "
+      "colour: "
       "red}\n",
       "d");
   ASSERT_FALSE(eps.ok());
-  EXPECT_THAT(eps.status().message(), AllOf(HasSubstr("got 'host'"), HasSubstr("1 to 65535"),
+  EXPECT_THAT(eps.status().message(), AllOf(HasSubstr("got '1.2.3'"), HasSubstr("1 to 65535"),
                                             HasSubstr("expected a name"), HasSubstr("colour")));
-  EXPECT_FALSE(ParseEndpoints("endpoints:\n- {name: a, address: 1.2.3.4, port: 1}\n- {name: a, "
-                              "address: 1.2.3.4, port: 2}\n",
-                              "d")
+  EXPECT_FALSE(ParsePoolFile("endpoints:\n- {name: a, address: 1.2.3.4, port: 1}\n- {name: a, "
+                             "address: 1.2.3.4, port: 2}\n",
+                             "d")
                    .ok());
+}
+
+TEST(EndpointsFile, TakesHostNamesAndResolvesThemWhenAsked) {
+  auto file = ParsePoolFile("endpoints: [{name: a, address: localhost, port: 1}]", "d");
+  ASSERT_TRUE(file.ok()) << file.status().ToString();
+  EXPECT_EQ(file->endpoints[0].address, "localhost");
+  ASSERT_TRUE(ResolveHosts(file->endpoints).ok());
+  EXPECT_THAT(file->endpoints[0].address, ::testing::AnyOf("127.0.0.1", "::1"));
+  std::vector<EndpointInfo> unknown(1);
+  unknown[0].address = "no-such-host.invalid";
+  EXPECT_THAT(ResolveHosts(unknown).message(), HasSubstr("no-such-host.invalid"));
+}
+
+TEST(EndpointsFile, ReadsObjectivesAndRewrites) {
+  const auto file = ParsePoolFile(R"(
+endpoints: []
+objectives: [{name: chat, priority: 10}, {name: batch, priority: -1}, {name: plain}]
+rewrites:
+- name: canary
+  rules:
+  - matches: [{model: {type: Exact, value: food}}, {model: {value: drink}}]
+    targets: [{modelRewrite: food-v2, weight: 9}, {modelRewrite: food-v1, weight: 1}]
+  - targets: [{modelRewrite: base}]
+)",
+                                  "d");
+  ASSERT_TRUE(file.ok()) << file.status().ToString();
+  EXPECT_EQ(file->policy.PriorityOf("chat"), 10);
+  EXPECT_EQ(file->policy.PriorityOf("batch"), -1);
+  EXPECT_EQ(file->policy.PriorityOf("plain"), 0);
+  EXPECT_EQ(file->policy.PriorityOf("unknown"), 0);
+  EXPECT_EQ(file->policy.RuleFor("drink")->targets[0].model, "food-v2");
+  EXPECT_EQ(file->policy.RuleFor("other")->targets[0].model, "base");
+  EXPECT_EQ(file->policy.RuleFor("other")->rewrite, "canary");
+}
+
+TEST(EndpointsFile, ReportsAllErrorsOfThePolicy) {
+  const auto file = ParsePoolFile(R"(
+endpoints: []
+objectives: [{name: a, priority: high}, {name: a}, {priority: 1}]
+rewrites: [{name: r, rules: [{matches: [{model: {type: Prefix, value: x}}], targets: []},
+                             {targets: [{modelRewrite: "", weight: 0}]}]}]
+)",
+                                  "d");
+  ASSERT_FALSE(file.ok());
+  EXPECT_THAT(
+      file.status().message(),
+      AllOf(HasSubstr("priority"), HasSubstr("'a' appears twice"), HasSubstr("expected a name"),
+            HasSubstr("expected one of Exact"), HasSubstr("at least one target"),
+            HasSubstr("expected a model name"), HasSubstr("from 1 to 1000000")));
 }
 
 // A director over a watched file, and a wait with a deadline for its set of endpoints.

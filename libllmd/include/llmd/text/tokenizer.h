@@ -41,8 +41,8 @@ class Tokenizer {
 
   // Appends the ids of `text` to `out`. With `parse_special`, the text of control and user-defined
   // tokens becomes their ids (as HF does), else it is encoded as text. `add_special` adds BOS/EOS
-  // as the model asks. Invalid UTF-8 bytes are taken as U+FFFD. Bytes the vocabulary lacks are
-  // dropped, as HF drops them.
+  // as the model asks. Invalid UTF-8 bytes are taken as U+FFFD, text for "qwen2" in
+  // normalisation form C. Bytes the vocabulary lacks are dropped, as HF drops them.
   virtual void Encode(std::string_view text, bool add_special, bool parse_special,
                       std::vector<TokenId>& out) const = 0;
   std::vector<TokenId> Encode(std::string_view text, bool add_special = true) const {

@@ -19,7 +19,7 @@ int64_t IntOr(const Arguments& a, size_t i, std::string_view name, int64_t fallb
 }
 std::string TextOr(const Arguments& a, size_t i, std::string_view name, std::string fallback) {
   const Value* v = a.Get(i, name);
-  return v != nullptr ? ToText(*v) : fallback;
+  return v != nullptr ? ToText(*v) : std::move(fallback);
 }
 
 // "a.b.0" from an item, as jinja's make_attrgetter.
@@ -163,7 +163,8 @@ Value Map(Interpreter& in, const Value& v, const Arguments& a) {
     Value mapped = attribute != nullptr ? AttributePath(in, item, *attribute)
                                         : in.ApplyFilter(ToText(a.positional[0]), item, rest);
     if (!in.Charge(1)) return Value();
-    out.push_back(mapped.is_undefined() && fallback != nullptr ? *fallback : std::move(mapped));
+    if (mapped.is_undefined() && fallback != nullptr) mapped = *fallback;
+    out.push_back(std::move(mapped));
   }
   return Value::MakeList(std::move(out));
 }
@@ -189,6 +190,7 @@ bool SortBy(Interpreter& in, std::vector<Value>& items, const std::vector<Value>
     return c != 0 ? (reverse ? c > 0 : c < 0) : a < b;
   });
   std::vector<Value> sorted;
+  sorted.reserve(items.size());
   for (const size_t i : order) sorted.push_back(items[i]);
   items = std::move(sorted);
   return true;
@@ -299,7 +301,7 @@ Value Indent(Interpreter& in, const Value& v, const Arguments& a) {
 }
 Value IntFilter(Interpreter& in, const Value& v, const Arguments& a) {
   if (v.is_integral()) return Value::Int(v.integer());
-  const Value fallback = Value::Int(IntOr(a, 0, "default", 0));
+  Value fallback = Value::Int(IntOr(a, 0, "default", 0));
   double number = 0;
   if (v.is_double()) {
     number = v.number();

@@ -141,6 +141,7 @@ class JsonWriter {
   }
   bool WriteDict(const Dict& dict, int depth) {
     std::vector<std::pair<std::string, const Value*>> members;
+    members.reserve(dict.items.size());
     for (const auto& [key, value] : dict.items) members.emplace_back(KeyText(key), &value);
     if (style_.sort_keys) {
       std::sort(members.begin(), members.end(),

@@ -116,7 +116,7 @@ class Backend {
 // not among them.
 StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const ModelOptions& options);
 
-// The instruction set paths this CPU can run, weakest first: "scalar", "avx2", "avx512",
+// The instruction set paths this CPU can run, weakest first: "scalar", "avx2", "avx512", "avx512_vnni",
 // "avx512_bf16".
 std::vector<std::string> CpuIsaNames();
 

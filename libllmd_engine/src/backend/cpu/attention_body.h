@@ -204,6 +204,7 @@ void Fill(KernelTable* table) {
   table->prepare[kArithmeticF32] = PrepareF32;
   table->prepare[kArithmeticBf16Dot] = PrepareBf16;
   table->prepare[kArithmeticInt8] = PrepareInt8;
+  table->prepare[kArithmeticFixed16] = PrepareFixed16;
   table->rms_norm = RmsNorm;
   table->add = AddTo;
   table->silu_mul = SiluMul;

@@ -12,15 +12,38 @@ constexpr int kMaxThreads = 512;
 // The dot product must win clearly: it rounds more often than a multiply-add of widened values.
 constexpr double kDotAdvantage = 1.1;
 
-// bf16 dot products where they are the faster arithmetic of this very CPU; where the caller forced
-// the instruction set, always.
-Arithmetic Bf16Arithmetic(Isa isa, bool forced) {
-  if (isa != Isa::kAvx512Bf16) return kArithmeticF32;
-  if (forced) return kArithmeticBf16Dot;
-  KernelTable kernels = KernelsOf(isa);
-  bool faster = MeasureMultiplyAdds(kernels, kArithmeticBf16Dot) >
-                kDotAdvantage * MeasureMultiplyAdds(kernels, kArithmeticF32);
-  return faster ? kArithmeticBf16Dot : kArithmeticF32;
+// Whether this very CPU multiplies bf16 pairs faster than widened values; forced paths always do
+// what their name says.
+bool DotIsFaster(Isa isa, const KernelTable& kernels, bool forced) {
+  if (isa != Isa::kAvx512Bf16) return false;
+  return forced || MeasureMultiplyAdds(kernels, kArithmeticBf16Dot) >
+                       kDotAdvantage * MeasureMultiplyAdds(kernels, kArithmeticF32);
+}
+
+// Fixed point costs two byte products a weight, is more exact than bf16 and needs no widening.
+bool FixedPointIsFaster(Isa isa, const KernelTable& kernels, Arithmetic other, bool forced) {
+  if (kernels.gemm[kArithmeticFixed16][kFormatQ4] == nullptr) return false;
+  if (forced) return isa == Isa::kAvx512Vnni;
+  return MeasureMultiplyAdds(kernels, kArithmeticInt8) / 2 > MeasureMultiplyAdds(kernels, other);
+}
+
+void ChooseBf16Arithmetic(CpuSettings& settings, bool forced) {
+  KernelTable kernels = KernelsOf(settings.isa);
+  if (DotIsFaster(settings.isa, kernels, forced)) settings.dense_arithmetic = kArithmeticBf16Dot;
+  settings.arithmetic = settings.dense_arithmetic;
+  if (FixedPointIsFaster(settings.isa, kernels, settings.dense_arithmetic, forced))
+    settings.arithmetic = kArithmeticFixed16;
+}
+
+std::string_view ArithmeticText(Arithmetic arithmetic) {
+  switch (arithmetic) {
+    case kArithmeticBf16Dot:
+      return "dot products";
+    case kArithmeticFixed16:
+      return "16-bit fixed point";
+    default:
+      return "f32 multiply-adds";
+  }
 }
 
 }  // namespace
@@ -38,8 +61,9 @@ StatusOr<std::unique_ptr<Buffer>> CpuBackend::WrapHost(std::span<std::byte> byte
 }
 
 StatusOr<std::unique_ptr<Weight>> CpuBackend::Pack(const WeightSpec& spec) {
+  Arithmetic arithmetic = StaysQuantised(spec) ? settings_.arithmetic : settings_.dense_arithmetic;
   LLMD_ASSIGN_OR_RETURN(std::unique_ptr<PackedWeight> weight,
-                        PackedWeight::Create(spec, settings_.arithmetic, settings_.bf16, pool_));
+                        PackedWeight::Create(spec, arithmetic, settings_.bf16, pool_));
   return std::unique_ptr<Weight>(std::move(weight));
 }
 
@@ -53,9 +77,7 @@ std::string CpuBackend::Describe() const {
                      (settings_.threads == 1 ? " thread, " : " threads, ") +
                      (settings_.bf16 ? "bfloat16" : "float32");
   if (settings_.arithmetic == kArithmeticInt8) return text + ", w8a8";
-  if (settings_.bf16)
-    text +=
-        settings_.arithmetic == kArithmeticBf16Dot ? " by dot products" : " by f32 multiply-adds";
+  if (settings_.bf16) text.append(" by ").append(ArithmeticText(settings_.arithmetic));
   return text;
 }
 
@@ -81,9 +103,9 @@ StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const ModelOptions& options)
   settings.bf16 = options.dtype == DType::kBFloat16 ||
                   (options.dtype == DType::kAuto && settings.isa == cpu::Isa::kAvx512Bf16);
   if (options.quantization == Quantization::kW8A8) {
-    settings.arithmetic = cpu::kArithmeticInt8;
+    settings.arithmetic = settings.dense_arithmetic = cpu::kArithmeticInt8;
   } else if (settings.bf16) {
-    settings.arithmetic = cpu::Bf16Arithmetic(settings.isa, !cpu::IsaIsFree(options.isa));
+    cpu::ChooseBf16Arithmetic(settings, !cpu::IsaIsFree(options.isa));
   }
   return std::unique_ptr<Backend>(std::make_unique<cpu::CpuBackend>(settings));
 }

@@ -15,7 +15,8 @@ namespace llmd::engine::cpu {
 
 struct CpuSettings {
   Isa isa = Isa::kScalar;
-  Arithmetic arithmetic = kArithmeticF32;
+  // Of weights that stay quantised, and of the others.
+  Arithmetic arithmetic = kArithmeticF32, dense_arithmetic = kArithmeticF32;
   bool bf16 = false;  // activations, dense weights and the KV cache are bf16
   int threads = 1;
 };

@@ -70,7 +70,7 @@ void CpuStream::RmsNorm(Tensor x, Tensor weight, float eps, Tensor out) {
   });
 }
 
-void CpuStream::Prepare(const Tensor& x, int groups) {
+void CpuStream::Prepare(const Tensor& x, Arithmetic arithmetic, int groups) {
   int rows = static_cast<int>(x.rows);
   size_t cells = static_cast<size_t>(rows) * groups;
   Reserve(prepared_.values, cells * kGroup * 4);
@@ -78,10 +78,7 @@ void CpuStream::Prepare(const Tensor& x, int groups) {
     Reserve(*buffer, cells * 4);
   prepared_.rows = rows;
   prepared_.groups = groups;
-  Arithmetic arithmetic = backend_.settings().arithmetic;
-  size_t bytes = static_cast<size_t>(kGroup) * (arithmetic == kArithmeticF32    ? 4
-                                                : arithmetic == kArithmeticInt8 ? 1
-                                                                                : 2);
+  size_t bytes = PreparedGroupBytes(arithmetic);
   auto prepare = kernels_.prepare[arithmetic];
   backend_.pool().For(rows, RowGrain(x.cols), [&](int, int begin, int end) {
     for (int row = begin; row < end; ++row) {
@@ -102,10 +99,9 @@ void CpuStream::Prepare(const Tensor& x, int groups) {
 
 void CpuStream::MatMul(Tensor x, const Weight& weight, Epilogue epilogue, Tensor out) {
   const auto& packed = static_cast<const PackedWeight&>(weight);
-  LLMD_CHECK(x.cols == packed.cols() && x.rows == out.rows &&
-             packed.arithmetic() == backend_.settings().arithmetic);
+  LLMD_CHECK(x.cols == packed.cols() && x.rows == out.rows);
   if (x.rows == 0) return;
-  Prepare(x, packed.groups());
+  Prepare(x, packed.arithmetic(), packed.groups());
   int tiles = packed.tiles();
   auto chunks = static_cast<int>((x.rows + kMaxRowsPerCall - 1) / kMaxRowsPerCall);
   backend_.pool().For(chunks * tiles, 1, [&](int, int begin, int end) {
@@ -128,12 +124,9 @@ void CpuStream::MultiplyTiles(const PackedWeight& weight, int chunk, int tile, i
   call.tile_bytes = weight.tile_bytes();
   call.tile_count = tiles;
   call.groups = prepared_.groups;
-  size_t row_bytes = static_cast<size_t>(kGroup) * (arithmetic == kArithmeticF32    ? 4
-                                                    : arithmetic == kArithmeticInt8 ? 1
-                                                                                    : 2);
-  call.x = prepared_.values->address() + first * row_bytes;
+  call.x = prepared_.values->address() + first * PreparedGroupBytes(arithmetic);
   call.x_sum = reinterpret_cast<float*>(prepared_.sums->address()) + first;
-  if (arithmetic == kArithmeticInt8) {
+  if (HasActivationScale(arithmetic)) {
     call.x_scale = reinterpret_cast<float*>(prepared_.scales->address()) + first;
     call.x_isum = reinterpret_cast<int32_t*>(prepared_.isums->address()) + first;
   }

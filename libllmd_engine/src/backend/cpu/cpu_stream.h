@@ -39,7 +39,7 @@ class CpuStream final : public Stream {
     int sequence, row, rows;
   };
 
-  void Prepare(const Tensor& x, int groups);
+  void Prepare(const Tensor& x, Arithmetic arithmetic, int groups);
   void MultiplyTiles(const PackedWeight& weight, int chunk, int tile, int tiles, Epilogue epilogue,
                      const Tensor& out);
   void StoreKv(const float* k, const float* v, int64_t slot, const KvCache& cache, int layer);

@@ -36,7 +36,7 @@ LLMD_INLINE VF LoadWord(const uint32_t* p) {
 
 // f32 products; one input a lane.
 struct F32Dot {
-  static constexpr int kSteps = 32;
+  static constexpr int kSteps = 32, kRowWords = 32;
   using Acc = VF;
   using Wt = VF;
   LLMD_INLINE Acc Zero() { return Set1(0); }
@@ -104,7 +104,7 @@ LLMD_INLINE const uint8_t* GroupAt(const GemmCall* call, int tile, int group) {
 }
 template <class P>
 LLMD_INLINE const uint32_t* RowsAt(const GemmCall* call, int group, int row) {
-  return (const uint32_t*)call->x + ((size_t)group * call->row_stride + row) * P::kSteps;
+  return (const uint32_t*)call->x + ((size_t)group * call->row_stride + row) * P::kRowWords;
 }
 LLMD_INLINE RowScales ScalesAt(const GemmCall* call, int group, int row) {
   size_t index = (size_t)group * call->row_stride + row;
@@ -137,7 +137,7 @@ LLMD_INLINE void DirectColumns(const GemmCall* call, int col) {
       for (int j = 0; j < kPer; ++j) {
         for (int m = 0; m < kRows; ++m) {
           for (int v = 0; v < kVectors; ++v)
-            s[m][v] = P::Dot(s[m][v], w[v][j], x + m * P::kSteps + block * kPer + j);
+            s[m][v] = P::Dot(s[m][v], w[v][j], x + m * P::kRowWords + block * kPer + j);
         }
       }
     }
@@ -175,8 +175,8 @@ void ExpandedRows(const GemmCall* call, const uint8_t* group, int g, int row, fl
     for (int k = 0; k < P::kSteps; ++k) {
       typename P::Wt w0 = P::LoadW(w + k * 32), w1 = P::LoadW(w + k * 32 + kLanes);
       for (int m = 0; m < kRows; ++m) {
-        s[m][0] = P::Dot(s[m][0], w0, x + m * P::kSteps + k);
-        s[m][1] = P::Dot(s[m][1], w1, x + m * P::kSteps + k);
+        s[m][0] = P::Dot(s[m][0], w0, x + m * P::kRowWords + k);
+        s[m][1] = P::Dot(s[m][1], w1, x + m * P::kRowWords + k);
       }
     }
     Scales scales0 = P::LoadScales(group, col), scales1 = P::LoadScales(group, col + kLanes);
@@ -202,8 +202,15 @@ LLMD_INLINE void ExpandGroup(const uint8_t* group, void* scratch) {
   }
 }
 
+// Two digits take two accumulators each.
+template <class P>
+constexpr int RowBlock() {
+  return sizeof(typename P::Acc) > sizeof(VF) ? kRowBlock / 2 : kRowBlock;
+}
+
 template <class P>
 void ManyRows(const GemmCall* call) {
+  constexpr int kBlock = RowBlock<P>();
   for (int tile = 0; tile < call->tile_count; ++tile) {
     float* out = call->out + (size_t)tile * call->rows * 32;
     for (int i = 0; i < call->rows * 32; i += kLanes) Store(out + i, Set1(0));
@@ -211,10 +218,10 @@ void ManyRows(const GemmCall* call) {
       const uint8_t* group = GroupAt<P>(call, tile, g);
       ExpandGroup<P>(group, call->scratch);
       int row = 0;
-      for (; row + kRowBlock <= call->rows; row += kRowBlock) {
-        ExpandedRows<P, kRowBlock>(call, group, g, row, out + row * 32);
+      for (; row + kBlock <= call->rows; row += kBlock) {
+        ExpandedRows<P, kBlock>(call, group, g, row, out + row * 32);
       }
-      if (kRowBlock > 4 && row + 4 <= call->rows) {
+      if (kBlock > 4 && row + 4 <= call->rows) {
         ExpandedRows<P, 4>(call, group, g, row, out + row * 32);
         row += 4;
       }
@@ -246,50 +253,83 @@ void Gemm(const GemmCall* call) {
 //   lane DotByte(s, w, x): the same for w = q + 128; the result is biased by 128 Σ x when
 //   kByteDotBiased
 #ifdef LLMD_HAS_INT8_DOT
-struct Int8Dot {
-  static constexpr int kSteps = 8;
-  using Acc = VI;
+// Activations in one signed byte, or in two: 256 · the first digit + the second. The sums are
+// exact, and fit 32 bits: |Σ| ≤ 32 · 255 · 2^15.
+template <int kDigits>
+struct IntDot {
+  static constexpr int kSteps = 8, kRowWords = 8 * kDigits;
+  struct Acc {
+    VI digit[kDigits];
+  };
   using Wt = VI;
-  LLMD_INLINE Acc Zero() { return Set1I(0); }
+  LLMD_INLINE Acc Zero() {
+    Acc s;
+    for (int i = 0; i < kDigits; ++i) s.digit[i] = Set1I(0);
+    return s;
+  }
   LLMD_INLINE VI Broadcast(const uint32_t* x) {
     int32_t word;
     __builtin_memcpy(&word, x, 4);
     return Set1I(word);
   }
+  LLMD_INLINE VI Value(const Acc& s) {
+    return kDigits == 1 ? s.digit[0] : AddI(ShiftLeft<8>(s.digit[0]), s.digit[kDigits - 1]);
+  }
   LLMD_INLINE Wt LoadW(const void* p) { return LoadI(p); }
   LLMD_INLINE void StoreW(void* p, Wt w) { StoreI(p, w); }
 };
 
-struct Q4Int8 : Int8Dot {
+template <int kDigits>
+struct Q4Int : IntDot<kDigits> {
+  using Base = IntDot<kDigits>;
+  using typename Base::Acc;
   static constexpr size_t kBytes = GroupBytes(kFormatQ4);
-  LLMD_INLINE Acc Dot(Acc s, Wt w, const uint32_t* x) { return DotNibble(s, w, Broadcast(x)); }
+  LLMD_INLINE Acc Dot(Acc s, VI w, const uint32_t* x) {
+    for (int i = 0; i < kDigits; ++i)
+      s.digit[i] = DotNibble(s.digit[i], w, Base::Broadcast(x + 8 * i));
+    return s;
+  }
   LLMD_INLINE void Expand(const uint8_t* group, int block, int col, VI* out) {
     VI word = LoadI(group + 128 + (block * 32 + col) * 4);
     out[0] = AndI(word, Set1I(0x0f0f0f0f));
     out[1] = AndI(ShiftRight<4>(word), Set1I(0x0f0f0f0f));
   }
   LLMD_INLINE Scales LoadScales(const uint8_t* group, int col) { return LoadQ4Scales(group, col); }
-  LLMD_INLINE VF Finish(const Scales& w, const RowScales& x, VI s, VF acc) {
-    return Fma(w.m, Set1(x.sum), Fma(Mul(w.d, Set1(x.scale)), ToFloat(s), acc));
+  LLMD_INLINE VF Finish(const Scales& w, const RowScales& x, const Acc& s, VF acc) {
+    VF scaled = Mul(w.d, Set1(x.scale));
+    return Fma(w.m, Set1(x.sum), Fma(scaled, ToFloat(Base::Value(s)), acc));
   }
 };
 
-struct Q8Int8 : Int8Dot {
+template <int kDigits>
+struct Q8Int : IntDot<kDigits> {
+  using Base = IntDot<kDigits>;
+  using typename Base::Acc;
   static constexpr size_t kBytes = GroupBytes(kFormatQ8);
-  LLMD_INLINE Acc Dot(Acc s, Wt w, const uint32_t* x) { return DotByte(s, w, Broadcast(x)); }
+  LLMD_INLINE Acc Dot(Acc s, VI w, const uint32_t* x) {
+    for (int i = 0; i < kDigits; ++i)
+      s.digit[i] = DotByte(s.digit[i], w, Base::Broadcast(x + 8 * i));
+    return s;
+  }
   LLMD_INLINE void Expand(const uint8_t* group, int block, int col, VI* out) {
     for (int j = 0; j < 2; ++j) out[j] = LoadI(group + 64 + ((block * 2 + j) * 32 + col) * 4);
   }
   LLMD_INLINE Scales LoadScales(const uint8_t* group, int col) { return LoadQ8Scales(group, col); }
-  LLMD_INLINE VF Finish(const Scales& w, const RowScales& x, VI s, VF acc) {
-    VI sum = kByteDotBiased ? SubI(s, Set1I(128 * x.isum)) : s;
+  LLMD_INLINE VF Finish(const Scales& w, const RowScales& x, const Acc& s, VF acc) {
+    VI sum = Base::Value(s);
+    if (kByteDotBiased) sum = SubI(sum, Set1I(128 * x.isum));
     return Fma(Mul(w.d, Set1(x.scale)), ToFloat(sum), acc);
   }
 };
 
+[[maybe_unused]] void FillFixed16Gemm(KernelTable* table) {
+  table->gemm[kArithmeticFixed16][kFormatQ4] = Gemm<Q4Int<2>>;
+  table->gemm[kArithmeticFixed16][kFormatQ8] = Gemm<Q8Int<2>>;
+}
+
 [[maybe_unused]] void FillInt8Gemm(KernelTable* table) {
-  table->gemm[kArithmeticInt8][kFormatQ4] = Gemm<Q4Int8>;
-  table->gemm[kArithmeticInt8][kFormatQ8] = Gemm<Q8Int8>;
+  table->gemm[kArithmeticInt8][kFormatQ4] = Gemm<Q4Int<1>>;
+  table->gemm[kArithmeticInt8][kFormatQ8] = Gemm<Q8Int<1>>;
 }
 #endif
 

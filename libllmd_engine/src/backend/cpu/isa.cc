@@ -20,7 +20,7 @@ bool HasVnni() {
   return HasAvx512() && __builtin_cpu_supports("avx512vnni");
 }
 bool HasBf16() {
-  return HasAvx512() && __builtin_cpu_supports("avx512bf16");
+  return HasVnni() && __builtin_cpu_supports("avx512bf16");
 }
 #endif
 
@@ -40,6 +40,8 @@ std::string_view IsaName(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAvx512Vnni:
+      return "avx512_vnni";
     case Isa::kAvx512Bf16:
       return "avx512_bf16";
   }
@@ -51,6 +53,7 @@ std::vector<Isa> AvailableIsas() {
 #if defined(__x86_64__)
   if (HasAvx2()) isas.push_back(Isa::kAvx2);
   if (HasAvx512()) isas.push_back(Isa::kAvx512);
+  if (HasVnni()) isas.push_back(Isa::kAvx512Vnni);
   if (HasBf16()) isas.push_back(Isa::kAvx512Bf16);
 #endif
   return isas;
@@ -79,7 +82,7 @@ KernelTable KernelsOf(Isa isa) {
 #if defined(__x86_64__)
   if (isa >= Isa::kAvx2) FillAvx2(&table);
   if (isa >= Isa::kAvx512) FillAvx512(&table);
-  if (isa >= Isa::kAvx512 && HasVnni()) FillAvx512Vnni(&table);
+  if (isa >= Isa::kAvx512Vnni) FillAvx512Vnni(&table);
   if (isa >= Isa::kAvx512Bf16) FillAvx512Bf16(&table);
 #endif
   return table;

@@ -10,7 +10,7 @@
 
 namespace llmd::engine::cpu {
 
-enum class Isa { kScalar, kAvx2, kAvx512, kAvx512Bf16 };
+enum class Isa { kScalar, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16 };
 
 std::string_view IsaName(Isa isa);
 // Weakest first; always has kScalar.
@@ -19,7 +19,6 @@ std::vector<Isa> AvailableIsas();
 StatusOr<Isa> ChooseIsa(const std::string& name);
 // True when name and $LLMD_CPU_ISA leave the choice to us.
 bool IsaIsFree(const std::string& name);
-// The kernels of `isa`, with VNNI where the CPU has it and `isa` is an AVX-512 one.
 KernelTable KernelsOf(Isa isa);
 
 // Multiply-adds per second of one thread, measured for about half a millisecond; 0 where the table

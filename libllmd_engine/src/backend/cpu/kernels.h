@@ -13,7 +13,8 @@
 // Input k of eight stands in nibble NibbleOf(k, r) of its word.
 //
 // Activations are prepared per group: x [group][row][32 / r words], x_sum [group][row] = Σ x (times
-// its scale for int8).
+// its scale for the integer forms). A 16-bit integer is 256 · high + low, both signed bytes: the
+// high digits of a group, then the low ones.
 #pragma once
 
 #include <stddef.h>
@@ -28,7 +29,13 @@ constexpr int kAttentionChunk = 32;  // context tokens handled at a time
 constexpr int kAttentionRows = 16;   // query rows handled at a time
 
 enum Format { kFormatF32, kFormatBf16, kFormatQ4, kFormatQ8, kFormatCount };
-enum Arithmetic { kArithmeticF32, kArithmeticBf16Dot, kArithmeticInt8, kArithmeticCount };
+enum Arithmetic {
+  kArithmeticF32,
+  kArithmeticBf16Dot,
+  kArithmeticInt8,     // activations as 8-bit integers with a scale a group
+  kArithmeticFixed16,  // the same with 16 bits, in two signed digits; quantised weights only
+  kArithmeticCount
+};
 
 constexpr int NibbleOf(int k, int r) {
   return r == 1 ? k : r == 2 ? (k & 1) * 4 + k / 2 : (k & 3) * 2 + k / 4;
@@ -40,6 +47,14 @@ constexpr size_t GroupBytes(Format format) {
                                  : 1088;
 }
 
+constexpr bool HasActivationScale(Arithmetic arithmetic) {
+  return arithmetic == kArithmeticInt8 || arithmetic == kArithmeticFixed16;
+}
+// Bytes of one prepared group of a row.
+constexpr size_t PreparedGroupBytes(Arithmetic arithmetic) {
+  return kGroup * (arithmetic == kArithmeticF32 ? 4u : arithmetic == kArithmeticInt8 ? 1u : 2u);
+}
+
 struct GemmCall {
   const uint8_t* tiles;  // tile_count tiles, one after another
   size_t tile_bytes;
@@ -47,8 +62,8 @@ struct GemmCall {
   int groups;
   const void* x;  // at the first row of the call, group 0
   const float* x_sum;
-  const float* x_scale;   // int8 only
-  const int32_t* x_isum;  // int8 only: the sum of the 8-bit values
+  const float* x_scale;   // where HasActivationScale
+  const int32_t* x_isum;  // the same: the sum of the integers
   int rows;               // at most kMaxRowsPerCall
   int row_stride;         // rows between groups
   float* out;             // [tile_count][rows][32]

@@ -17,7 +17,7 @@ LLMD_INLINE __m512bh AsBf16(VI v) {
 
 // Pairs of bf16 inputs a lane, products and sums in f32.
 struct Bf16Dot {
-  static constexpr int kSteps = 16;
+  static constexpr int kSteps = 16, kRowWords = 16;
   using Acc = VF;
   using Wt = VI;
   LLMD_INLINE Acc Zero() { return Set1(0); }

@@ -37,6 +37,7 @@ namespace llmd::engine::cpu {
 
 void FillAvx512Vnni(KernelTable* table) {
   gemm::FillInt8Gemm(table);
+  gemm::FillFixed16Gemm(table);
   table->probe[kArithmeticInt8] = ProbeInt8;
 }
 

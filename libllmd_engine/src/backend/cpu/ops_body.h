@@ -154,6 +154,31 @@ void PrepareInt8(const PrepareCall* call) {
   }
 }
 
+// q = 256 · high + low of at most 127 · 256 in size, so that both digits are signed bytes.
+void PrepareFixed16(const PrepareCall* call) {
+  float padded[kGroup];
+  for (int g = 0; g < call->groups; ++g) {
+    const float* x = GroupInputs(call, g, padded);
+    size_t at = (size_t)g * call->row_stride;
+    int8_t* out = (int8_t*)call->out + at * kGroup * 2;
+    VF largest = Set1(0);
+    for (int i = 0; i < kGroup; i += kLanes) largest = Max(largest, Abs(Load(x + i)));
+    float top = ReduceMax(largest);
+    float inverse = top > 1e-30f ? 32512.0f / top : 0;
+    VI sum = Set1I(0);
+    for (int i = 0; i < kGroup; i += kLanes) {
+      VI q = RoundToInt(Mul(Load(x + i), Set1(inverse)));
+      VI high = SubI(ShiftRight<8>(AddI(q, Set1I(32768 + 128))), Set1I(128));
+      StoreLow8(out + i, high);
+      StoreLow8(out + kGroup + i, SubI(q, ShiftLeft<8>(high)));
+      sum = AddI(sum, q);
+    }
+    call->x_scale[at] = top > 1e-30f ? top / 32512.0f : 0;
+    call->x_isum[at] = ReduceAddI(sum);
+    call->x_sum[at] = call->x_scale[at] * (float)call->x_isum[at];
+  }
+}
+
 // Independent chains of multiply-adds: what the machine can do at best.
 double ProbeF32(int iterations) {
   VF acc[12], x = Set1(1.0f + 1e-7f), y = Set1(1e-9f);

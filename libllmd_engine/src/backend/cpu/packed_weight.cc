@@ -18,6 +18,20 @@ bool IsQ4(TensorType type) {
   return type == TensorType::kQ4_0 || type == TensorType::kQ4_1;
 }
 
+template <typename Test>
+bool All(const WeightSpec& spec, const Test& test) {
+  return std::all_of(spec.parts.begin(), spec.parts.end(),
+                     [&](const TensorView& part) { return test(part.type); });
+}
+
+bool AllQ4(const WeightSpec& spec) {
+  return All(spec, IsQ4);
+}
+
+bool AllQ8(const WeightSpec& spec) {
+  return All(spec, [](TensorType type) { return type == TensorType::kQ8_0; });
+}
+
 int InputsPerLane(Arithmetic arithmetic) {
   return arithmetic == kArithmeticF32 ? 1 : arithmetic == kArithmeticBf16Dot ? 2 : 4;
 }
@@ -33,10 +47,10 @@ Format DenseFormat(Arithmetic arithmetic, bool dense_bf16) {
 }
 
 Format ChooseFormat(const WeightSpec& spec, Arithmetic arithmetic, bool dense_bf16) {
-  auto all = [&](auto&& test) { return std::all_of(spec.parts.begin(), spec.parts.end(), test); };
-  if (all([](const TensorView& t) { return IsQ4(t.type); })) return kFormatQ4;
-  if (all([](const TensorView& t) { return t.type == TensorType::kQ8_0; })) return kFormatQ8;
-  bool bf16 = all([](const TensorView& t) { return t.type == TensorType::kBF16; });
+  if (AllQ4(spec)) return kFormatQ4;
+  if (AllQ8(spec)) return kFormatQ8;
+  LLMD_CHECK(arithmetic != kArithmeticFixed16);
+  bool bf16 = All(spec, [](TensorType type) { return type == TensorType::kBF16; });
   return DenseFormat(arithmetic, dense_bf16 || bf16);
 }
 
@@ -90,6 +104,10 @@ void QuantizeGroup(const float* x, int8_t* q, uint16_t& scale) {
 }
 
 }  // namespace
+
+bool StaysQuantised(const WeightSpec& spec) {
+  return AllQ4(spec) || AllQ8(spec);
+}
 
 StatusOr<std::unique_ptr<HostBuffer>> HostBuffer::Create(size_t size_bytes) {
   std::unique_ptr<HostBuffer> buffer(new HostBuffer());

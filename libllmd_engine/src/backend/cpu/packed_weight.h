@@ -33,6 +33,10 @@ class HostBuffer final : public Buffer {
   size_t mapped_ = 0;
 };
 
+// Whether the packed matrix keeps its blocks of 4 or 8 bits: then it can be multiplied by
+// fixed-point activations.
+bool StaysQuantised(const WeightSpec& spec);
+
 class PackedWeight final : public Weight {
  public:
   // Rows of different formats in one matrix take the widest of them.

@@ -37,6 +37,7 @@ struct DecisionTrace {
   std::vector<std::string> endpoints;  // "ns/name"
   std::vector<std::string> addresses;  // "ip:port"
   std::vector<double> metrics_age_ms;  // -1 = never scraped
+  std::vector<int> stale;              // endpoints whose gauges were too old to count
   std::vector<ProfileTrace> profiles;
   std::string decision_type;  // "decode-only", "prefill-decode"
   int primary = -1;           // index of the endpoint that gets the request

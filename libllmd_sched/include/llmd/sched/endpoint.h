@@ -68,17 +68,23 @@ struct EndpointSet {
   size_t size() const { return infos.size(); }
 };
 
-// What one decision sees. Immutable once shared; all vectors have size().
+// What one decision sees. Immutable once shared; all vectors have size(). The gauges of a stale
+// endpoint are unknown here, for all plugins alike: waiting, running and kv_usage are NaN (scorers
+// leave it unscored, which counts as 0) and its adapter lists empty; what does not age (cache
+// layout, time of the last scrape) stays.
 struct Snapshot {
   uint64_t epoch = 0;
   std::shared_ptr<const EndpointSet> set;
   std::vector<double> waiting, running, kv_usage;
   std::vector<TimePoint> updated;  // epoch = never
+  std::vector<uint8_t> stale;      // 1 = not heard of for longer than the pool's limit
   std::vector<std::shared_ptr<const EndpointMetrics>> metrics;
   size_t size() const { return set ? set->size() : 0; }
   const EndpointInfo& info(size_t i) const { return *set->infos[i]; }
   // Appends the metrics of the next endpoint of `set`.
   void Add(std::shared_ptr<const EndpointMetrics> m);
+  // The same for an endpoint whose metrics are too old to count.
+  void AddStale(const EndpointMetrics& m);
 };
 
 }  // namespace llmd::sched

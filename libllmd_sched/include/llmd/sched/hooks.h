@@ -11,6 +11,13 @@
 
 namespace llmd::sched {
 
+// Runs on every request before it is queued, when fairness_id holds what the client wrote ("" =
+// nothing).
+class RequestHeaderHook : public virtual Plugin {
+ public:
+  virtual void OnRequestHeaders(RequestContext& request) = 0;
+};
+
 // Runs once the endpoints are chosen, before the request leaves.
 class PreRequestHook : public virtual Plugin {
  public:

@@ -30,6 +30,8 @@ struct ScheduleOutcome {
   std::vector<uint32_t> prefill, encode;  // empty = stage not used
   std::string_view decision_type = "decode-only";
   std::string_view error;
+  int error_status = 0;       // HTTP status of `error`; 0 = 429 when saturated, else 503
+  uint16_t primary_port = 0;  // sent there instead of the endpoint's own port; 0 = its own
   void Clear();
 };
 

@@ -78,8 +78,8 @@ struct RequestContext {
   std::string target_model;  // after rewrite
   std::string cache_salt;
   bool streaming = false;
-  int64_t max_tokens = -1;  // -1 = not given
-  size_t prompt_chars = 0;
+  int64_t max_tokens = -1;                   // -1 = not given
+  std::string_view prompt_json;              // the prompt or messages as they stand in the body
   std::vector<json::ScannedMember> members;  // of the body's top-level object
 
   std::string fairness_id, objective;

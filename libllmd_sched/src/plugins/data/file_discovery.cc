@@ -14,9 +14,11 @@ class FileDiscovery final : public Discovery {
       : path_(std::move(path)), watch_(watch), ns_(env.pool_namespace), logger_(env.logger) {}
   ~FileDiscovery() override { Stop(); }
 
+  void FollowPolicy(std::function<void(std::shared_ptr<const PoolPolicy>)> update) override {
+    policy_ = std::move(update);
+  }
   Status Start(std::function<void(std::vector<EndpointInfo>)> update) override {
-    LLMD_ASSIGN_OR_RETURN(std::vector<EndpointInfo> first, ReadEndpointsFile(path_, ns_));
-    update(std::move(first));
+    LLMD_RETURN_IF_ERROR(Read(update));
     if (!watch_) return OkStatus();
     watcher_ = std::make_unique<FileWatch>();
     return watcher_->Start(path_, [this, update] { Reload(update); });
@@ -26,15 +28,21 @@ class FileDiscovery final : public Discovery {
   }
 
  private:
-  void Reload(const std::function<void(std::vector<EndpointInfo>)>& update) {
-    StatusOr<std::vector<EndpointInfo>> endpoints = ReadEndpointsFile(path_, ns_);
-    if (!endpoints.ok()) {
-      logger_.Error("Endpoints file not reloaded, keeping the previous endpoints",
-                    {{"path", path_}, {"error", endpoints.status().ToString()}});
-      return;
-    }
-    update(std::move(*endpoints));
+  Status Read(const std::function<void(std::vector<EndpointInfo>)>& update) {
+    LLMD_ASSIGN_OR_RETURN(PoolFile file, ReadPoolFile(path_, ns_));
+    if (Status status = ResolveHosts(file.endpoints); !status.ok())
+      return status.WithContext(path_);
+    if (policy_) policy_(std::make_shared<const PoolPolicy>(std::move(file.policy)));
+    update(std::move(file.endpoints));
+    return OkStatus();
   }
+  void Reload(const std::function<void(std::vector<EndpointInfo>)>& update) {
+    if (Status status = Read(update); !status.ok()) {
+      logger_.Error("Endpoints file not reloaded, keeping the previous endpoints",
+                    {{"path", path_}, {"error", status.ToString()}});
+    }
+  }
+  std::function<void(std::shared_ptr<const PoolPolicy>)> policy_;
   const std::string path_;
   const bool watch_;
   const std::string ns_;
@@ -45,20 +53,20 @@ class FileDiscovery final : public Discovery {
 }  // namespace
 
 Status RegisterFileDiscovery(PluginRegistry& registry) {
-  return AddPlugin(registry, {.type = "file-discovery",
-                              .kind = "discovery",
-                              .help = "Endpoints from a file; no Kubernetes.",
-                              .params = {{"path", "", "YAML or JSON file, at most 1 MiB"},
-                                         {"watchFile", "false", "follow changes of the file"}},
-                              .make = [](PluginArgs& args) -> StatusOr<std::unique_ptr<Plugin>> {
-                                Params params(args.parameters);
-                                std::string path = params.String("path", "");
-                                const bool watch = params.Bool("watchFile", false);
-                                if (path.empty())
-                                  params.Fail("path", "expected the path of an endpoints file");
-                                return Done(params, std::make_unique<FileDiscovery>(
-                                                        std::move(path), watch, args.env));
-                              }});
+  return AddPlugin(
+      registry, {.type = "file-discovery",
+                 .kind = "discovery",
+                 .help = "Endpoints, objectives and model rewrites from a file; no Kubernetes.",
+                 .params = {{"path", "", "YAML or JSON file, at most 1 MiB"},
+                            {"watchFile", "false", "follow changes of the file"}},
+                 .make = [](PluginArgs& args) -> StatusOr<std::unique_ptr<Plugin>> {
+                   Params params(args.parameters);
+                   std::string path = params.String("path", "");
+                   const bool watch = params.Bool("watchFile", false);
+                   if (path.empty()) params.Fail("path", "expected the path of an endpoints file");
+                   return Done(params,
+                               std::make_unique<FileDiscovery>(std::move(path), watch, args.env));
+                 }});
 }
 
 }  // namespace llmd::sched

@@ -49,7 +49,7 @@ class ByDeadline final : public OrderingPolicy {
 class StaticUsageLimit final : public UsageLimitPolicy {
  public:
   explicit StaticUsageLimit(double threshold) : threshold_(threshold) {}
-  double Ceiling(int) const override { return threshold_; }
+  double Ceiling(size_t, std::span<const int>) const override { return threshold_; }
 
  private:
   const double threshold_;

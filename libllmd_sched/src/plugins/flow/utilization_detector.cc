@@ -1,44 +1,97 @@
-// Formula: endpoint-picker.md §7: mean over endpoints of max(queue/Tq, kv/Tkv).
+// Formula: endpoint-picker.md §7: mean over endpoints of max(queue/Tq, kv/Tkv). An endpoint whose
+// metrics are missing or stale is judged by the requests this picker itself has on it, so that a
+// dead metrics page neither freezes the pool nor hides its load.
 #include <algorithm>
+#include <cmath>
 
 #include "llmd/sched/filter.h"
+#include "llmd/sched/hooks.h"
 #include "llmd/sched/saturation.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
+#include "plugins/producer/inflight.h"
 
 namespace llmd::sched {
 namespace {
 
 struct Settings {
-  double queue = 5, kv = 0.8, headroom = 0;
+  double queue = 5, kv = 0.8, headroom = 0, stale_requests = 100;
   Duration staleness = std::chrono::milliseconds(200);
 };
 
-class UtilizationDetector final : public SaturationDetector, public Filter {
+class UtilizationDetector final : public SaturationDetector,
+                                  public Filter,
+                                  public PreRequestHook,
+                                  public ResponseHook {
  public:
-  UtilizationDetector(Settings settings, const Clock& clock) : s_(settings), clock_(clock) {}
+  UtilizationDetector(Settings settings, PluginArgs& args)
+      : s_(settings),
+        clock_(*args.env.clock),
+        stale_gauge_(args.env.metrics->AddGauge("llm_d_epp_flow_control_stale_endpoints",
+                                                "Endpoints judged without fresh metrics",
+                                                {{"detector", args.name}})) {}
 
   double Saturation(const Snapshot& snapshot, const std::vector<uint32_t>& candidates) override {
     if (candidates.empty()) return 1;
+    const TimePoint now = clock_.Now();
     double sum = 0;
-    for (uint32_t c : candidates) sum += Of(snapshot, c, clock_.Now());
+    int stale = 0;
+    for (uint32_t c : candidates) {
+      stale += IsStale(snapshot, c, now);
+      sum += Of(snapshot, c, now);
+    }
+    stale_gauge_.Set(stale);
     return sum / static_cast<double>(candidates.size());
   }
-  // As a filter it keeps all when none would remain.
+  // As a filter it drops stale endpoints too, and keeps all when none would remain.
   void Keep(RequestContext&, const Snapshot& snapshot, std::vector<uint32_t>& candidates) override {
     const TimePoint now = clock_.Now();
-    const auto full = [&](uint32_t c) { return Of(snapshot, c, now) >= 1 + s_.headroom; };
-    if (!std::all_of(candidates.begin(), candidates.end(), full)) std::erase_if(candidates, full);
+    const auto drop = [&](uint32_t c) {
+      return IsStale(snapshot, c, now) || Of(snapshot, c, now) >= 1 + s_.headroom;
+    };
+    if (!std::all_of(candidates.begin(), candidates.end(), drop)) std::erase_if(candidates, drop);
+  }
+
+  void PreRequest(RequestContext& request, const Snapshot& snapshot, const ScheduleOutcome& outcome,
+                  HeaderList&) override {
+    if (!outcome.primary.empty()) Open(request, snapshot.set->slots[outcome.primary[0]], false);
+    if (!outcome.prefill.empty()) Open(request, snapshot.set->slots[outcome.prefill[0]], true);
+  }
+  void OnFirstChunk(RequestContext& request, const ResponseInfo&) override {
+    Close(request, [](const Charge& c) { return c.until_first_chunk; });
+  }
+  void OnEnd(RequestContext& request, const ResponseInfo&) override {
+    Close(request, [](const Charge&) { return true; });
   }
 
  private:
+  bool IsStale(const Snapshot& snapshot, uint32_t c, TimePoint now) const {
+    return snapshot.stale[c] || !snapshot.metrics[c]->ever ||
+           std::isnan(snapshot.waiting[c] + snapshot.kv_usage[c]) ||
+           now - snapshot.updated[c] > s_.staleness;
+  }
   double Of(const Snapshot& snapshot, uint32_t c, TimePoint now) const {
-    const bool fresh = snapshot.metrics[c]->ever && now - snapshot.updated[c] <= s_.staleness;
-    if (!fresh) return 1;
+    if (IsStale(snapshot, c, now)) {
+      return in_flight_.Requests(snapshot.set->slots[c]) / s_.stale_requests;
+    }
     return std::max(snapshot.waiting[c] / s_.queue, snapshot.kv_usage[c] / s_.kv);
   }
+  void Open(RequestContext& request, uint32_t slot, bool prefill) {
+    in_flight_.Add(slot, 1, 0);
+    request.charges.push_back({.owner = this, .slot = slot, .until_first_chunk = prefill});
+  }
+  template <typename Wanted>
+  void Close(RequestContext& request, Wanted wanted) {
+    for (Charge& c : request.charges) {
+      if (c.owner != this || !wanted(c)) continue;
+      if (std::exchange(c.request_open, false)) in_flight_.Add(c.slot, -1, 0);
+    }
+  }
+
   const Settings s_;
   const Clock& clock_;
+  Gauge& stale_gauge_;
+  SlotCounters in_flight_;
 };
 
 }  // namespace
@@ -48,11 +101,13 @@ Status RegisterUtilizationDetector(PluginRegistry& registry) {
       registry,
       {.type = "utilization-detector",
        .kind = "saturation detector, filter",
-       .help = "Saturation from the engines' queues and KV use; a stale or missing endpoint counts "
-               "as full.",
+       .help = "Saturation from the engines' queues and KV use; a stale or missing endpoint is "
+               "judged by our own requests in flight on it.",
        .params = {{"queueDepthThreshold", "5", "waiting requests that count as full"},
                   {"kvCacheUtilThreshold", "0.8", "KV use that counts as full"},
                   {"metricsStalenessThreshold", "200ms", "age from which metrics do not count"},
+                  {"staleMaxConcurrency", "100",
+                   "own requests in flight that count as full while metrics are stale"},
                   {"headroom", "0",
                    "as a filter: how far over full an endpoint may be, 0.2 = 20 %"}},
        .make = [](PluginArgs& args) -> StatusOr<std::unique_ptr<Plugin>> {
@@ -61,8 +116,10 @@ Status RegisterUtilizationDetector(PluginRegistry& registry) {
          s.queue = static_cast<double>(params.Int("queueDepthThreshold", 5, 1, INT32_MAX));
          s.kv = params.Double("kvCacheUtilThreshold", 0.8, 1e-6, 1);
          s.staleness = params.Time("metricsStalenessThreshold", s.staleness);
+         s.stale_requests =
+             static_cast<double>(params.Int("staleMaxConcurrency", 100, 1, INT32_MAX));
          s.headroom = params.Double("headroom", 0, 0, 1000);
-         return Done(params, std::make_unique<UtilizationDetector>(s, *args.env.clock));
+         return Done(params, std::make_unique<UtilizationDetector>(s, args));
        }});
 }
 

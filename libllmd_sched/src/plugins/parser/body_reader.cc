@@ -19,7 +19,9 @@ Status ReadBody(RequestContext& request) {
   for (const char* key : {"max_completion_tokens", "max_output_tokens", "max_tokens"}) {
     request.max_tokens = LaxInt(RawMember(request, key), request.max_tokens);
   }
-  if (const std::string_view salt = RawMember(request, "cache_salt"); salt.starts_with('"')) {
+  std::string_view salt = RawMember(request, "cache_salt");
+  if (salt.empty() && request.api == Api::kGenerate) salt = RawMember(request, "extra_key");
+  if (salt.starts_with('"')) {
     LLMD_ASSIGN_OR_RETURN(request.cache_salt, json::Unquote(salt));
   }
   return OkStatus();
@@ -28,15 +30,6 @@ Status ReadBody(RequestContext& request) {
 std::string_view RawMember(const RequestContext& request, std::string_view key) {
   const json::ScannedMember* member = json::FindMember(request.members, request.body, key);
   return member ? member->value.In(request.body) : std::string_view();
-}
-
-size_t CountChars(std::string_view quoted) {
-  size_t count = 0;
-  for (size_t i = 1; i + 1 < quoted.size(); ++i) {
-    if (quoted[i] == '\\') i += quoted[i + 1] == 'u' ? 5 : 1;
-    count += (static_cast<unsigned char>(quoted[i]) & 0xc0) != 0x80;
-  }
-  return count;
 }
 
 std::string_view StringValue(std::string_view quoted, std::string& buffer) {

@@ -17,8 +17,6 @@ namespace llmd::sched {
 Status ReadBody(RequestContext& request);
 // The raw text of a top-level member, or "" when absent. Needs ReadBody.
 std::string_view RawMember(const RequestContext& request, std::string_view key);
-// Characters of a quoted JSON string: escapes and UTF-8 sequences count once.
-size_t CountChars(std::string_view quoted);
 // The string's value: a view into `quoted` when it has no escapes, else into `buffer`.
 std::string_view StringValue(std::string_view quoted, std::string& buffer);
 // Numbers and numeric strings; `fallback` for anything else.

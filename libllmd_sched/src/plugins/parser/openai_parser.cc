@@ -26,12 +26,11 @@ void Merge(int64_t value, int64_t* into) {
   if (value >= 0) *into = value;
 }
 
-size_t PromptChars(const RequestContext& request) {
+std::string_view PromptOf(const RequestContext& request) {
   for (const char* key : {"prompt", "messages", "input"}) {
-    const std::string_view raw = RawMember(request, key);
-    if (!raw.empty()) return raw[0] == '"' ? CountChars(raw) : raw.size();
+    if (const std::string_view raw = RawMember(request, key); !raw.empty()) return raw;
   }
-  return 0;
+  return {};
 }
 
 class JsonParser final : public Parser {
@@ -51,7 +50,7 @@ class JsonParser final : public Parser {
       request.api = r.api;
     }
     LLMD_RETURN_IF_ERROR(ReadBody(request));
-    request.prompt_chars = PromptChars(request);
+    request.prompt_json = PromptOf(request);
     return OkStatus();
   }
   void ReadUsage(std::string_view json_object, Usage* usage) const override {
@@ -96,8 +95,11 @@ Status RegisterOpenAiParser(PluginRegistry& registry) {
   LLMD_RETURN_IF_ERROR(
       Add(registry, "anthropic-parser", "Anthropic messages.",
           {{"messages", Api::kMessages}, {"messages/count_tokens", Api::kMessages}}));
-  return Add(registry, "vllmhttp-parser", "vLLM's token-in, token-out endpoint.",
-             {{"inference/v1/generate", Api::kGenerate}});
+  LLMD_RETURN_IF_ERROR(Add(registry, "vllmhttp-parser", "vLLM's token-in, token-out endpoint.",
+                           {{"inference/v1/generate", Api::kGenerate}}));
+  return Add(registry, "sglanghttp-parser",
+             "SGLang's own generate endpoint; extra_key separates caches as cache_salt does.",
+             {{"generate", Api::kGenerate}});
 }
 
 }  // namespace llmd::sched

@@ -4,11 +4,7 @@
 #include "plugins/producer/inflight.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <deque>
-#include <mutex>
-#include <shared_mutex>
 
 #include "llmd/sched/hooks.h"
 #include "llmd/sched/producer.h"
@@ -22,48 +18,6 @@ struct Settings {
   bool output = false;
   double ratio = 1.5, cap = 0;  // 0 = no cap
   DataKey load = kNoKey, uncached = kNoKey, tokens = kNoKey, match = kNoKey;
-};
-
-// Counters by slot; a deque so that they never move.
-class Counters {
- public:
-  void Add(uint32_t slot, double requests, double tokens) {
-    Cell& cell = CellOf(slot);
-    cell.requests.fetch_add(requests, std::memory_order_relaxed);
-    cell.tokens.fetch_add(tokens, std::memory_order_relaxed);
-  }
-  double Requests(uint32_t slot) const {
-    std::shared_lock lock(mutex_);
-    return slot < cells_.size() ? cells_[slot].requests.load(std::memory_order_relaxed) : 0;
-  }
-  double Tokens(uint32_t slot) const {
-    std::shared_lock lock(mutex_);
-    return slot < cells_.size() ? cells_[slot].tokens.load(std::memory_order_relaxed) : 0;
-  }
-  void ReadAll(const std::vector<uint32_t>& slots, Attribute& out) const {
-    std::shared_lock lock(mutex_);
-    for (size_t i = 0; i < slots.size(); ++i) {
-      const bool known = slots[i] < cells_.size();
-      out.per_endpoint[i] = known ? cells_[slots[i]].requests.load(std::memory_order_relaxed) : 0;
-      out.second[i] = known ? cells_[slots[i]].tokens.load(std::memory_order_relaxed) : 0;
-    }
-  }
-
- private:
-  struct Cell {
-    std::atomic<double> requests{0}, tokens{0};
-  };
-  Cell& CellOf(uint32_t slot) {
-    {
-      std::shared_lock lock(mutex_);
-      if (slot < cells_.size()) return cells_[slot];
-    }
-    std::unique_lock lock(mutex_);
-    while (cells_.size() <= slot) cells_.emplace_back();
-    return cells_[slot];
-  }
-  mutable std::shared_mutex mutex_;
-  std::deque<Cell> cells_;  // growth guarded by mutex_
 };
 
 class InflightLoadProducer final : public Producer,
@@ -139,7 +93,7 @@ class InflightLoadProducer final : public Producer,
   }
 
   const Settings s_;
-  Counters counters_;
+  SlotCounters counters_;
 };
 
 StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {

@@ -11,10 +11,6 @@ class PrefixIndex::Lru {
  public:
   std::mutex mutex;  // guards all that follows
 
-  struct Block {
-    uint64_t hash = 0;
-    uint8_t shard = 0;
-  };
   Lru() { nodes_.emplace_back(); }
 
   // True when the block is new.
@@ -103,53 +99,54 @@ void PrefixIndex::Insert(std::span<const uint64_t> chain, uint32_t slot, size_t 
   const size_t shard = ShardOf(chain[0]);
   // What does not fit would be evicted in this same call; the front of the chain is what can match.
   chain = chain.first(std::min(chain.size(), capacity));
+  static thread_local std::vector<uint64_t> fresh;
+  static thread_local std::vector<Block> old;
+  fresh.clear();
+  old.clear();
   Lru& lru = LruOf(slot);
   std::lock_guard lock(lru.mutex);
   // Back to front, so that the front of a chain outlives its tail.
   for (size_t i = chain.size(); i-- > 0;) {
-    if (lru.Touch(chain[i], static_cast<uint8_t>(shard))) SetBit(shard, chain[i], slot);
+    if (lru.Touch(chain[i], static_cast<uint8_t>(shard))) fresh.push_back(chain[i]);
   }
-  while (lru.size() > capacity) {
-    const Lru::Block old = lru.PopOldest();
-    ClearBit(old.shard, old.hash, slot);
-  }
+  while (lru.size() > capacity) old.push_back(lru.PopOldest());
+  SetBits(shard, fresh, slot);
+  ClearBits(old, slot);
 }
 
 void PrefixIndex::Remove(uint32_t slot) {
+  std::vector<Block> old;
   Lru& lru = LruOf(slot);
   std::lock_guard lock(lru.mutex);
-  while (lru.size() > 0) {
-    const Lru::Block old = lru.PopOldest();
-    ClearBit(old.shard, old.hash, slot);
-  }
+  while (lru.size() > 0) old.push_back(lru.PopOldest());
+  ClearBits(old, slot);
 }
 
-size_t PrefixIndex::size() const {
-  std::lock_guard lock(lrus_mutex_);
-  size_t total = 0;
-  for (const auto& lru : lrus_) {
-    if (!lru) continue;
-    std::lock_guard inner(lru->mutex);
-    total += lru->size();
-  }
-  return total;
-}
-
-void PrefixIndex::SetBit(size_t shard, uint64_t hash, uint32_t slot) {
+void PrefixIndex::SetBits(size_t shard, std::span<const uint64_t> hashes, uint32_t slot) {
+  if (hashes.empty()) return;
+  size_.fetch_add(hashes.size(), std::memory_order_relaxed);
   Shard& s = shards_[shard];
   std::unique_lock lock(s.mutex);
   if (s.groups.size() <= slot / 64) s.groups.resize(slot / 64 + 1);
-  s.groups[slot / 64].At(hash) |= uint64_t{1} << (slot % 64);
+  for (uint64_t hash : hashes) s.groups[slot / 64].At(hash) |= uint64_t{1} << (slot % 64);
 }
 
-void PrefixIndex::ClearBit(size_t shard, uint64_t hash, uint32_t slot) {
-  Shard& s = shards_[shard];
-  std::unique_lock lock(s.mutex);
-  HashMap& group = s.groups[slot / 64];
-  uint64_t* bits = group.Find(hash);
-  if (bits == nullptr) return;
-  *bits &= ~(uint64_t{1} << (slot % 64));
-  if (*bits == 0) group.Erase(hash);
+void PrefixIndex::ClearBits(std::span<Block> blocks, uint32_t slot) {
+  size_.fetch_sub(blocks.size(), std::memory_order_relaxed);
+  std::sort(blocks.begin(), blocks.end(),
+            [](const Block& a, const Block& b) { return a.shard < b.shard; });
+  for (size_t i = 0; i < blocks.size();) {
+    Shard& s = shards_[blocks[i].shard];
+    std::unique_lock lock(s.mutex);
+    HashMap& group = s.groups[slot / 64];
+    for (const uint8_t shard = blocks[i].shard; i < blocks.size() && blocks[i].shard == shard;
+         ++i) {
+      uint64_t* bits = group.Find(blocks[i].hash);
+      if (bits == nullptr) continue;
+      *bits &= ~(uint64_t{1} << (slot % 64));
+      if (*bits == 0) group.Erase(blocks[i].hash);
+    }
+  }
 }
 
 PrefixIndex::Lru& PrefixIndex::LruOf(uint32_t slot) {

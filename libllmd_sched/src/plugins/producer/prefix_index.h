@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -30,7 +31,7 @@ class PrefixIndex {
   // Forgets an endpoint.
   void Remove(uint32_t slot);
   // Blocks held, all endpoints together.
-  size_t size() const;
+  size_t size() const { return size_.load(std::memory_order_relaxed); }
 
  private:
   static constexpr size_t kShards = 16;
@@ -40,11 +41,17 @@ class PrefixIndex {
   };
   class Lru;
   static size_t ShardOf(uint64_t first_hash) { return first_hash >> 60; }
-  void SetBit(size_t shard, uint64_t hash, uint32_t slot);
-  void ClearBit(size_t shard, uint64_t hash, uint32_t slot);
+  struct Block {
+    uint64_t hash = 0;
+    uint8_t shard = 0;
+  };
+  void SetBits(size_t shard, std::span<const uint64_t> hashes, uint32_t slot);
+  // One lock per shard; reorders `blocks`.
+  void ClearBits(std::span<Block> blocks, uint32_t slot);
   Lru& LruOf(uint32_t slot);
 
   std::array<Shard, kShards> shards_;
+  std::atomic<size_t> size_{0};
   mutable std::mutex lrus_mutex_;
   std::vector<std::unique_ptr<Lru>>
       lrus_;  // by slot; guarded by lrus_mutex_, entries by their own mutex

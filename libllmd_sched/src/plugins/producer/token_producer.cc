@@ -27,7 +27,7 @@ class Packer {
     }
     const size_t words = s.size() / 4, at = out_.tokens.size();
     out_.tokens.resize(at + words);
-    std::memcpy(out_.tokens.data() + at, s.data(), words * 4);
+    if (words > 0) std::memcpy(out_.tokens.data() + at, s.data(), words * 4);
     for (char c : s.substr(words * 4)) Byte(c);
   }
   void Image(std::string_view url) {
@@ -67,7 +67,7 @@ class Estimator {
       case Api::kMessages:
         return Chat();
       case Api::kGenerate:
-        return Ids(RawMember(request_, "token_ids"));
+        return Generate();
       case Api::kCompletions:
         return Prompt(RawMember(request_, "prompt"));
       case Api::kNone:
@@ -82,6 +82,14 @@ class Estimator {
   }
 
  private:
+  // vLLM's token_ids, or SGLang's input_ids or text.
+  Status Generate() {
+    for (const char* key : {"token_ids", "input_ids"}) {
+      if (const std::string_view ids = RawMember(request_, key); !ids.empty()) return Prompt(ids);
+    }
+    return Prompt(RawMember(request_, "text"));
+  }
+
   Status Prompt(std::string_view raw) {
     if (!raw.starts_with('[')) {
       Text(raw);
@@ -155,7 +163,36 @@ class Estimator {
     return OkStatus();
   }
 
-  void Text(std::string_view quoted) { pack_.Bytes(StringValue(quoted, buffer_)); }
+  // Packs the runs between escapes in place; only \u needs the string decoded first.
+  void Text(std::string_view quoted) {
+    if (quoted.find("\\u") != std::string_view::npos || quoted.size() < 2 || quoted[0] != '"')
+      return pack_.Bytes(StringValue(quoted, buffer_));
+    std::string_view rest = quoted.substr(1, quoted.size() - 2);
+    for (size_t at = rest.find('\\'); at != std::string_view::npos && at + 1 < rest.size();
+         at = rest.find('\\')) {
+      pack_.Bytes(rest.substr(0, at));
+      const char decoded = Unescaped(rest[at + 1]);
+      pack_.Bytes(std::string_view(&decoded, 1));
+      rest.remove_prefix(at + 2);
+    }
+    pack_.Bytes(rest);
+  }
+  static char Unescaped(char c) {
+    switch (c) {
+      case 'n':
+        return '\n';
+      case 't':
+        return '\t';
+      case 'r':
+        return '\r';
+      case 'b':
+        return '\b';
+      case 'f':
+        return '\f';
+      default:
+        return c;  // a quote, a slash or a backslash
+    }
+  }
 
   const RequestContext& request_;
   Attribute& out_;

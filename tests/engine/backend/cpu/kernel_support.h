@@ -51,9 +51,7 @@ inline std::vector<float> Multiply(const KernelTable& kernels, const PackedWeigh
   size_t cells = static_cast<size_t>(rows) * groups;
   std::vector<float> values(cells * kGroup), sums(cells), scales(cells);
   std::vector<int32_t> isums(cells);
-  size_t bytes = static_cast<size_t>(kGroup) * (arithmetic == kArithmeticF32    ? 4
-                                                : arithmetic == kArithmeticInt8 ? 1
-                                                                                : 2);
+  size_t bytes = PreparedGroupBytes(arithmetic);
   for (int row = 0; row < rows; ++row) {
     PrepareCall call{x.data() + static_cast<size_t>(row) * cols,
                      cols,
@@ -74,8 +72,8 @@ inline std::vector<float> Multiply(const KernelTable& kernels, const PackedWeigh
                 groups,
                 values.data(),
                 sums.data(),
-                arithmetic == kArithmeticInt8 ? scales.data() : nullptr,
-                arithmetic == kArithmeticInt8 ? isums.data() : nullptr,
+                HasActivationScale(arithmetic) ? scales.data() : nullptr,
+                HasActivationScale(arithmetic) ? isums.data() : nullptr,
                 rows,
                 rows,
                 tiles.data(),
@@ -92,16 +90,23 @@ inline std::vector<float> Multiply(const KernelTable& kernels, const PackedWeigh
 }
 
 inline const char* ArithmeticName(Arithmetic a) {
-  return a == kArithmeticF32 ? "f32" : a == kArithmeticBf16Dot ? "bf16 dot" : "int8";
+  constexpr const char* kNames[] = {"f32", "bf16 dot", "int8", "fixed16"};
+  return kNames[a];
 }
 
-// Calls body(isa, kernels, arithmetic) for every path of this CPU.
+inline bool IsQuantised(TensorType type) {
+  return BlockElements(type) > 1;
+}
+
+// Calls body(isa, kernels, arithmetic) for every path of this CPU that multiplies weights of
+// `type`.
 template <typename Body>
-void ForEachPath(const Body& body) {
+void ForEachPath(TensorType type, const Body& body) {
   for (Isa isa : AvailableIsas()) {
     KernelTable kernels = KernelsOf(isa);
     for (int a = 0; a < kArithmeticCount; ++a) {
       if (kernels.gemm[a][kFormatQ4] == nullptr) continue;
+      if (a == kArithmeticFixed16 && !IsQuantised(type)) continue;
       SCOPED_TRACE(std::string(IsaName(isa)) + " " + ArithmeticName(static_cast<Arithmetic>(a)));
       body(isa, kernels, static_cast<Arithmetic>(a));
     }

@@ -1,0 +1,139 @@
+#include "director/request_metrics.h"
+
+#include <cmath>
+
+#include "director/keyed_cache.h"
+#include "graph.h"
+#include "llmd/sched/config_loader.h"
+#include "sched/support.h"
+
+namespace llmd::sched {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST(KeyedCache, MakesOncePerListOfTexts) {
+  KeyedCache<int> cache;
+  std::vector<std::unique_ptr<int>> all;
+  const auto of = [&](std::string_view a, std::string_view b) -> int& {
+    return cache.Of({a, b}, [&]() -> int& {
+      all.push_back(std::make_unique<int>(static_cast<int>(all.size())));
+      return *all.back();
+    });
+  };
+  EXPECT_EQ(of("a", "b"), 0);
+  EXPECT_EQ(of("ab", ""), 1);  // borders count
+  EXPECT_EQ(of("", "ab"), 2);
+  EXPECT_EQ(of("a", "b"), 0);
+  EXPECT_EQ(all.size(), 3u);
+}
+
+TEST(KeyedCache, IsBounded) {
+  KeyedCache<int> cache;
+  int one = 1, made = 0;
+  for (size_t i = 0; i < KeyedCache<int>::kMaxEntries + 10; ++i)
+    cache.Of({std::to_string(i)}, [&]() -> int& { return one; });
+  for (int i = 0; i < 3; ++i) {
+    cache.Of({"late"}, [&]() -> int& {
+      ++made;
+      return one;
+    });
+  }
+  EXPECT_EQ(made, 3);
+  cache.Of({"0"}, [&]() -> int& {
+    ADD_FAILURE() << "an early entry was dropped";
+    return one;
+  });
+}
+
+TEST(RequestMetrics, SeriesAreTheSameForTheSameLabels) {
+  MetricsRegistry registry;
+  RequestMetrics m(registry, "pool");
+  const RequestSeries& a = m.Of("m", "t", "f", -1);
+  EXPECT_EQ(&a, &m.Of("m", "t", "f", -1));
+  EXPECT_NE(&a, &m.Of("m", "t", "f", 1));
+  a.total->Add();
+  EXPECT_THAT(
+      registry.Expose(),
+      HasSubstr("llm_d_epp_request_total{fairness_id=\"f\",model_name=\"m\",priority=\"-1\","
+                "target_model_name=\"t\"} 1.0"));
+}
+
+TEST(RequestMetrics, NamesBeyondAThousandAreFolded) {
+  MetricsRegistry registry;
+  RequestMetrics m(registry, "pool");
+  for (int i = 0; i < 1000; ++i) m.Attempt("model-" + std::to_string(i), nullptr);
+  m.Attempt("one-too-many", nullptr);
+  m.Attempt("two-too-many", nullptr);
+  m.Attempt("model-7", nullptr);
+  const std::string page = registry.Expose();
+  EXPECT_THAT(page, HasSubstr("target_model_name=\"other\"} 2.0"));
+  EXPECT_THAT(page, Not(HasSubstr("too-many")));
+  EXPECT_THAT(page, HasSubstr("target_model_name=\"model-7\"} 2.0"));
+}
+
+TEST(RequestMetrics, AttemptsNameTheEndpoint) {
+  MetricsRegistry registry;
+  RequestMetrics m(registry, "pool");
+  EndpointInfo e;
+  e.name = "e0";
+  e.ns = "ns";
+  e.port = 8000;
+  for (int i = 0; i < 3; ++i) m.Attempt("m", &e);
+  m.Attempt("m", nullptr);
+  const std::string page = registry.Expose();
+  EXPECT_THAT(page, HasSubstr("llm_d_epp_scheduler_attempts_total{endpoint_name=\"e0\",namespace="
+                              "\"ns\",port=\"8000\",status=\"success\",target_model_name=\"m\"} "
+                              "3.0"));
+  EXPECT_THAT(page, HasSubstr("status=\"failure\",target_model_name=\"m\"} 1.0"));
+}
+
+TEST(RequestMetrics, DisaggregationIsCountedByHandlerUnderBothNames) {
+  MetricsRegistry registry;
+  RequestMetrics m(registry, "pool");
+  const auto graph = *LoadGraph("", {});
+  m.Disagg(*graph->handler, "m", "decode-only");
+  m.Disagg(*graph->handler, "m", "decode-only");
+  const std::string labels =
+      "{decision_type=\"decode-only\",model_name=\"m\",plugin_name=\"single-profile-handler\","
+      "plugin_type=\"single-profile-handler\"} 2.0";
+  EXPECT_THAT(registry.Expose(), HasSubstr("llm_d_epp_disagg_decision_total" + labels));
+  EXPECT_THAT(registry.Expose(), HasSubstr("llm_d_epp_pd_decision_total" + labels));
+}
+
+TEST(RequestMetrics, PoolMeansLeaveStaleEndpointsOut) {
+  MetricsRegistry registry;
+  RequestMetrics m(registry, "pool");
+  Snapshot s;
+  auto set = std::make_shared<EndpointSet>();
+  for (const EndpointState& e : {Ep("a", 2, 4, 0.5), Ep("b", 4, 8, 0.25)}) {
+    set->Add(std::make_shared<const EndpointInfo>(e.info), static_cast<uint32_t>(set->size()));
+    s.Add(std::make_shared<const EndpointMetrics>(e.metrics));
+  }
+  set->Add(std::make_shared<const EndpointInfo>(Ep("gone").info), 2);
+  s.AddStale(Ep("gone", 100, 100, 1).metrics);
+  s.set = set;
+  m.Pool(s);
+  const std::string page = registry.Expose();
+  EXPECT_THAT(page, HasSubstr("llm_d_epp_average_queue_size{name=\"pool\"} 3.0"));
+  EXPECT_THAT(page, HasSubstr("llm_d_epp_std_dev_queue_size{name=\"pool\"} 1.0"));
+  EXPECT_THAT(page, HasSubstr("llm_d_epp_average_running_requests{name=\"pool\"} 6.0"));
+  EXPECT_THAT(page, HasSubstr("inference_pool_average_kv_cache_utilization{name=\"pool\"} 0.375"));
+  EXPECT_THAT(page, HasSubstr("llm_d_epp_ready_endpoints{name=\"pool\"} 3.0"));
+  EXPECT_THAT(page, Not(HasSubstr("model_server_endpoint=\"gone\"")));
+}
+
+TEST(RequestMetrics, ErrorsAreCountedByStatus) {
+  MetricsRegistry registry;
+  RequestMetrics m(registry, "pool");
+  m.Error("m", "t", 429);
+  m.Error("m", "t", 429);
+  m.Error("m", "t", 503);
+  const std::string page = registry.Expose();
+  EXPECT_THAT(page, HasSubstr("error_code=\"429\",model_name=\"m\",target_model_name=\"t\"} 2.0"));
+  EXPECT_THAT(page, HasSubstr("inference_objective_request_error_total{error_code=\"503\""));
+}
+
+}  // namespace
+}  // namespace llmd::sched

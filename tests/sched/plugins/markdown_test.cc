@@ -1,0 +1,53 @@
+#include <fstream>
+#include <sstream>
+
+#include "llmd/sched/plugin.h"
+#include "sched/support.h"
+
+namespace llmd::sched {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(PluginsMarkdown, DocsHoldTheGeneratedText) {
+  std::ifstream file(LLMD_SOURCE_DIR "/docs/plugins.md");
+  std::stringstream text;
+  text << file.rdbuf();
+  const std::string fresh = PluginsMarkdown(BuiltinPlugins());
+  const std::string path = ::testing::TempDir() + "plugins.md";
+  if (text.str() != fresh) std::ofstream(path) << fresh;
+  EXPECT_TRUE(text.str() == fresh)
+      << "docs/plugins.md is not what the code says; the new text is in " << path;
+}
+
+TEST(PluginsMarkdown, ListsEveryTypeOnceUnderItsKind) {
+  const PluginRegistry registry = BuiltinPlugins();
+  const std::string page = PluginsMarkdown(registry);
+  for (const std::string& type : registry.Types()) {
+    const std::string row = "| `" + type + "` |";
+    const size_t at = page.find(row);
+    ASSERT_NE(at, std::string::npos) << type;
+    EXPECT_EQ(page.find(row, at + 1), std::string::npos) << type;
+    const size_t heading = page.rfind("\n## ", at);
+    const std::string kind = page.substr(heading + 4, page.find('\n', heading + 4) - heading - 4);
+    EXPECT_EQ(kind, (*registry.Find(type))->kind) << type;
+  }
+}
+
+TEST(PluginsMarkdown, ShowsStabilityDefaultsAndHelp) {
+  PluginRegistry registry;
+  ASSERT_TRUE(AddPlugin(registry, {.type = "a-filter",
+                                   .kind = "filter",
+                                   .stability = Stability::kAlpha,
+                                   .help = "Keeps some.",
+                                   .params = {{"one", "1", "first"}, {"two", "", "second"}},
+                                   .make = nullptr})
+                  .ok());
+  const std::string page = PluginsMarkdown(registry);
+  EXPECT_THAT(page, HasSubstr("## filter\n"));
+  EXPECT_THAT(page, HasSubstr("| `a-filter` | alpha | Keeps some. | `one` (1): first<br>`two`: "
+                              "second |\n"));
+}
+
+}  // namespace
+}  // namespace llmd::sched

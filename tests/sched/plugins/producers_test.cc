@@ -1,0 +1,160 @@
+// In-flight counts and prefix memory over the life of requests.
+#include <thread>
+
+#include "plugins/producer/inflight.h"
+#include "plugins/producer/prefix_index.h"
+#include "sched/director_support.h"
+
+namespace llmd::sched {
+namespace {
+
+using ::testing::DoubleEq;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+RequestSpec Held(const std::string& prompt) {
+  RequestSpec r = Prompt(prompt);
+  r.keep_in_flight = true;
+  return r;
+}
+
+TEST(InflightLoad, OutputIsEstimatedUpToTheRequestsLimitAndTheCap) {
+  const auto load = [](const std::string& parameters, const std::string& body) {
+    auto s = MakeScheduler(
+        Config({"{type: inflight-load-producer, parameters: {" + parameters + "}}",
+                "{type: token-load-scorer, parameters: {queueThresholdTokens: 1000}}"}));
+    RequestSpec r;
+    r.body = body;
+    return (1 - Raw(Must(*s, r, {Ep("a")}))[0]) * 1000;
+  };
+  const std::string prompt = R"({"model":"m","prompt":")" + std::string(400, 'x') + "\"";
+  EXPECT_NEAR(load("", prompt + "}"), 100, 1e-6);
+  EXPECT_NEAR(load("addEstimatedOutputTokens: true", prompt + "}"), 250, 1e-6);
+  EXPECT_NEAR(load("addEstimatedOutputTokens: true, outputRatio: 2", prompt + "}"), 300, 1e-6);
+  EXPECT_NEAR(load("addEstimatedOutputTokens: true", prompt + ",\"max_tokens\":20}"), 120, 1e-6);
+  EXPECT_NEAR(load("addEstimatedOutputTokens: true, maxEstimatedOutputTokens: 30", prompt + "}"),
+              130, 1e-6);
+}
+
+TEST(InflightLoad, WhatIsCachedIsNotLoad) {
+  auto s = MakeScheduler(
+      Config({"{type: prefix-cache-scorer}",
+              "{type: token-load-scorer, parameters: {queueThresholdTokens: 1000}}"}));
+  const std::string prompt(2560, 'x');  // 640 tokens, 10 blocks
+  EXPECT_THAT(Raw(Must(*s, Held(prompt), {Ep("a")}), 1), ElementsAre(DoubleEq(0.36)));
+  // All cached now: only the 640 in flight count.
+  EXPECT_THAT(Raw(Must(*s, Prompt(prompt), {Ep("a")}), 1), ElementsAre(DoubleEq(0.36)));
+}
+
+TEST(InflightLoad, CountsFollowTheNameNotThePosition) {
+  auto s = MakeScheduler(Config({"{type: active-request-scorer}"}));
+  Must(*s, Held("x"), {Ep("busy")});
+  EXPECT_THAT(Raw(Must(*s, Prompt("x"), {Ep("idle"), Ep("busy")})), ElementsAre(1.0, 0.0));
+  EXPECT_THAT(Raw(Must(*s, Prompt("x"), {Ep("busy"), Ep("idle")})), ElementsAre(0.0, 1.0));
+}
+
+TEST_F(DirectorFixture, TokensEndWithTheFirstChunkAndRequestsWithTheLast) {
+  Start("{name: a, address: 127.0.0.1, port: 8001}",
+        {"{type: token-load-scorer, parameters: {queueThresholdTokens: 1000}}",
+         "{type: active-request-scorer}"});
+  const std::string body = R"({"model":"m","prompt":")" + std::string(400, 'x') + "\"}";
+  const auto scores = [&](size_t scorer) {
+    const Routing r = Route(body);
+    director_->Cancel(r.state);
+    return r.trace->profiles[0].scores[scorer].raw[0];
+  };
+  const Routing first = Route(body);
+  EXPECT_DOUBLE_EQ(scores(0), 0.8);  // 100 in flight and 100 of its own
+  EXPECT_DOUBLE_EQ(scores(1), 0);
+  std::string out;
+  director_->OnResponseHeaders(first.state, 200, {});
+  director_->OnResponseBody(first.state, "data: 1\n\n", false, &out);
+  EXPECT_DOUBLE_EQ(scores(0), 0.9);
+  EXPECT_DOUBLE_EQ(scores(1), 0);
+  director_->OnResponseBody(first.state, "", true, &out);
+  EXPECT_DOUBLE_EQ(scores(1), 1);
+}
+
+TEST(SlotCounters, AddsFromManyThreads) {
+  SlotCounters counters;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&counters] {
+      for (uint32_t i = 0; i < 1000; ++i) {
+        counters.Add(i % 50, 1, 2);
+        if (i % 2) counters.Add(i % 50, -1, -2);
+      }
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  double requests = 0, tokens = 0;
+  for (uint32_t slot = 0; slot < 60; ++slot) {
+    requests += counters.Requests(slot);
+    tokens += counters.Tokens(slot);
+  }
+  EXPECT_EQ(requests, 2000);
+  EXPECT_EQ(tokens, 4000);
+}
+
+TEST(ApproxPrefix, BlocksAreAtLeast64TokensAndAsReportedAbove) {
+  const auto matched = [](int reported, const std::string& parameters, size_t shared_bytes) {
+    auto s = MakeScheduler(
+        Config({"{type: approx-prefix-cache-producer, parameters: {" + parameters + "}}",
+                "{type: prefix-cache-scorer}"}));
+    EndpointState e = Ep("a");
+    e.metrics.block_size = reported;
+    Must(*s, Prompt(std::string(shared_bytes, 'x') + std::string(1024, 'y')), {e});
+    return Raw(Must(*s, Prompt(std::string(shared_bytes, 'x') + std::string(1024, 'z')), {e}))[0];
+  };
+  EXPECT_DOUBLE_EQ(matched(16, "", 256), 1.0 / 5);   // one block of 64 tokens of five
+  EXPECT_DOUBLE_EQ(matched(128, "", 512), 1.0 / 3);  // one of 128
+  EXPECT_DOUBLE_EQ(matched(128, "", 256), 0);        // half a block
+  EXPECT_DOUBLE_EQ(matched(128, "autoTune: false", 256), 1.0 / 5);
+  EXPECT_DOUBLE_EQ(matched(16, "autoTune: false, blockSizeTokens: 128", 512), 1.0 / 3);
+}
+
+TEST(ApproxPrefix, ForgetsBeyondItsCapacity) {
+  auto s = MakeScheduler(
+      Config({"{type: approx-prefix-cache-producer, parameters: {lruCapacityPerServer: 4}}",
+              "{type: prefix-cache-scorer}"}));
+  const std::string a(1024, 'a'), b(1024, 'b');  // four blocks each
+  Must(*s, Prompt(a), {Ep("e")});
+  EXPECT_EQ(Raw(Must(*s, Prompt(a), {Ep("e")}))[0], 1);
+  Must(*s, Prompt(b), {Ep("e")});
+  EXPECT_EQ(Raw(Must(*s, Prompt(a), {Ep("e")}))[0], 0);
+}
+
+TEST(ApproxPrefix, LongPromptsMatchUpToTheLimit) {
+  auto s = MakeScheduler(
+      Config({"{type: approx-prefix-cache-producer, parameters: {maxPrefixTokensToMatch: 128}}",
+              "{type: prefix-cache-scorer}"}));
+  Must(*s, Prompt(std::string(512, 'x') + "one"), {Ep("e")});
+  EXPECT_EQ(Raw(Must(*s, Prompt(std::string(512, 'x') + "two"), {Ep("e")}))[0], 1);
+}
+
+TEST(PrefixIndexThreads, MatchesWhileOthersInsertAndRemove) {
+  PrefixIndex index;
+  std::vector<uint64_t> chain;
+  for (uint64_t i = 0; i < 64; ++i) chain.push_back((i + 1) * 0x9e3779b97f4a7c15);
+  index.Insert(chain, 0, 1000);
+  std::vector<std::thread> threads;
+  for (uint32_t t = 1; t <= 3; ++t) {
+    threads.emplace_back([&index, &chain, t] {
+      for (int i = 0; i < 300; ++i) {
+        index.Insert(chain, t, 40);
+        index.Remove(t);
+      }
+    });
+  }
+  for (int i = 0; i < 300; ++i) {
+    std::vector<uint32_t> counts(4, 0);
+    index.Match(chain, counts);
+    EXPECT_EQ(counts[0], 64u);
+    for (uint32_t other : {1u, 2u, 3u}) EXPECT_LE(counts[other], 40u);
+  }
+  for (std::thread& t : threads) t.join();
+  EXPECT_EQ(index.size(), 64u);
+}
+
+}  // namespace
+}  // namespace llmd::sched
