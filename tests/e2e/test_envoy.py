@@ -144,17 +144,23 @@ class SaturatedEngine(Process):
         super().__init__("saturated", [sys.executable, "-c", script])
 
 
+def wait_for_running(engines, wanted):
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if sum(metric(f"{e.url}/metrics", "vllm:num_requests_running") for e in engines) == wanted:
+            return True
+        time.sleep(0.01)
+    return False
+
+
 def test_a_client_that_leaves_mid_stream_frees_the_engines_blocks(stack):
     envoy, _, engines = stack
     body = {"model": "smol", "prompt": PROMPTS["PROMPT_4"], "max_tokens": 1000, "ignore_eos": True, "stream": True}
     with requests.post(f"{envoy.url}/v1/completions", json=body, stream=True, timeout=60) as reply:
         assert reply.status_code == 200
-        next(reply.iter_lines())
-        assert sum(metric(f"{e.url}/metrics", "vllm:num_requests_running") for e in engines) == 1
-    deadline = time.monotonic() + 5
-    while sum(metric(f"{e.url}/metrics", "vllm:num_requests_running") for e in engines) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert sum(metric(f"{e.url}/metrics", "vllm:num_requests_running") for e in engines) == 0
+        next(reply.iter_lines(chunk_size=1))
+        assert wait_for_running(engines, 1)
+    assert wait_for_running(engines, 0)
     assert sum(metric(f"{e.url}/metrics", "vllm:kv_cache_usage_perc") for e in engines) == 0
 
 

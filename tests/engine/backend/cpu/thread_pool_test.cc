@@ -43,6 +43,20 @@ TEST(ThreadPool, SurvivesManyShortLoops) {
   EXPECT_EQ(total, 15 * 20000);
 }
 
+// A thread that looks for more work of a loop that has just ended must not take an index of the next
+// one for its own: the end of a short loop lies inside a long one.
+TEST(ThreadPool, KeepsLoopsOfUnequalLengthApart) {
+  ThreadPool pool(4);
+  std::vector<int> seen(96);
+  for (int round = 0; round < 300000; ++round) {
+    int count = round % 2 == 0 ? 3 : static_cast<int>(seen.size());
+    pool.For(count, 1, [&](int, int begin, int end) {
+      for (int i = begin; i < end; ++i) ++seen[i];
+    });
+  }
+  for (size_t i = 0; i < seen.size(); ++i) ASSERT_EQ(seen[i], i < 3 ? 300000 : 150000) << i;
+}
+
 TEST(ThreadPool, ResultsAreVisibleToTheCaller) {
   ThreadPool pool(3);
   std::vector<int> plain(513);
