@@ -1,6 +1,7 @@
 #include <grpcpp/grpcpp.h>
 
-#include <atomic>
+#include <chrono>
+#include <thread>
 
 #include "envoy/service/ext_proc/v3/external_processor.grpc.pb.h"
 #include "gateway/mailbox.h"
@@ -236,8 +237,10 @@ class ExtProcPicker final : public Picker {
  public:
   explicit ExtProcPicker(const std::string& target)
       : target_(target),
-        channel_(grpc::CreateChannel(target, grpc::InsecureChannelCredentials())),
-        stub_(ExternalProcessor::NewStub(channel_)) {}
+        channel_(
+            grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), Arguments())),
+        stub_(ExternalProcessor::NewStub(channel_)),
+        keeper_([this](const std::stop_token& stop) { KeepConnected(stop); }) {}
 
   http::Task<StatusOr<std::unique_ptr<Pick>>> Choose(http::Exchange& exchange,
                                                      PickInput input) override {
@@ -254,10 +257,8 @@ class ExtProcPicker final : public Picker {
     co_return out;
   }
 
-  // Lazily connected: an idle channel counts as ready until a connection attempt failed.
   bool ready() const override {
-    const auto state = channel_->GetState(/*try_to_connect=*/true);
-    return state == GRPC_CHANNEL_READY;
+    return channel_->GetState(/*try_to_connect=*/false) == GRPC_CHANNEL_READY;
   }
   StatusOr<std::string> Explain(std::string_view) const override {
     return NotFound("decisions are kept by the endpoint picker at " + target_);
@@ -281,9 +282,31 @@ class ExtProcPicker final : public Picker {
     } while (!rest.empty());
   }
 
+  // A picker that starts after the gateway, or comes back, is found within the second.
+  static grpc::ChannelArguments Arguments() {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
+    arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
+    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+    return arguments;
+  }
+
+  // gRPC makes progress on an idle channel only while somebody waits for it.
+  void KeepConnected(const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      const auto soon = std::chrono::system_clock::now() + std::chrono::milliseconds(100);
+      if (ready()) {
+        channel_->WaitForStateChange(GRPC_CHANNEL_READY, soon);
+      } else {
+        channel_->WaitForConnected(soon);
+      }
+    }
+  }
+
   const std::string target_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<ExternalProcessor::Stub> stub_;
+  std::jthread keeper_;  // last: it ends before what it uses
 };
 
 }  // namespace
