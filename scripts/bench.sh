@@ -43,6 +43,8 @@ bench_engine() {
   "$bin/llama-bench" -m "$model" -t "$threads" -p 512 -n 64 -d 0 -r 3 2>/dev/null
   echo "--- llama.cpp, same file, -t $threads: batched decode, 128 tokens of context, 32 generated"
   "$bin/llama-batched-bench" -m "$model" -t "$threads" -c 4096 -b 2048 -npp 128 -ntg 32 -npl 1,16 2>/dev/null
+  echo "--- llmd again: where this differs much from the first time, the machine was not quiet"
+  build/release/bench/engine_bench "$model" "$threads"
 }
 
 case "${1:-}" in

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "backend/cpu/isa.h"
+#include "backend/cpu/packed_weight.h"
 #include "backend/cpu/thread_pool.h"
 #include "llmd/engine/model.h"
 #include "llmd/engine/weights/gguf.h"
@@ -37,21 +38,32 @@ double BestSeconds(double seconds, const Body& body) {
   return best;
 }
 
-double ReadBytesPerSecond(int threads) {
-  std::vector<uint64_t> data(size_t{256} << 17, 1);
+uint64_t Sum(const uint64_t* from, size_t count) {
+  uint64_t sums[32] = {};
+  for (size_t i = 0; i + 32 <= count; i += 32) {
+    for (int j = 0; j < 32; ++j) sums[j] += from[i + j];
+  }
+  return std::accumulate(std::begin(sums), std::end(sums), uint64_t{0});
+}
+
+// Reading a set of `bytes` again and again, as decoding does with the weights: part of it may stay
+// in a cache.
+double ReadBytesPerSecond(int threads, size_t bytes) {
+  auto data = cpu::HostBuffer::Create(bytes);
+  if (!data.ok()) return 0;
+  auto* words = reinterpret_cast<uint64_t*>((*data)->address());
+  constexpr size_t kPieces = 64;
+  size_t piece = bytes / sizeof(uint64_t) / kPieces;
+  std::fill(words, words + piece * kPieces, 1);
   cpu::ThreadPool pool(threads);
-  constexpr int kPieces = 64;
   std::vector<uint64_t> sums(kPieces * 8);
   double seconds = BestSeconds(0.5, [&] {
     pool.For(kPieces, 1, [&](int, int begin, int end) {
-      for (int p = begin; p < end; ++p) {
-        const uint64_t* from = data.data() + data.size() / kPieces * p;
-        sums[p * 8] = std::accumulate(from, from + data.size() / kPieces, uint64_t{0});
-      }
+      for (int p = begin; p < end; ++p) sums[p * 8] = Sum(words + piece * p, piece);
     });
   });
   if (std::accumulate(sums.begin(), sums.end(), uint64_t{0}) == 0) std::abort();
-  return static_cast<double>(data.size() * sizeof(uint64_t)) / seconds;
+  return static_cast<double>(piece * kPieces * sizeof(uint64_t)) / seconds;
 }
 
 double MultiplyAddsPerSecond(int threads, cpu::Arithmetic arithmetic) {
@@ -142,9 +154,9 @@ int Main(int argc, char** argv) {
     return 1;
   }
   int threads = options.threads > 0 ? options.threads : cpu::UsableCores();
-  double read = ReadBytesPerSecond(threads);
   size_t weight_bytes = 0;
   for (const TensorView& tensor : (*file)->tensors()) weight_bytes += tensor.data.size();
+  double read = ReadBytesPerSecond(threads, weight_bytes);
   std::printf(
       "roofs, %d threads: read %.1f GB/s (%.0f tok/s at batch 1 for %.0f MB of weights); "
       "multiply-adds per "

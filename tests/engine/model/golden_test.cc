@@ -102,12 +102,14 @@ void Walk(Driver& driver, const Prompt& prompt, double gap_limit, Tally& tally) 
   EXPECT_EQ(step, prompt.steps.size());
 }
 
-// The best path of this CPU walks every prompt. The others walk the shortest ones, since the scalar
-// twins take minutes for the rest; LLMD_GOLDEN=full walks everything.
+// The best path of this CPU and the one the engine chooses walk every prompt. The others walk the
+// shortest ones, since the scalar twins take minutes for the rest; LLMD_GOLDEN=full walks
+// everything.
 std::vector<Prompt> PromptsFor(const Mode& mode, std::vector<Prompt> all) {
   constexpr size_t kOfOtherPaths = 2;
   const char* wish = std::getenv("LLMD_GOLDEN");
-  if (mode.isa == CpuIsaNames().back() || (wish != nullptr && std::string_view(wish) == "full")) {
+  if (mode.isa.empty() || mode.isa == CpuIsaNames().back() ||
+      (wish != nullptr && std::string_view(wish) == "full")) {
     return all;
   }
   std::stable_sort(all.begin(), all.end(),
@@ -149,11 +151,19 @@ TEST_P(Golden, FollowsTheReference) {
   EXPECT_EQ(tally.wrong, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Paths, Golden, ::testing::ValuesIn(AllModes()), [](const auto& info) {
-  std::string name = info.param.Name();
-  std::replace(name.begin(), name.end(), ' ', '_');
-  return name;
-});
+// Every path, and what the engine chooses by itself (no instruction set named).
+std::vector<Mode> PathsAndChoice() {
+  std::vector<Mode> modes = AllModes();
+  modes.push_back({"", DType::kBFloat16, Quantization::kNone});
+  return modes;
+}
+
+INSTANTIATE_TEST_SUITE_P(Paths, Golden, ::testing::ValuesIn(PathsAndChoice()),
+                         [](const auto& info) {
+                           std::string name = info.param.Name();
+                           std::replace(name.begin(), name.end(), ' ', '_');
+                           return name;
+                         });
 
 TEST(GoldenFile, HasALongPrompt) {
   size_t longest = 0;

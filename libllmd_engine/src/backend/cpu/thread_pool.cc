@@ -50,12 +50,15 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::Run(int count, int grain, Call call, const void* context) {
   uint32_t job = job_.load(std::memory_order_relaxed) + 1;
-  call_.store(call, std::memory_order_relaxed);
-  context_.store(context, std::memory_order_relaxed);
-  count_.store(count, std::memory_order_relaxed);
-  grain_.store(grain, std::memory_order_relaxed);
-  done_.store(0, std::memory_order_relaxed);
-  next_.store(static_cast<uint64_t>(job) << 32, std::memory_order_release);
+  // The new number comes first: a thread still looking for work of the last job, which may by now
+  // read the fields of this one, then fails to claim. Nobody claims of this job before job_ says
+  // so.
+  next_.store(static_cast<uint64_t>(job) << 32, std::memory_order_relaxed);
+  call_.store(call, std::memory_order_release);
+  context_.store(context, std::memory_order_release);
+  count_.store(count, std::memory_order_release);
+  grain_.store(grain, std::memory_order_release);
+  done_.store(0, std::memory_order_release);
   job_.store(job);
   if (sleeping_.load() > 0) FutexWakeAll(job_);
   Work(job, 0);
@@ -71,8 +74,8 @@ void ThreadPool::Run(int count, int grain, Call call, const void* context) {
 void ThreadPool::Work(uint32_t job, int thread) {
   uint64_t next = next_.load(std::memory_order_acquire);
   while (next >> 32 == job) {
-    int count = count_.load(std::memory_order_relaxed),
-        grain = grain_.load(std::memory_order_relaxed);
+    int count = count_.load(std::memory_order_acquire),
+        grain = grain_.load(std::memory_order_acquire);
     int begin = static_cast<int>(next & 0xffffffff);
     if (begin >= count) return;
     int chunk = std::max((count - begin) / (2 * size()) / grain * grain, grain);

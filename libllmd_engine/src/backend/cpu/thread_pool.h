@@ -44,8 +44,8 @@ class ThreadPool {
   void Loop(int thread);
   uint32_t WaitForJob(uint32_t last, int& patience);
 
-  // The job's fields are read only by a thread that has claimed a chunk of that job or validates
-  // its claim by the job's number, which stands beside the next index in one word.
+  // A thread may read the fields of a later job than its own: its claim then fails, because the
+  // job's number stands beside the next index in one word and changes before the fields do.
   std::atomic<Call> call_{nullptr};
   std::atomic<const void*> context_{nullptr};
   std::atomic<int> count_{0}, grain_{1};

@@ -43,8 +43,8 @@ TEST(ThreadPool, SurvivesManyShortLoops) {
   EXPECT_EQ(total, 15 * 20000);
 }
 
-// A thread that looks for more work of a loop that has just ended must not take an index of the next
-// one for its own: the end of a short loop lies inside a long one.
+// A thread that looks for more work of a loop that has just ended must not take an index of the
+// next one for its own: the end of a short loop lies inside a long one.
 TEST(ThreadPool, KeepsLoopsOfUnequalLengthApart) {
   ThreadPool pool(4);
   std::vector<int> seen(96);
