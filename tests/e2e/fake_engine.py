@@ -85,15 +85,15 @@ class FakeEngine:
     def posts(self):
         return [r for r in self.requests if r.method == "POST"]
 
-    async def _end_tasks(self):
+    async def _end(self):
+        self.server.close()  # on the loop's own thread: asyncio's servers are not thread-safe
         tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def close(self):
-        self.server.close()
-        self._run(self._end_tasks())
+        self._run(self._end())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(5)
         self.loop.close()
