@@ -28,6 +28,7 @@ step "starting gateway, endpoint picker, one prefill and two decode engines"
 llmd=build/release/bin/llmd
 log=build/llmd-up.log
 $llmd down >/dev/null 2>&1 || true
+: >"$log"
 setsid $llmd up --model "$model" --port "$port" >"$log" 2>&1 </dev/null &
 up=$!
 until grep -q '| ready in' "$log"; do
