@@ -133,7 +133,8 @@ std::shared_ptr<const PoolPolicy> DirectorImpl::Policy() const {
 
 std::vector<EndpointInfo> DirectorImpl::Endpoints() const {
   std::vector<EndpointInfo> out;
-  for (const auto& info : store_.Members()->infos) out.push_back(*info);
+  const std::shared_ptr<const EndpointSet> members = store_.Members();
+  for (const auto& info : members->infos) out.push_back(*info);
   return out;
 }
 
