@@ -16,6 +16,7 @@ constexpr const char* kSubsetNamespace = "envoy.lb.subset_hint";
 constexpr const char* kSubsetKey = "x-gateway-destination-endpoint-subset";
 constexpr const char* kLbNamespace = "envoy.lb";
 constexpr const char* kDestinationKey = "x-gateway-destination-endpoint";
+constexpr const char* kServedKey = "x-gateway-destination-endpoint-served";
 constexpr const char* kScoresKey = "x-gateway-destination-endpoint-scores";
 
 void AddTrimmed(std::string_view text, std::vector<std::string>& out) {
@@ -30,6 +31,14 @@ void Split(std::string_view text, std::vector<std::string>& out) {
     AddTrimmed(text.substr(0, comma), out);
     text.remove_prefix(std::min(comma + 1, text.size()));
   }
+}
+
+void ReadServed(const envoy::config::core::v3::Metadata& metadata, Processor& processor) {
+  const auto space = metadata.filter_metadata().find(kLbNamespace);
+  if (space == metadata.filter_metadata().end()) return;
+  const auto value = space->second.fields().find(kServedKey);
+  processor.OnServed(value == space->second.fields().end() ? std::string_view()
+                                                           : value->second.string_value());
 }
 
 void Mutate(const Answer& answer, HeaderMutation& mutation) {
@@ -61,6 +70,14 @@ void FillImmediate(const Answer& answer, ProcessingResponse& out) {
   Mutate(answer, *immediate->mutable_headers());
   immediate->set_body(answer.body.data(), answer.body.size());
   immediate->set_details(answer.details);
+}
+
+void FillReport(const Answer& answer, ProcessingResponse& out) {
+  for (const sched::ReportedAttribute& attribute : answer.report) {
+    auto& space = (*out.mutable_dynamic_metadata()->mutable_fields())[attribute.metadata_namespace];
+    (*space.mutable_struct_value()->mutable_fields())[attribute.name].set_number_value(
+        static_cast<double>(attribute.value));
+  }
 }
 
 void FillMetadata(const Answer& answer, ProcessingResponse& out) {
@@ -118,6 +135,7 @@ void Dispatch(ProcessingRequest& message, Processor& processor) {
       processor.OnRequestTrailers();
       break;
     case ProcessingRequest::kResponseHeaders:
+      if (message.has_metadata_context()) ReadServed(message.metadata_context(), processor);
       processor.OnResponseHeaders(ToHeaderList(message.response_headers().headers()),
                                   message.response_headers().end_of_stream());
       break;
@@ -158,6 +176,7 @@ void FromAnswer(const Answer& answer, ProcessingResponse& out) {
       break;
   }
   FillMetadata(answer, out);
+  FillReport(answer, out);
 }
 
 }  // namespace llmd::epp

@@ -196,15 +196,21 @@ void Processor::EmitRequest(const sched::Routing& routing) {
   Emit(trailers);
 }
 
-void Processor::EmitBody(Answer::Kind kind, std::string_view body, bool end_of_stream) {
+void Processor::EmitBody(Answer::Kind kind, std::string_view body, bool end_of_stream,
+                         std::span<const sched::ReportedAttribute> report) {
   do {
     Answer piece;
     piece.kind = kind;
     piece.body = body.substr(0, kMaxPieceBytes);
     body.remove_prefix(piece.body.size());
     piece.end_of_stream = end_of_stream && body.empty();
+    if (piece.end_of_stream) piece.report = report;
     Emit(piece);
   } while (!body.empty());
+}
+
+void Processor::OnServed(std::string_view endpoint) {
+  if (phase_ == Phase::kRouted) director_.OnServed(state_, endpoint);
 }
 
 void Processor::OnResponseHeaders(const HeaderList& headers, bool end_of_stream) {
@@ -222,16 +228,22 @@ void Processor::OnResponseBody(std::string_view chunk, bool end_of_stream) {
   if (phase_ != Phase::kResponse) return;
   std::string replaced;
   if (director_.OnResponseBody(state_, chunk, end_of_stream, &replaced)) chunk = replaced;
-  if (end_of_stream) response_ended_ = true;
-  EmitBody(Answer::Kind::kResponseBody, chunk, end_of_stream);
+  std::vector<sched::ReportedAttribute> report;
+  if (end_of_stream) {
+    response_ended_ = true;
+    report = director_.TakeReport(state_);
+  }
+  EmitBody(Answer::Kind::kResponseBody, chunk, end_of_stream, report);
   if (end_of_stream) EndResponse();
 }
 
 void Processor::OnResponseTrailers() {
   if (phase_ != Phase::kResponse) return;
   EndResponse();
+  const std::vector<sched::ReportedAttribute> report = director_.TakeReport(state_);
   Answer answer;
   answer.kind = Answer::Kind::kResponseTrailers;
+  answer.report = report;
   Emit(answer);
 }
 

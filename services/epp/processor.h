@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -46,6 +47,8 @@ struct Answer {
   std::string destination;
   bool with_scores = false;
   std::vector<std::pair<std::string, double>> scores;
+  // Written as dynamic metadata, each under its namespace.
+  std::span<const sched::ReportedAttribute> report;
 };
 
 class AnswerSink {
@@ -76,6 +79,8 @@ class Processor : public std::enable_shared_from_this<Processor> {
   void OnRequestHeaders(HeaderList headers, bool end_of_stream);
   void OnRequestBody(std::string chunk, bool end_of_stream);
   void OnRequestTrailers();
+  // What the metadata of a response's headers says of the endpoint that answered; before them.
+  void OnServed(std::string_view endpoint);
   void OnResponseHeaders(const HeaderList& headers, bool end_of_stream);
   void OnResponseBody(std::string_view chunk, bool end_of_stream);
   void OnResponseTrailers();
@@ -93,7 +98,8 @@ class Processor : public std::enable_shared_from_this<Processor> {
   void OnRouted(sched::Routing routing);
   void Deny(const sched::Denial& denial);
   void EmitRequest(const sched::Routing& routing);
-  void EmitBody(Answer::Kind kind, std::string_view body, bool end_of_stream);
+  void EmitBody(Answer::Kind kind, std::string_view body, bool end_of_stream,
+                std::span<const sched::ReportedAttribute> report = {});
   void EndResponse();
   void Emit(const Answer& answer);
 

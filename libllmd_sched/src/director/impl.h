@@ -43,6 +43,8 @@ class RequestState {
   size_t response_bytes = 0;
   TimePoint first_chunk_at{}, last_chunk_at{};
   Usage usage;
+  std::optional<std::string> served;      // ResponseInfo::served
+  std::vector<ReportedAttribute> report;  // filled at the end
   UsageScanner scanner;
   std::optional<ModelRestorer> restorer;
 };
@@ -57,6 +59,8 @@ class DirectorImpl final : public Director {
 
   void Route(RequestInput input, std::function<void(Routing)> done) override;
   void Cancel(const std::shared_ptr<RequestState>& state) override;
+  void OnServed(const std::shared_ptr<RequestState>& state, std::string_view endpoint) override;
+  std::vector<ReportedAttribute> TakeReport(const std::shared_ptr<RequestState>& state) override;
   HeaderList OnResponseHeaders(const std::shared_ptr<RequestState>& state, int status,
                                const HeaderList& headers) override;
   bool OnResponseBody(const std::shared_ptr<RequestState>& state, std::string_view chunk, bool end,

@@ -36,9 +36,13 @@ void RequestState::End(bool aborted) {
     ResponseInfo info{.status = status,
                       .headers = nullptr,
                       .endpoint = endpoint.get(),
+                      .served = served ? &*served : nullptr,
                       .usage = usage,
                       .aborted = aborted};
     for (ResponseHook* hook : graph->response) hook->OnEnd(context, info);
+    if (!aborted) {
+      for (ResponseHook* hook : graph->response) hook->Report(context, info, report);
+    }
     series->running->Add(-1);
     const double took = Seconds(clock->Now() - context.received);
     series->duration->Observe(took);
@@ -57,6 +61,19 @@ void RequestState::End(bool aborted) {
   if (tell) tell();
 }
 
+void DirectorImpl::OnServed(const std::shared_ptr<RequestState>& state, std::string_view endpoint) {
+  if (!state) return;
+  std::lock_guard lock(state->mutex);
+  state->served = std::string(endpoint);
+}
+
+std::vector<ReportedAttribute> DirectorImpl::TakeReport(
+    const std::shared_ptr<RequestState>& state) {
+  if (!state) return {};
+  std::lock_guard lock(state->mutex);
+  return std::exchange(state->report, {});
+}
+
 HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& state, int status,
                                            const HeaderList& headers) {
   HeaderList out;
@@ -68,8 +85,11 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
       FindHeader(headers, "content-type").find("text/event-stream") != std::string_view::npos ||
       state->context.streaming;
   out.emplace_back("x-went-into-resp-headers", "true");
-  const ResponseInfo info{
-      .status = status, .headers = &headers, .endpoint = state->endpoint.get(), .usage = {}};
+  const ResponseInfo info{.status = status,
+                          .headers = &headers,
+                          .endpoint = state->endpoint.get(),
+                          .served = state->served ? &*state->served : nullptr,
+                          .usage = {}};
   for (ResponseHook* hook : graph_->response) hook->OnHeaders(state->context, info, out);
   if (status >= 400) metrics_.Error(state->context.model, state->context.target_model, status);
   if (state->log->Enabled(LogLevel::kDebug)) {

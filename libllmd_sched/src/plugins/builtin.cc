@@ -43,7 +43,9 @@ PluginRegistry BuiltinPlugins() {
                    RegisterAgentIdentity,
                    RegisterHeaderProfileHandler,
                    RegisterDataParallelProfileHandler,
-                   RegisterPriorityHoldbackPolicy}) {
+                   RegisterPriorityHoldbackPolicy,
+                   RegisterRequestAttributeReporter,
+                   RegisterDestinationEndpointServedVerifier}) {
     LLMD_CHECK(add(registry).ok());
   }
   return registry;

@@ -44,5 +44,7 @@ Status RegisterAgentIdentity(PluginRegistry& registry);
 Status RegisterHeaderProfileHandler(PluginRegistry& registry);
 Status RegisterDataParallelProfileHandler(PluginRegistry& registry);
 Status RegisterPriorityHoldbackPolicy(PluginRegistry& registry);
+Status RegisterRequestAttributeReporter(PluginRegistry& registry);
+Status RegisterDestinationEndpointServedVerifier(PluginRegistry& registry);
 
 }  // namespace llmd::sched

@@ -25,6 +25,7 @@ std::string ParametersOf(const std::string& type) {
       {"header-label-affinity-scorer", "{headerName: x-zone, labelKey: zone}"},
       {"disagg-profile-handler", "{profiles: {decode: default}}"},
       {"priority-holdback-policy", "{minCeiling: 0.5}"},
+      {"request-attribute-reporter", "{attributes: [{key: {name: a}, expression: '1'}]}"},
       {"file-discovery", "{path: endpoints.yaml}"}};
   const auto it = kNeeded.find(type);
   return it == kNeeded.end() ? "{}" : it->second;

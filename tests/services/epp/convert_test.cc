@@ -60,6 +60,20 @@ ProcessingResponse Convert(const Answer& answer) {
   return out;
 }
 
+TEST(FromAnswer, WritesAReportAsNumbersUnderItsNamespaces) {
+  const std::vector<sched::ReportedAttribute> report = {
+      {"envoy.lb", "cost", 7}, {"envoy.lb", "more", -2}, {"other", "n", 1}};
+  Answer answer;
+  answer.kind = Answer::Kind::kResponseBody;
+  answer.report = report;
+  const ProcessingResponse out = Convert(answer);
+  const auto& spaces = out.dynamic_metadata().fields();
+  EXPECT_EQ(spaces.at("envoy.lb").struct_value().fields().at("cost").number_value(), 7);
+  EXPECT_EQ(spaces.at("envoy.lb").struct_value().fields().at("more").number_value(), -2);
+  EXPECT_EQ(spaces.at("other").struct_value().fields().at("n").number_value(), 1);
+  EXPECT_FALSE(Convert(Answer()).has_dynamic_metadata());
+}
+
 TEST(FromAnswer, WritesHeadersRawWithOverwriteAndMetadata) {
   Answer answer;
   answer.set_headers = {{"x-gateway-destination-endpoint", "10.0.0.1:1"}};
@@ -93,8 +107,7 @@ TEST(FromAnswer, WritesBodyPiecesAsStreamedResponses) {
   const std::string body("a\0b", 3);
   answer.body = body;
   answer.end_of_stream = true;
-  const auto piece =
-      Convert(answer).response_body().response().body_mutation().streamed_response();
+  const auto piece = Convert(answer).response_body().response().body_mutation().streamed_response();
   EXPECT_EQ(piece.body(), body);
   EXPECT_TRUE(piece.end_of_stream());
 }

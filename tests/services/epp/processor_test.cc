@@ -34,6 +34,13 @@ class FakeDirector final : public sched::Director {
     response_status = status;
     return {{"x-from-hook", "1"}};
   }
+  void OnServed(const std::shared_ptr<sched::RequestState>&, std::string_view endpoint) override {
+    served.emplace_back(endpoint);
+  }
+  std::vector<sched::ReportedAttribute> TakeReport(
+      const std::shared_ptr<sched::RequestState>&) override {
+    return response_ends > 0 ? report : std::vector<sched::ReportedAttribute>();
+  }
   bool OnResponseBody(const std::shared_ptr<sched::RequestState>&, std::string_view chunk, bool end,
                       std::string* out) override {
     response_body += chunk;
@@ -57,7 +64,8 @@ class FakeDirector final : public sched::Director {
   std::function<void(sched::Routing)> held;
   int routes = 0, cancels = 0, response_status = 0, response_ends = 0;
   std::string body, response_body, replace;
-  std::vector<std::string> subset;
+  std::vector<std::string> subset, served;
+  std::vector<sched::ReportedAttribute> report;
   HeaderList headers;
 };
 
@@ -69,6 +77,7 @@ struct Recorded {
   HeaderList set;
   std::vector<std::string> removed;
   std::string destination;
+  std::vector<std::string> reported = {};
 };
 
 class RecordingSink final : public AnswerSink {
@@ -76,6 +85,7 @@ class RecordingSink final : public AnswerSink {
   void Emit(const Answer& a) override {
     answers.push_back({a.kind, std::string(a.body), a.end_of_stream, a.status, a.set_headers,
                        a.remove_headers, a.destination});
+    for (const sched::ReportedAttribute& r : a.report) answers.back().reported.push_back(r.name);
   }
   std::vector<Kind> Kinds() const {
     std::vector<Kind> out;
@@ -104,6 +114,42 @@ class ProcessorTest : public testing::Test {
   std::shared_ptr<RecordingSink> sink = std::make_shared<RecordingSink>();
   const HeaderList post{{":method", "POST"}, {":path", "/v1/completions"}};
 };
+
+TEST_F(ProcessorTest, TheReportStandsOnTheLastMessageOnly) {
+  director.report = {{"envoy.lb", "cost", 3}};
+  director.replace = std::string(Processor::kMaxPieceBytes + 1, 'x');
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnResponseHeaders({{":status", "200"}}, false);
+  p->OnResponseBody("a", false);
+  p->OnResponseBody("b", true);
+  for (const Recorded& a : sink->answers) {
+    const bool last = &a == &sink->answers.back();
+    EXPECT_THAT(a.reported, SizeIs(last ? 1 : 0));
+  }
+  auto q = Make();
+  sink->answers.clear();
+  director.response_ends = 0;
+  q->OnRequestHeaders(post, false);
+  q->OnRequestBody("{}", true);
+  q->OnResponseHeaders({{":status", "200"}}, false);
+  q->OnResponseBody("a", false);
+  q->OnResponseTrailers();
+  EXPECT_EQ(sink->answers.back().kind, Kind::kResponseTrailers);
+  EXPECT_THAT(sink->answers.back().reported, ElementsAre("cost"));
+}
+
+TEST_F(ProcessorTest, TheServedEndpointIsPassedOnBeforeTheHeaders) {
+  auto p = Make();
+  p->OnServed("too early");
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnServed("10.0.0.1:8000");
+  p->OnResponseHeaders({{":status", "200"}}, false);
+  p->OnServed("too late");
+  EXPECT_THAT(director.served, ElementsAre("10.0.0.1:8000"));
+}
 
 TEST_F(ProcessorTest, SaysNothingBeforeTheBodyEnds) {
   auto p = Make();

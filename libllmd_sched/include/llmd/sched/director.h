@@ -17,6 +17,7 @@
 #include "llmd/sched/data/fetch.h"
 #include "llmd/sched/decision.h"
 #include "llmd/sched/endpoint.h"
+#include "llmd/sched/hooks.h"
 #include "llmd/sched/request_context.h"
 #include "llmd/status.h"
 
@@ -99,6 +100,9 @@ class Director {
   virtual void Cancel(const std::shared_ptr<RequestState>& state) = 0;
 
   // Response hooks, in order; each may be left out when a connection dies (Cancel then).
+  // Before OnResponseHeaders, when the proxy sent metadata with them: the "ip:port" that answered,
+  // "" = it did not say.
+  virtual void OnServed(const std::shared_ptr<RequestState>& state, std::string_view endpoint) {}
   // Returns headers to set on the response.
   virtual HeaderList OnResponseHeaders(const std::shared_ptr<RequestState>& state, int status,
                                        const HeaderList& headers) = 0;
@@ -106,6 +110,10 @@ class Director {
   // replaced by *replaced (model name restored).
   virtual bool OnResponseBody(const std::shared_ptr<RequestState>& state, std::string_view chunk,
                               bool end, std::string* replaced) = 0;
+  // After the last OnResponseBody: what plugins tell the proxy. Once.
+  virtual std::vector<ReportedAttribute> TakeReport(const std::shared_ptr<RequestState>& state) {
+    return {};
+  }
   // False when no configured plugin reads response bodies, so that the phase may be skipped.
   virtual bool wants_response_body() const = 0;
 

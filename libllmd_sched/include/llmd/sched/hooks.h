@@ -2,7 +2,10 @@
 // request, from any thread.
 #pragma once
 
+#include <cstdint>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "llmd/sched/endpoint.h"
 #include "llmd/sched/parser.h"
@@ -26,12 +29,20 @@ class PreRequestHook : public virtual Plugin {
                           const ScheduleOutcome& outcome, HeaderList& set_headers) = 0;
 };
 
+// A number for the proxy beside the end of an answer (dynamic metadata).
+struct ReportedAttribute {
+  std::string metadata_namespace, name;
+  int64_t value = 0;
+};
+
 struct ResponseInfo {
   int status = 0;
   const HeaderList* headers = nullptr;
   const EndpointInfo* endpoint = nullptr;  // the primary one
-  Usage usage;                             // at the end
-  bool aborted = false;                    // the answer did not end by itself
+  // "ip:port" that answered as the proxy says; "" = it did not say, null = it sent no metadata.
+  const std::string* served = nullptr;
+  Usage usage;           // at the end
+  bool aborted = false;  // the answer did not end by itself
 };
 
 class ResponseHook : public virtual Plugin {
@@ -42,6 +53,9 @@ class ResponseHook : public virtual Plugin {
   virtual void OnFirstChunk(RequestContext& request, const ResponseInfo& response) {}
   // Exactly once per routed request, also when it was cancelled.
   virtual void OnEnd(RequestContext& request, const ResponseInfo& response) {}
+  // After OnEnd of an answer that ended by itself: may append what the proxy shall be told.
+  virtual void Report(const RequestContext& request, const ResponseInfo& response,
+                      std::vector<ReportedAttribute>& report) {}
   // False when bodies may be skipped as far as this hook goes.
   virtual bool wants_body() const { return false; }
 };

@@ -10,6 +10,7 @@ namespace llmd::sched {
 
 struct Usage {
   int64_t prompt_tokens = -1, completion_tokens = -1, cached_tokens = -1;  // -1 = not said
+  int64_t total_tokens = -1;
   bool any() const { return prompt_tokens >= 0 || completion_tokens >= 0; }
 };
 
