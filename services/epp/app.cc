@@ -17,6 +17,9 @@ namespace llmd::epp {
 namespace {
 
 using services::Fail;
+
+// After the drain time: for the refusals to reach the proxy.
+constexpr auto kLastAnswers = std::chrono::milliseconds(200);
 using services::FlagSet;
 
 struct Flags {
@@ -24,7 +27,8 @@ struct Flags {
   std::string host = "127.0.0.1";
   uint16_t grpc_port = 9002, health_port = 9003;
   int64_t max_recv = 4 << 20, max_send = 64 << 20;
-  bool health_checking = false, secure_serving = true;
+  int64_t max_streams = 40'000;
+  bool health_checking = false, secure_serving = true, token_metrics = true;
 };
 
 FlagSet MakeFlags(Flags& flags) {
@@ -38,6 +42,12 @@ FlagSet MakeFlags(Flags& flags) {
           "largest gRPC message taken, bytes");
   set.Int("grpc-max-send-msg-size", &flags.max_send, 1, INT32_MAX,
           "largest gRPC message sent, bytes");
+  set.Int("max-streams", &flags.max_streams, 1, INT32_MAX,
+          "open requests; one more gets 429 (Envoy's circuit breaker in deploy/envoy is the same)");
+  set.Bool(
+      "token-metrics", &flags.token_metrics,
+      "read every response body for the metrics of tokens, first chunks and sizes; false: only "
+      "where a plugin needs it");
   set.Bool("health-checking", &flags.health_checking,
            "health service on the ext_proc port too (Envoy's check needs it)");
   set.Bool("secure-serving", &flags.secure_serving, "serve TLS (must be false for now)");
@@ -103,7 +113,9 @@ Status StartGrpc(App& app, const Flags& flags) {
   ProcessorOptions options;
   options.max_body_bytes = static_cast<size_t>(flags.picker.max_body_bytes);
   options.emit_endpoint_scores = flags.picker.emit_endpoint_scores;
-  app.ext_proc = std::make_unique<ExtProcService>(*app.director, options, app.metrics);
+  options.token_metrics = flags.token_metrics;
+  app.ext_proc = std::make_unique<ExtProcService>(
+      *app.director, options, static_cast<size_t>(flags.max_streams), app.metrics);
   app.health = std::make_unique<HealthService>(app.admin_sources.ready, app.logger);
   std::vector<grpc::Service*> services{app.ext_proc.get()};
   if (flags.health_checking) services.push_back(app.health.get());
@@ -123,17 +135,19 @@ Status Start(App& app, const Flags& flags, sched::DirectorOptions options) {
   return StartGrpc(app, flags);
 }
 
-// Not ready at once; open streams may end within the drain time; then everything is cut.
+// Not ready at once; requests are served on, new ones too, until none is open or the time is up.
+// Then those that still wait, or come, are told, and the rest is cut.
 void Drain(App& app, std::chrono::nanoseconds patience) {
   app.draining = true;
   app.logger.Info("draining",
                   {{"timeoutSeconds", std::chrono::duration<double>(patience).count()}});
-  app.grpc.server->Shutdown(
-      std::chrono::system_clock::now() +
-      std::chrono::duration_cast<std::chrono::system_clock::duration>(patience));
-  app.grpc_health.server->Shutdown(std::chrono::system_clock::now());
-  app.admin->Stop(Duration::zero());
+  const bool idle = app.ext_proc->gate().WaitIdle(std::chrono::steady_clock::now() + patience);
+  app.ext_proc->gate().Close();
   app.director->Stop();
+  const auto now = std::chrono::system_clock::now();
+  app.grpc.server->Shutdown(idle ? now : now + kLastAnswers);
+  app.grpc_health.server->Shutdown(now);
+  app.admin->Stop(Duration::zero());
   app.runtime->Stop();
 }
 

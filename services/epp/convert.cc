@@ -7,6 +7,7 @@ namespace {
 
 using envoy::config::core::v3::HeaderMap;
 using envoy::config::core::v3::HeaderValueOption;
+using envoy::extensions::filters::http::ext_proc::v3::ProcessingMode;
 using envoy::service::ext_proc::v3::CommonResponse;
 using envoy::service::ext_proc::v3::HeaderMutation;
 using envoy::service::ext_proc::v3::ProcessingRequest;
@@ -59,6 +60,11 @@ void FillHeaders(const Answer& answer, CommonResponse& response) {
 }
 
 void FillBody(const Answer& answer, CommonResponse& response) {
+  if (answer.unchanged) return;
+  if (!answer.streamed) {
+    response.mutable_body_mutation()->set_body(answer.body.data(), answer.body.size());
+    return;
+  }
   auto* piece = response.mutable_body_mutation()->mutable_streamed_response();
   piece->set_body(answer.body.data(), answer.body.size());
   piece->set_end_of_stream(answer.end_of_stream);
@@ -78,6 +84,17 @@ void FillReport(const Answer& answer, ProcessingResponse& out) {
     (*space.mutable_struct_value()->mutable_fields())[attribute.name].set_number_value(
         static_cast<double>(attribute.value));
   }
+}
+
+// Restates the modes that picking needs; trailers stay on, or Envoy would end the stream at once
+// and with it what is known of the request.
+void FillModes(ProcessingMode& mode) {
+  mode.set_request_header_mode(ProcessingMode::SEND);
+  mode.set_response_header_mode(ProcessingMode::SEND);
+  mode.set_request_body_mode(ProcessingMode::FULL_DUPLEX_STREAMED);
+  mode.set_response_body_mode(ProcessingMode::NONE);
+  mode.set_request_trailer_mode(ProcessingMode::SEND);
+  mode.set_response_trailer_mode(ProcessingMode::SEND);
 }
 
 void FillMetadata(const Answer& answer, ProcessingResponse& out) {
@@ -119,6 +136,10 @@ SubsetHint ToSubsetHint(const envoy::config::core::v3::Metadata& metadata) {
 }
 
 void Dispatch(ProcessingRequest& message, Processor& processor) {
+  if (message.has_protocol_config()) {
+    processor.OnModes(static_cast<BodyMode>(message.protocol_config().request_body_mode()),
+                      static_cast<BodyMode>(message.protocol_config().response_body_mode()));
+  }
   if (message.has_metadata_context())
     processor.OnSubsetHint(ToSubsetHint(message.metadata_context()));
   switch (message.request_case()) {
@@ -147,6 +168,7 @@ void Dispatch(ProcessingRequest& message, Processor& processor) {
       processor.OnResponseTrailers();
       break;
     case ProcessingRequest::REQUEST_NOT_SET:
+      processor.OnUnknown();
       break;
   }
 }
@@ -164,6 +186,7 @@ void FromAnswer(const Answer& answer, ProcessingResponse& out) {
       break;
     case Answer::Kind::kResponseHeaders:
       FillHeaders(answer, *out.mutable_response_headers()->mutable_response());
+      if (answer.skip_bodies) FillModes(*out.mutable_mode_override());
       break;
     case Answer::Kind::kResponseBody:
       FillBody(answer, *out.mutable_response_body()->mutable_response());

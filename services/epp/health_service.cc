@@ -21,7 +21,8 @@ grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* cont
   if (status == HealthCheckResponse::SERVING) {
     logger_.Log(LogLevel::kDebug, "gRPC health check serving", {{"service", request->service()}});
   } else {
-    logger_.Log(LogLevel::kDefault, "gRPC health check not serving", {{"service", request->service()}});
+    logger_.Log(LogLevel::kDefault, "gRPC health check not serving",
+                {{"service", request->service()}});
   }
   auto* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);

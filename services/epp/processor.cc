@@ -9,6 +9,8 @@ namespace llmd::epp {
 namespace {
 
 constexpr std::string_view kDestination = "x-gateway-destination-endpoint";
+// A declared length is a promise only: more is taken as it comes.
+constexpr size_t kMaxReserve = 1 << 20;
 
 std::string_view CodeName(int http_status) {
   switch (http_status) {
@@ -63,8 +65,37 @@ std::string Join(const std::vector<std::string>& parts) {
 
 }  // namespace
 
+Processor::Phase Processor::phase() const {
+  std::lock_guard lock(mutex_);
+  return phase_;
+}
+
+void Processor::MoveTo(Phase phase) {
+  std::lock_guard lock(mutex_);
+  phase_ = phase;
+}
+
 void Processor::Emit(const Answer& answer) {
   if (const std::shared_ptr<AnswerSink> sink = sink_.lock()) sink->Emit(answer);
+}
+
+void Processor::EmitBare(Answer::Kind kind) {
+  Answer answer;
+  answer.kind = kind;
+  Emit(answer);
+}
+
+void Processor::Violation(const char* what) {
+  if (phase() == Phase::kRefused) return;
+  Close();
+  if (const std::shared_ptr<AnswerSink> sink = sink_.lock()) {
+    sink->Abort(InvalidArgument(std::string("ext_proc: ") + what));
+  }
+}
+
+void Processor::OnModes(BodyMode request, BodyMode response) {
+  request_mode_ = request;
+  response_mode_ = response;
 }
 
 void Processor::OnSubsetHint(SubsetHint hint) {
@@ -72,16 +103,19 @@ void Processor::OnSubsetHint(SubsetHint hint) {
 }
 
 void Processor::OnRequestHeaders(HeaderList headers, bool end_of_stream) {
-  if (phase_ != Phase::kStart) return;
+  if (phase() != Phase::kStart) return Violation("a second request_headers");
+  if (!end_of_stream && request_mode_ != BodyMode::kFullDuplex) {
+    return Violation("request_body_mode must be FULL_DUPLEX_STREAMED");
+  }
   headers_ = std::move(headers);
-  phase_ = Phase::kBody;
+  MoveTo(Phase::kBody);
   if (end_of_stream) return Route(false);
   const size_t declared = DeclaredLength(headers_);
-  if (declared <= options_.max_body_bytes) body_.reserve(declared);
+  if (declared <= options_.max_body_bytes) body_.reserve(std::min(declared, kMaxReserve));
 }
 
 void Processor::OnRequestBody(std::string chunk, bool end_of_stream) {
-  if (phase_ != Phase::kBody) return;
+  if (phase() != Phase::kBody) return Violation("request_body out of order");
   if (body_.size() + chunk.size() > options_.max_body_bytes) {
     sched::Denial denial;
     denial.http_status = 413;
@@ -89,7 +123,7 @@ void Processor::OnRequestBody(std::string chunk, bool end_of_stream) {
         "request body is larger than " + std::to_string(options_.max_body_bytes) + " bytes";
     return Deny(denial);
   }
-  if (body_.empty()) {
+  if (body_.empty() && end_of_stream) {
     body_ = std::move(chunk);
   } else {
     body_.append(chunk);
@@ -98,22 +132,29 @@ void Processor::OnRequestBody(std::string chunk, bool end_of_stream) {
 }
 
 void Processor::OnRequestTrailers() {
-  if (phase_ == Phase::kBody) {
-    ended_by_trailers_ = true;
-    return Route(true);
+  {
+    std::lock_guard lock(mutex_);
+    if (phase_ == Phase::kRouting || answering_) {
+      trailers_due_ = true;
+      return;
+    }
   }
-  if (phase_ != Phase::kRouted) return;
-  Answer answer;
-  answer.kind = Answer::Kind::kRequestTrailers;
-  Emit(answer);
+  switch (phase()) {
+    case Phase::kBody:
+      ended_by_trailers_ = true;
+      return Route(true);
+    case Phase::kStart:
+      return Violation("request_trailers before request_headers");
+    case Phase::kRefused:
+      return;
+    default:
+      EmitBare(Answer::Kind::kRequestTrailers);
+  }
 }
 
 void Processor::Route(bool has_body) {
   has_body_ = has_body;
-  {
-    std::lock_guard lock(mutex_);
-    phase_ = Phase::kRouting;
-  }
+  MoveTo(Phase::kRouting);
   sched::RequestInput input;
   input.headers = &headers_;
   input.body = body_;
@@ -134,27 +175,36 @@ void Processor::Route(bool has_body) {
 }
 
 void Processor::OnRouted(sched::Routing routing) {
-  bool closed = false;
+  bool wanted = false;
   {
     std::lock_guard lock(mutex_);
-    closed = closed_;
-    state_ = routing.state;
-    phase_ = routing.ok && !closed ? Phase::kRouted : Phase::kDone;
+    wanted = phase_ == Phase::kRouting;
+    if (wanted) {
+      if (routing.ok) state_ = routing.state;
+      reads_response_ = routing.reads_response;
+      edits_response_ = routing.edits_response;
+      phase_ = routing.ok ? Phase::kRouted : Phase::kRefused;
+      answering_ = routing.ok;
+    }
   }
-  if (closed) {
+  if (!wanted) {
     if (routing.state) director_.Cancel(routing.state);
     return;
   }
   if (!routing.ok) return Deny(routing.denial);
   EmitRequest(routing);
   body_ = std::string();
+  bool trailers = ended_by_trailers_;
+  {
+    std::lock_guard lock(mutex_);
+    answering_ = false;
+    trailers |= trailers_due_;
+  }
+  if (trailers) EmitBare(Answer::Kind::kRequestTrailers);
 }
 
 void Processor::Deny(const sched::Denial& denial) {
-  {
-    std::lock_guard lock(mutex_);
-    phase_ = Phase::kDone;
-  }
+  MoveTo(Phase::kRefused);
   Answer answer;
   answer.kind = Answer::Kind::kImmediate;
   answer.status = denial.http_status;
@@ -179,21 +229,20 @@ void Processor::EmitRequest(const sched::Routing& routing) {
   head.set_headers.emplace_back(kDestination, head.destination);
   head.set_headers.insert(head.set_headers.end(), routing.set_headers.begin(),
                           routing.set_headers.end());
-  head.remove_headers = routing.remove_headers;
+  // Proxies differ in whether they set or remove first.
+  for (const std::string& name : routing.remove_headers) {
+    if (name != kDestination) head.remove_headers.push_back(name);
+  }
   head.with_scores = options_.emit_endpoint_scores;
   head.scores = routing.scores;
+  if (!has_body_) return Emit(head);
+  std::string edited;
+  std::string_view body = body_;
+  if (!routing.body_edits.empty()) body = edited = services::ApplyEdits(body_, routing.body_edits);
+  if (!body.empty() && !ended_by_trailers_)
+    head.set_headers.emplace_back("content-length", std::to_string(body.size()));
   Emit(head);
-  if (!has_body_) return;
-  if (routing.body_edits.empty()) {
-    EmitBody(Answer::Kind::kRequestBody, body_, !ended_by_trailers_);
-  } else {
-    EmitBody(Answer::Kind::kRequestBody, services::ApplyEdits(body_, routing.body_edits),
-             !ended_by_trailers_);
-  }
-  if (!ended_by_trailers_) return;
-  Answer trailers;
-  trailers.kind = Answer::Kind::kRequestTrailers;
-  Emit(trailers);
+  EmitBody(Answer::Kind::kRequestBody, body, !ended_by_trailers_);
 }
 
 void Processor::EmitBody(Answer::Kind kind, std::string_view body, bool end_of_stream,
@@ -210,59 +259,129 @@ void Processor::EmitBody(Answer::Kind kind, std::string_view body, bool end_of_s
 }
 
 void Processor::OnServed(std::string_view endpoint) {
-  if (phase_ == Phase::kRouted) director_.OnServed(state_, endpoint);
+  if (phase() == Phase::kRouted) director_.OnServed(state_, endpoint);
+}
+
+void Processor::PassLocalReply() {
+  std::shared_ptr<sched::RequestState> queued;
+  {
+    std::lock_guard lock(mutex_);
+    phase_ = Phase::kLocalReply;
+    queued = std::move(state_);
+  }
+  if (queued) director_.Cancel(queued);
+  bodies_ = Bodies::kEcho;
+  EmitBare(Answer::Kind::kResponseHeaders);
 }
 
 void Processor::OnResponseHeaders(const HeaderList& headers, bool end_of_stream) {
-  if (phase_ != Phase::kRouted) return;
-  phase_ = Phase::kResponse;
+  switch (phase()) {
+    case Phase::kRefused:
+      return;
+    case Phase::kStart:
+    case Phase::kBody:
+    case Phase::kRouting:
+      return PassLocalReply();
+    case Phase::kRouted:
+      break;
+    default:
+      return Violation("a second response_headers");
+  }
+  MoveTo(Phase::kResponse);
+  EmitResponseHeaders(headers);
+  if (end_of_stream) EndResponse();
+}
+
+void Processor::EmitResponseHeaders(const HeaderList& headers) {
   Answer answer;
   answer.kind = Answer::Kind::kResponseHeaders;
   answer.set_headers = director_.OnResponseHeaders(state_, StatusOf(headers), headers);
-  answer.set_headers.emplace_back("x-went-into-resp-headers", "true");
+  const bool wanted = options_.token_metrics || reads_response_;
+  if (response_mode_ == BodyMode::kNone) {
+    bodies_ = Bodies::kAbsent;
+  } else if (!wanted) {
+    bodies_ = Bodies::kAbsent;
+    answer.skip_bodies = true;
+  } else if (edits_response_) {
+    answer.remove_headers.emplace_back("content-length");
+  }
+  if (bodies_ == Bodies::kAbsent) director_.OnResponseBodySkipped(state_);
   Emit(answer);
-  if (end_of_stream) EndResponse();
 }
 
 void Processor::OnResponseBody(std::string_view chunk, bool end_of_stream) {
-  if (phase_ != Phase::kResponse) return;
+  const Phase now = phase();
+  if (now == Phase::kRefused) return;
+  if (now != Phase::kResponse && now != Phase::kLocalReply)
+    return Violation("response_body out of order");
+  // The proxy did not take the override: its chunks pass unread.
+  if (bodies_ == Bodies::kAbsent) bodies_ = Bodies::kEcho;
   std::string replaced;
-  if (director_.OnResponseBody(state_, chunk, end_of_stream, &replaced)) chunk = replaced;
+  bool changed = false;
   std::vector<sched::ReportedAttribute> report;
-  if (end_of_stream) {
-    response_ended_ = true;
-    report = director_.TakeReport(state_);
+  if (bodies_ == Bodies::kRead) {
+    changed = director_.OnResponseBody(state_, chunk, end_of_stream, &replaced);
+    response_ended_ = end_of_stream;
+    if (end_of_stream) report = director_.TakeReport(state_);
   }
-  EmitBody(Answer::Kind::kResponseBody, chunk, end_of_stream, report);
+  EmitResponseChunk(changed ? replaced : chunk, changed, end_of_stream, report);
   if (end_of_stream) EndResponse();
 }
 
+void Processor::EmitResponseChunk(std::string_view chunk, bool changed, bool end_of_stream,
+                                  std::span<const sched::ReportedAttribute> report) {
+  if (response_mode_ == BodyMode::kFullDuplex)
+    return EmitBody(Answer::Kind::kResponseBody, chunk, end_of_stream, report);
+  Answer answer;
+  answer.kind = Answer::Kind::kResponseBody;
+  answer.streamed = false;
+  answer.unchanged = !changed;
+  answer.body = chunk;
+  answer.report = report;
+  Emit(answer);
+}
+
 void Processor::OnResponseTrailers() {
-  if (phase_ != Phase::kResponse) return;
+  const Phase now = phase();
+  if (now == Phase::kRefused) return;
+  if (now != Phase::kResponse && now != Phase::kLocalReply)
+    return Violation("response_trailers out of order");
+  std::string rest;  // held back for a name that might have gone on
+  if (bodies_ == Bodies::kRead) {
+    director_.OnResponseBody(state_, "", true, &rest);
+    response_ended_ = true;
+  }
+  if (!rest.empty() && response_mode_ == BodyMode::kFullDuplex)
+    EmitBody(Answer::Kind::kResponseBody, rest, false);
   EndResponse();
-  const std::vector<sched::ReportedAttribute> report = director_.TakeReport(state_);
   Answer answer;
   answer.kind = Answer::Kind::kResponseTrailers;
+  const std::vector<sched::ReportedAttribute> report = director_.TakeReport(state_);
   answer.report = report;
   Emit(answer);
 }
 
 void Processor::EndResponse() {
-  if (!response_ended_) director_.OnResponseBody(state_, "", true, nullptr);
-  response_ended_ = true;
-  std::lock_guard lock(mutex_);
-  phase_ = Phase::kDone;
+  std::string rest;
+  if (phase() == Phase::kResponse && !std::exchange(response_ended_, true))
+    director_.OnResponseBody(state_, "", true, &rest);
+  MoveTo(Phase::kDone);
 }
 
 void Processor::Close() {
   std::shared_ptr<sched::RequestState> unfinished;
+  bool ended = false;
   {
     std::lock_guard lock(mutex_);
     closed_ = true;
+    ended = phase_ == Phase::kResponse && bodies_ == Bodies::kAbsent;
     if (phase_ != Phase::kDone) unfinished = std::move(state_);
-    phase_ = Phase::kDone;
+    phase_ = Phase::kRefused;
   }
-  if (unfinished) director_.Cancel(unfinished);
+  if (!unfinished) return;
+  if (!ended) return director_.Cancel(unfinished);
+  std::string rest;
+  director_.OnResponseBody(unfinished, "", true, &rest);
 }
 
 }  // namespace llmd::epp

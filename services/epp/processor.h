@@ -36,6 +36,11 @@ struct Answer {
     kImmediate,
   };
   Kind kind = Kind::kRequestHeaders;
+  bool streamed =
+      true;  // a body piece answers a duplex stream; false: one chunk of a STREAMED body
+  bool unchanged = false;  // of a chunk of a STREAMED body: it passes as it is, `body` is not sent
+  bool skip_bodies =
+      false;  // of response headers: asks the proxy to keep the response body to itself
   HeaderList set_headers;
   std::vector<std::string> remove_headers;
   bool clear_route_cache = false;
@@ -55,7 +60,12 @@ class AnswerSink {
  public:
   virtual ~AnswerSink() = default;
   virtual void Emit(const Answer& answer) = 0;
+  // The peer broke the protocol or uses a mode that cannot be served: end the stream with it.
+  virtual void Abort(const Status& status) = 0;
 };
+
+// How the proxy sends a body (Envoy's ProcessingMode.BodySendMode, same numbers).
+enum class BodyMode { kNone, kStreamed, kBuffered, kBufferedPartial, kFullDuplex, kGrpc };
 
 // The subset hint of a message's metadata.
 struct SubsetHint {
@@ -66,6 +76,9 @@ struct SubsetHint {
 struct ProcessorOptions {
   size_t max_body_bytes = 100 << 20;  // above: 413
   bool emit_endpoint_scores = false;
+  // Read every response body, for the metrics of tokens, first chunks and sizes. False: only where
+  // a plugin reads it or the client's model name must be put back.
+  bool token_metrics = true;
 };
 
 class Processor : public std::enable_shared_from_this<Processor> {
@@ -75,6 +88,9 @@ class Processor : public std::enable_shared_from_this<Processor> {
   Processor(sched::Director& director, std::weak_ptr<AnswerSink> sink, ProcessorOptions options)
       : director_(director), options_(options), sink_(std::move(sink)) {}
 
+  // What the stream's first message says about the proxy's configuration; without it both bodies
+  // are taken for full duplex.
+  void OnModes(BodyMode request, BodyMode response);
   void OnSubsetHint(SubsetHint hint);
   void OnRequestHeaders(HeaderList headers, bool end_of_stream);
   void OnRequestBody(std::string chunk, bool end_of_stream);
@@ -84,37 +100,63 @@ class Processor : public std::enable_shared_from_this<Processor> {
   void OnResponseHeaders(const HeaderList& headers, bool end_of_stream);
   void OnResponseBody(std::string_view chunk, bool end_of_stream);
   void OnResponseTrailers();
+  // The message has no content that is known here.
+  void OnUnknown() { Violation("a message without a request"); }
+  // Refuses the request whatever it is, before its first message.
+  void Refuse(const sched::Denial& denial) { Deny(denial); }
   // The stream ended, by either side. Idempotent; an unfinished request is cancelled at the
-  // Director.
+  // Director. Where response bodies do not come here this is how a response's end is seen.
   void Close();
 
   // Largest body piece sent, a margin under the 64 KiB that some Envoys allow a chunk.
   static constexpr size_t kMaxPieceBytes = 62'000;
 
  private:
-  enum class Phase { kStart, kBody, kRouting, kRouted, kResponse, kDone };
+  enum class Phase {
+    kStart,
+    kBody,
+    kRouting,
+    kRouted,
+    kResponse,
+    kLocalReply,  // the proxy answers by itself: everything passes
+    kDone,
+    kRefused,  // denied, closed or aborted: what still comes is dropped
+  };
+  enum class Bodies { kRead, kEcho, kAbsent };  // of the response, as far as we go
 
+  Phase phase() const;
+  void MoveTo(Phase phase);
   void Route(bool has_body);
   void OnRouted(sched::Routing routing);
   void Deny(const sched::Denial& denial);
+  void Violation(const char* what);
   void EmitRequest(const sched::Routing& routing);
   void EmitBody(Answer::Kind kind, std::string_view body, bool end_of_stream,
                 std::span<const sched::ReportedAttribute> report = {});
+  void EmitResponseChunk(std::string_view chunk, bool changed, bool end_of_stream,
+                         std::span<const sched::ReportedAttribute> report);
+  void EmitBare(Answer::Kind kind);
+  void EmitResponseHeaders(const HeaderList& headers);
+  void PassLocalReply();
   void EndResponse();
   void Emit(const Answer& answer);
 
   sched::Director& director_;
   const ProcessorOptions options_;
 
-  std::mutex mutex_;  // guards closed_, phase_ and state_ between an event and a late routing
-  std::weak_ptr<AnswerSink> sink_;
+  const std::weak_ptr<AnswerSink> sink_;
+  mutable std::mutex mutex_;  // guards the next seven between an event and a late routing
   bool closed_ = false;
   Phase phase_ = Phase::kStart;
   std::shared_ptr<sched::RequestState> state_;
+  bool reads_response_ = false, edits_response_ = false;
+  bool answering_ = false, trailers_due_ = false;  // the request's answer is being written
 
   HeaderList headers_;
   std::string body_;
   SubsetHint hint_;
+  BodyMode request_mode_ = BodyMode::kFullDuplex, response_mode_ = BodyMode::kFullDuplex;
+  Bodies bodies_ = Bodies::kRead;
   bool has_body_ = false;
   bool ended_by_trailers_ = false;
   bool response_ended_ = false;

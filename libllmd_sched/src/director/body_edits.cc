@@ -8,7 +8,8 @@
 namespace llmd::sched {
 namespace {
 
-constexpr std::array<std::string_view, 17> kControlHeaders = {
+constexpr std::string_view kVideoHeaders = "x-llm-d-video-";
+constexpr std::array<std::string_view, 20> kControlHeaders = {
     "x-gateway-destination-endpoint",
     "x-prefiller-host-port",
     "x-prefiller-url",
@@ -25,7 +26,10 @@ constexpr std::array<std::string_view, 17> kControlHeaders = {
     "x-llm-d-slo-ttft-ms",
     "x-slo-ttft-ms",
     "x-llm-d-slo-tpot-ms",
-    "x-slo-tpot-ms"};
+    "x-slo-tpot-ms",
+    "x-gateway-destination-endpoint-scores",
+    "x-gateway-destination-endpoint-served",
+    "x-llm-d-request-dropped-reason"};
 
 bool IsDropped(const RequestContext& request, size_t i) {
   return request.members[i].KeyText(request.body) == "kv_transfer_params";
@@ -50,7 +54,8 @@ void DropMembers(const RequestContext& request, std::vector<BodyEdit>& edits) {
 }  // namespace
 
 bool IsControlHeader(std::string_view name) {
-  return name.starts_with("x-") &&
+  if (!name.starts_with("x-")) return false;
+  return name.starts_with(kVideoHeaders) ||
          std::find(kControlHeaders.begin(), kControlHeaders.end(), name) != kControlHeaders.end();
 }
 

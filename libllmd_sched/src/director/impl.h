@@ -39,6 +39,8 @@ class RequestState {
   const RequestSeries* series = nullptr;  // null until routed
   uint64_t ticket = 0;                    // in flow control
   bool ended = false, first_chunk = false, sse = false;
+  bool body_skipped = false;  // the answer's body is not shown to us
+  bool encoded = false;  // the answer is compressed: neither usage nor a name can be read in it
   int status = 0;
   size_t response_bytes = 0;
   TimePoint first_chunk_at{}, last_chunk_at{};
@@ -65,6 +67,7 @@ class DirectorImpl final : public Director {
                                const HeaderList& headers) override;
   bool OnResponseBody(const std::shared_ptr<RequestState>& state, std::string_view chunk, bool end,
                       std::string* replaced) override;
+  void OnResponseBodySkipped(const std::shared_ptr<RequestState>& state) override;
   bool wants_response_body() const override { return graph_->wants_response_body; }
   bool ready() const override { return store_.synced() && store_.Members()->size() > 0; }
   std::vector<EndpointInfo> Endpoints() const override;

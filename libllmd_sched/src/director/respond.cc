@@ -46,7 +46,7 @@ void RequestState::End(bool aborted) {
     series->running->Add(-1);
     const double took = Seconds(clock->Now() - context.received);
     series->duration->Observe(took);
-    series->response_size->Observe(static_cast<double>(response_bytes));
+    if (!body_skipped) series->response_size->Observe(static_cast<double>(response_bytes));
     ObserveTokens(*series, usage);
     if (usage.completion_tokens > 0)
       series->ntpot->Observe(took / static_cast<double>(usage.completion_tokens));
@@ -84,6 +84,8 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
   state->sse =
       FindHeader(headers, "content-type").find("text/event-stream") != std::string_view::npos ||
       state->context.streaming;
+  const std::string_view encoding = FindHeader(headers, "content-encoding");
+  state->encoded = !encoding.empty() && encoding != "identity";
   out.emplace_back("x-went-into-resp-headers", "true");
   const ResponseInfo info{.status = status,
                           .headers = &headers,
@@ -104,6 +106,16 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
                     {{"response", std::move(response)}});
   }
   return out;
+}
+
+void DirectorImpl::OnResponseBodySkipped(const std::shared_ptr<RequestState>& state) {
+  if (!state) return;
+  std::lock_guard lock(state->mutex);
+  if (state->ended) return;
+  state->body_skipped = true;
+  const ResponseInfo info{
+      .status = state->status, .headers = nullptr, .endpoint = state->endpoint.get(), .usage = {}};
+  for (ResponseHook* hook : graph_->response) hook->OnFirstChunk(state->context, info);
 }
 
 bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
@@ -130,12 +142,12 @@ bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
       state->last_chunk_at = now;
     }
     state->response_bytes += chunk.size();
-    if (state->parser) {
+    if (state->parser && !state->encoded) {
       // The last one counts: continuous usage repeats and grows.
       state->scanner.Feed(
           chunk, [&](std::string_view object) { state->parser->ReadUsage(object, &state->usage); });
     }
-    if (state->restorer) {
+    if (state->restorer && !state->encoded) {
       *replaced = state->restorer->Feed(chunk, end);
       changed = true;
     }

@@ -242,6 +242,8 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
     if (!q.rewrite.empty() && q.rewrite != request.model && !request.model.empty()) {
       state.restorer.emplace(q.rewrite, request.model);
     }
+    routing.edits_response = state.restorer.has_value();
+    routing.reads_response = graph_->wants_response_body || routing.edits_response;
   }
   if (request.Header("x-request-id").empty())
     routing.set_headers.emplace_back("x-request-id", request.request_id);

@@ -117,13 +117,45 @@ TEST_F(Respond, TheModelIsRestoredWhereverTheChunksBreak) {
   }
 }
 
+TEST_F(Respond, ACompressedAnswerIsNeitherReadNorChanged) {
+  Start(Two(), {"{type: queue-scorer}"});
+  const Routing r = Route(kBody, {{"x-llm-d-model-name-rewrite", "tuned"}});
+  EXPECT_TRUE(r.edits_response && r.reads_response);
+  director_->OnResponseHeaders(r.state, 200, {{"content-encoding", "gzip"}});
+  std::string out;
+  EXPECT_FALSE(director_->OnResponseBody(
+      r.state, "\"model\":\"tuned\",\"usage\":{\"completion_tokens\":3}", true, &out));
+  EXPECT_THAT(metrics_.Expose(), Not(HasSubstr("request_output_tokens_sum{fairness_id=\"default-"
+                                               "flow\",model_name=\"m\",priority=\"0\","
+                                               "target_model_name=\"tuned\"} 3")));
+  EXPECT_THAT(metrics_.Expose(), HasSubstr("llm_d_epp_response_size_bytes_count"));
+}
+
+TEST_F(Respond, ASkippedBodyEndsTheRequestAndLeavesNoSize) {
+  Start(Two(), {"{type: queue-scorer}"});
+  const Routing r = Route(kBody);
+  EXPECT_FALSE(r.edits_response);
+  director_->OnResponseHeaders(r.state, 200, {});
+  director_->OnResponseBodySkipped(r.state);
+  EXPECT_TRUE(Says("request_running", "1.0"));
+  Chunk(r, "", true);
+  EXPECT_TRUE(Says("request_running", "0.0"));
+  EXPECT_TRUE(Says("request_duration_seconds_count", "1.0"));
+  EXPECT_TRUE(Says("response_size_bytes_count", "0.0"));
+  director_->OnResponseBodySkipped(r.state);
+  director_->OnResponseBodySkipped(nullptr);
+}
+
 TEST_F(Respond, ControlHeadersAreRemovedWhateverTheirSpelling) {
   Start(Two(), {"{type: queue-scorer}"});
-  for (const char* name : {"x-gateway-destination-endpoint-subset", "x-llm-d-inference-fairness-id",
-                           "x-gateway-inference-fairness-id", "x-llm-d-inference-objective",
-                           "x-gateway-inference-objective", "x-llm-d-model-name-rewrite",
-                           "x-gateway-model-name-rewrite", "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms",
-                           "x-llm-d-slo-tpot-ms", "x-slo-tpot-ms"}) {
+  for (const char* name :
+       {"x-gateway-destination-endpoint-subset", "x-llm-d-inference-fairness-id",
+        "x-gateway-inference-fairness-id", "x-llm-d-inference-objective",
+        "x-gateway-inference-objective", "x-llm-d-model-name-rewrite",
+        "x-gateway-model-name-rewrite", "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms",
+        "x-llm-d-slo-tpot-ms", "x-slo-tpot-ms", "x-llm-d-video-fps",
+        "x-llm-d-request-dropped-reason", "x-gateway-destination-endpoint-served",
+        "x-gateway-destination-endpoint-scores"}) {
     const Routing r = Route(kBody, {{name, "1"}, {name, "2"}, {"x-mine", "1"}});
     EXPECT_THAT(r.remove_headers, ::testing::ElementsAre(name));
   }

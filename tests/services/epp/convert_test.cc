@@ -10,6 +10,7 @@ namespace {
 using envoy::config::core::v3::HeaderMap;
 using envoy::config::core::v3::HeaderValueOption;
 using envoy::config::core::v3::Metadata;
+using envoy::extensions::filters::http::ext_proc::v3::ProcessingMode;
 using envoy::service::ext_proc::v3::ProcessingResponse;
 using google::protobuf::TextFormat;
 using testing::ElementsAre;
@@ -124,6 +125,29 @@ TEST(FromAnswer, WritesARefusal) {
   EXPECT_EQ(immediate.body(), "inference error: ResourceExhausted - full");
   EXPECT_EQ(immediate.headers().set_headers(0).header().key(), "retry-after");
   EXPECT_EQ(immediate.details(), "rejected-saturated");
+}
+
+TEST(FromAnswer, WritesAChunkOfAStreamedBodyOnlyWhenItChanged) {
+  Answer answer;
+  answer.kind = Answer::Kind::kResponseBody;
+  answer.streamed = false;
+  answer.body = "new";
+  EXPECT_EQ(Convert(answer).response_body().response().body_mutation().body(), "new");
+  answer.unchanged = true;
+  const ProcessingResponse out = Convert(answer);
+  EXPECT_TRUE(out.has_response_body());
+  EXPECT_FALSE(out.response_body().response().has_body_mutation());
+}
+
+TEST(FromAnswer, AsksForNoBodiesButKeepsTheStream) {
+  Answer answer;
+  answer.kind = Answer::Kind::kResponseHeaders;
+  EXPECT_FALSE(Convert(answer).has_mode_override());
+  answer.skip_bodies = true;
+  const auto mode = Convert(answer).mode_override();
+  EXPECT_EQ(mode.response_body_mode(), ProcessingMode::NONE);
+  EXPECT_EQ(mode.request_body_mode(), ProcessingMode::FULL_DUPLEX_STREAMED);
+  EXPECT_EQ(mode.response_trailer_mode(), ProcessingMode::SEND);
 }
 
 TEST(FromAnswer, HasTheCaseOfItsKind) {

@@ -45,10 +45,12 @@ class FakeDirector final : public sched::Director {
                       std::string* out) override {
     response_body += chunk;
     response_ends += end;
-    if (replace.empty() || out == nullptr) return false;
+    if (end && !at_end.empty()) *out = std::exchange(at_end, "");
+    if (!out->empty()) return true;
     *out = replace;
-    return true;
+    return !replace.empty();
   }
+  void OnResponseBodySkipped(const std::shared_ptr<sched::RequestState>&) override { ++skips; }
   bool wants_response_body() const override { return true; }
   bool ready() const override { return true; }
   std::vector<sched::EndpointInfo> Endpoints() const override { return {}; }
@@ -62,8 +64,10 @@ class FakeDirector final : public sched::Director {
   sched::Routing routing;
   bool hold = false, had_body = false;
   std::function<void(sched::Routing)> held;
+  int skips = 0;
   int routes = 0, cancels = 0, response_status = 0, response_ends = 0;
   std::string body, response_body, replace;
+  std::string at_end;  // held back until the end
   std::vector<std::string> subset, served;
   std::vector<sched::ReportedAttribute> report;
   HeaderList headers;
@@ -77,6 +81,7 @@ struct Recorded {
   HeaderList set;
   std::vector<std::string> removed;
   std::string destination;
+  bool streamed = true, unchanged = false, skip_bodies = false;
   std::vector<std::string> reported = {};
 };
 
@@ -84,9 +89,10 @@ class RecordingSink final : public AnswerSink {
  public:
   void Emit(const Answer& a) override {
     answers.push_back({a.kind, std::string(a.body), a.end_of_stream, a.status, a.set_headers,
-                       a.remove_headers, a.destination});
+                       a.remove_headers, a.destination, a.streamed, a.unchanged, a.skip_bodies});
     for (const sched::ReportedAttribute& r : a.report) answers.back().reported.push_back(r.name);
   }
+  void Abort(const Status& status) override { aborts.push_back(status.message()); }
   std::vector<Kind> Kinds() const {
     std::vector<Kind> out;
     for (const Recorded& r : answers) out.push_back(r.kind);
@@ -98,6 +104,7 @@ class RecordingSink final : public AnswerSink {
     return out;
   }
   std::vector<Recorded> answers;
+  std::vector<std::string> aborts;
 };
 
 class ProcessorTest : public testing::Test {
@@ -171,9 +178,10 @@ TEST_F(ProcessorTest, NamesTheSameEndpointInHeaderAndMetadata) {
   auto p = Make();
   p->OnRequestHeaders(post, false);
   p->OnRequestBody("{}", true);
-  EXPECT_THAT(sink->answers[0].set,
-              ElementsAre(Pair("x-gateway-destination-endpoint", "10.0.0.1:8000,10.0.0.2:8000"),
-                          Pair("x-prefiller-host-port", "10.0.0.3:8000")));
+  EXPECT_THAT(
+      sink->answers[0].set,
+      ElementsAre(Pair("x-gateway-destination-endpoint", "10.0.0.1:8000,10.0.0.2:8000"),
+                  Pair("x-prefiller-host-port", "10.0.0.3:8000"), Pair("content-length", "2")));
   EXPECT_EQ(sink->answers[0].destination, "10.0.0.1:8000,10.0.0.2:8000");
   EXPECT_THAT(sink->answers[0].removed, ElementsAre("x-prefiller-url"));
 }
@@ -266,8 +274,7 @@ TEST_F(ProcessorTest, PassesTheResponseAndTellsTheDirectorOnce) {
   EXPECT_EQ(director.response_body, "data: 1\n\n");
   EXPECT_EQ(director.response_ends, 1);
   EXPECT_EQ(sink->Body(Kind::kResponseBody), "data: 1\n\n");
-  EXPECT_THAT(sink->answers[2].set,
-              ElementsAre(Pair("x-from-hook", "1"), Pair("x-went-into-resp-headers", "true")));
+  EXPECT_THAT(sink->answers[2].set, ElementsAre(Pair("x-from-hook", "1")));
   p->Close();
   EXPECT_EQ(director.cancels, 0);
 }
@@ -341,14 +348,220 @@ TEST_F(ProcessorTest, UsesTheLastSubsetHint) {
   EXPECT_THAT(director.subset, ElementsAre("10.0.0.2:2"));
 }
 
-TEST_F(ProcessorTest, IgnoresMessagesOutOfOrder) {
+using Step = void (*)(Processor&);
+constexpr Step kHeaders = [](Processor& p) { p.OnRequestHeaders({{":method", "POST"}}, false); };
+constexpr Step kBody = [](Processor& p) { p.OnRequestBody("{}", true); };
+constexpr Step kTrailers = [](Processor& p) { p.OnRequestTrailers(); };
+constexpr Step kAnswer = [](Processor& p) { p.OnResponseHeaders({{":status", "200"}}, false); };
+constexpr Step kChunk = [](Processor& p) { p.OnResponseBody("x", false); };
+constexpr Step kLast = [](Processor& p) { p.OnResponseBody("x", true); };
+constexpr Step kEnd = [](Processor& p) { p.OnResponseTrailers(); };
+constexpr Step kNothing = [](Processor& p) { p.OnUnknown(); };
+
+TEST_F(ProcessorTest, EndsTheStreamOnMessagesOutOfOrder) {
+  const std::vector<std::vector<Step>> orders = {
+      {kBody},
+      {kTrailers},
+      {kChunk},
+      {kEnd},
+      {kNothing},
+      {kHeaders, kHeaders},
+      {kHeaders, kBody, kHeaders},
+      {kHeaders, kBody, kBody},
+      {kHeaders, kBody, kChunk},
+      {kHeaders, kBody, kEnd},
+      {kHeaders, kBody, kAnswer, kAnswer},
+      {kHeaders, kBody, kAnswer, kLast, kChunk},
+      {kHeaders, kBody, kAnswer, kLast, kEnd},
+  };
+  for (size_t i = 0; i < orders.size(); ++i) {
+    *sink = RecordingSink();
+    auto p = Make();
+    for (const Step step : orders[i]) step(*p);
+    EXPECT_THAT(sink->aborts, SizeIs(1)) << "order " << i;
+    const size_t answers = sink->answers.size();
+    for (const Step step : {kBody, kTrailers, kAnswer, kChunk, kEnd}) step(*p);
+    EXPECT_THAT(sink->answers, SizeIs(answers)) << "silent afterwards, order " << i;
+    EXPECT_THAT(sink->aborts, SizeIs(1)) << "order " << i;
+  }
+}
+
+TEST_F(ProcessorTest, GivesTheRequestBackWhenTheProtocolIsBroken) {
   auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnRequestHeaders(post, false);
+  EXPECT_EQ(director.cancels, 1);
+}
+
+TEST_F(ProcessorTest, PassesWhatTheProxyAnswersByItself) {
+  auto p = Make();  // e.g. a timeout while the body was still coming
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{", false);
+  p->OnResponseHeaders({{":status", "408"}}, false);
+  p->OnResponseBody("timeout", true);
+  EXPECT_THAT(sink->Kinds(), ElementsAre(Kind::kResponseHeaders, Kind::kResponseBody));
+  EXPECT_EQ(sink->Body(Kind::kResponseBody), "timeout");
+  EXPECT_EQ(director.routes, 0);
+  EXPECT_THAT(sink->aborts, IsEmpty());
+}
+
+TEST_F(ProcessorTest, CancelsAQueuedRequestThatTheProxyAnswers) {
+  director.hold = true;
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnResponseHeaders({{":status", "504"}}, true);
+  EXPECT_EQ(director.cancels, 1);
+  director.held(director.routing);
+  EXPECT_THAT(sink->Kinds(), ElementsAre(Kind::kResponseHeaders));
+}
+
+TEST_F(ProcessorTest, AnswersTrailersOfAQueuedRequestAfterIt) {
+  director.hold = true;
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnRequestTrailers();
+  EXPECT_THAT(sink->answers, IsEmpty());
+  director.held(director.routing);
+  EXPECT_THAT(sink->Kinds(),
+              ElementsAre(Kind::kRequestHeaders, Kind::kRequestBody, Kind::kRequestTrailers));
+}
+
+TEST_F(ProcessorTest, SendsWhatWasHeldBackBeforeTheTrailers) {
+  director.at_end = "\"model\":\"tar";
+  director.routing.edits_response = director.routing.reads_response = true;
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
   p->OnRequestBody("{}", true);
   p->OnResponseHeaders({{":status", "200"}}, false);
-  p->OnResponseBody("x", true);
-  p->OnRequestTrailers();
-  EXPECT_EQ(director.routes, 0);
-  EXPECT_THAT(sink->answers, IsEmpty());
+  p->OnResponseBody("x", false);
+  p->OnResponseTrailers();
+  EXPECT_EQ(sink->Body(Kind::kResponseBody), "x\"model\":\"tar");
+  EXPECT_EQ(sink->Kinds().back(), Kind::kResponseTrailers);
+  EXPECT_EQ(director.response_ends, 1);
+}
+
+TEST_F(ProcessorTest, DropsTheLengthOfAnAnswerThatMayChange) {
+  director.routing.edits_response = director.routing.reads_response = true;
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnResponseHeaders({{":status", "200"}}, false);
+  EXPECT_THAT(sink->answers.back().removed, ElementsAre("content-length"));
+}
+
+TEST_F(ProcessorTest, SetsTheLengthOfTheBodyThatIsSent) {
+  director.routing.body_edits = {{1, 1, "abc"}};
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  EXPECT_THAT(sink->answers[0].set, testing::Contains(Pair("content-length", "5")));
+}
+
+TEST_F(ProcessorTest, NeverSetsAndRemovesOneHeader) {
+  director.routing.remove_headers = {"x-gateway-destination-endpoint", "x-slo-ttft-ms"};
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  EXPECT_THAT(sink->answers[0].removed, ElementsAre("x-slo-ttft-ms"));
+}
+
+TEST_F(ProcessorTest, RefusesAtOnceAndIsSilentAfterwards) {
+  auto p = Make();
+  p->Refuse({503, "shutting down", "rejected-shutting-down", 1});
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  EXPECT_THAT(sink->Kinds(), ElementsAre(Kind::kImmediate));
+  EXPECT_THAT(sink->aborts, IsEmpty());
+}
+
+class SkippedBodies : public ProcessorTest {
+ protected:
+  std::shared_ptr<Processor> Answered(bool token_metrics) {
+    ProcessorOptions options;
+    options.token_metrics = token_metrics;
+    auto p = Make(options);
+    p->OnRequestHeaders(post, false);
+    p->OnRequestBody("{}", true);
+    p->OnResponseHeaders({{":status", "200"}}, false);
+    return p;
+  }
+};
+
+TEST_F(SkippedBodies, AreAskedForOnlyWhenNothingReadsThem) {
+  Answered(true);
+  EXPECT_FALSE(sink->answers.back().skip_bodies) << "token metrics read them";
+  Answered(false);
+  EXPECT_TRUE(sink->answers.back().skip_bodies);
+  EXPECT_EQ(director.skips, 1);
+  director.routing.reads_response = true;
+  Answered(false);
+  EXPECT_FALSE(sink->answers.back().skip_bodies) << "a plugin reads them";
+  EXPECT_EQ(director.skips, 1);
+}
+
+TEST_F(SkippedBodies, EndWithTheStreamAndAreNoAbort) {
+  auto p = Answered(false);
+  EXPECT_EQ(director.response_ends, 0);
+  p->Close();
+  p->Close();
+  EXPECT_EQ(director.response_ends, 1);
+  EXPECT_EQ(director.cancels, 0);
+}
+
+TEST_F(SkippedBodies, PassUnreadWhenTheProxySendsThemStill) {
+  auto p = Answered(false);
+  p->OnResponseBody("a", false);
+  p->OnResponseBody("b", true);
+  EXPECT_EQ(sink->Body(Kind::kResponseBody), "ab");
+  EXPECT_EQ(director.response_body, "");
+  EXPECT_EQ(director.response_ends, 1);
+
+  auto q = Answered(false);
+  q->OnResponseBody("a", false);
+  q->Close();
+  EXPECT_EQ(director.cancels, 1) << "the end was due and did not come";
+}
+
+TEST_F(SkippedBodies, AreKnownFromTheProxysConfiguration) {
+  director.routing.reads_response = true;
+  auto p = Make();
+  p->OnModes(BodyMode::kFullDuplex, BodyMode::kNone);
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnResponseHeaders({{":status", "200"}}, false);
+  EXPECT_FALSE(sink->answers.back().skip_bodies);
+  EXPECT_EQ(director.skips, 1);
+  p->Close();
+  EXPECT_EQ(director.response_ends, 1);
+}
+
+TEST_F(ProcessorTest, AnswersAStreamedBodyWithoutRepeatingIt) {
+  auto p = Make();
+  p->OnModes(BodyMode::kFullDuplex, BodyMode::kStreamed);
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnResponseHeaders({{":status", "200"}}, false);
+  p->OnResponseBody("abc", false);
+  EXPECT_TRUE(sink->answers.back().unchanged);
+  EXPECT_FALSE(sink->answers.back().streamed);
+  director.replace = "xyz";
+  p->OnResponseBody("abc", true);
+  EXPECT_FALSE(sink->answers.back().unchanged);
+  EXPECT_EQ(sink->answers.back().body, "xyz");
+  EXPECT_EQ(director.response_ends, 1);
+}
+
+TEST_F(ProcessorTest, RefusesAProxyThatDoesNotStreamRequestBodies) {
+  for (const BodyMode mode : {BodyMode::kNone, BodyMode::kBuffered, BodyMode::kStreamed}) {
+    *sink = RecordingSink();
+    auto p = Make();
+    p->OnModes(mode, BodyMode::kFullDuplex);
+    p->OnRequestHeaders(post, false);
+    EXPECT_THAT(sink->aborts, ElementsAre(testing::HasSubstr("FULL_DUPLEX_STREAMED")));
+  }
 }
 
 }  // namespace

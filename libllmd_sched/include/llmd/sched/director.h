@@ -80,6 +80,8 @@ struct Routing {
   std::vector<std::pair<std::string, double>> scores;  // with emit_endpoint_scores
   std::string request_id;
   std::shared_ptr<RequestState> state;         // pass to the response hooks
+  bool reads_response = false;                 // a plugin, or edits_response, needs OnResponseBody
+  bool edits_response = false;                 // OnResponseBody may change the answer's length
   std::shared_ptr<const DecisionTrace> trace;  // with attach_trace
 };
 
@@ -107,13 +109,18 @@ class Director {
   virtual HeaderList OnResponseHeaders(const std::shared_ptr<RequestState>& state, int status,
                                        const HeaderList& headers) = 0;
   // A piece of the response as it passes; `end` with the last. Returns true when `chunk` must be
-  // replaced by *replaced (model name restored).
+  // replaced by *replaced (model name restored); `replaced` is never null. A compressed answer is
+  // neither read nor changed.
   virtual bool OnResponseBody(const std::shared_ptr<RequestState>& state, std::string_view chunk,
                               bool end, std::string* replaced) = 0;
   // After the last OnResponseBody: what plugins tell the proxy. Once.
   virtual std::vector<ReportedAttribute> TakeReport(const std::shared_ptr<RequestState>& state) {
     return {};
   }
+  // After OnResponseHeaders: the body of this answer will not be shown. First-chunk hooks run now;
+  // sizes, chunk times and tokens are not recorded. The end is still told, by OnResponseBody with
+  // an empty last chunk.
+  virtual void OnResponseBodySkipped(const std::shared_ptr<RequestState>&) {}
   // False when no configured plugin reads response bodies, so that the phase may be skipped.
   virtual bool wants_response_body() const = 0;
 
