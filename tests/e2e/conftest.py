@@ -162,14 +162,16 @@ class Picker(Process):
         self.endpoints_path = tmp / f"endpoints-{self.grpc_port}.yaml"
         self.set_endpoints(endpoints)
         config_path = tmp / f"epp-{self.grpc_port}.yaml"
+        if callable(config):
+            config = config(self.endpoints_path)
         config_path.write_text(config or picker_config(self.endpoints_path, disaggregate))
         super().__init__("epp", [binary("llmd-epp"), "--config-file", str(config_path), "--grpc-port", str(self.grpc_port),
                                  "--grpc-health-port", str(self.health_port), "--metrics-port", str(self.admin_port),
                                  "--secure-serving=false", "--health-checking", "-v", "4", *args])
 
-    def set_endpoints(self, endpoints):
+    def set_endpoints(self, endpoints, extra=""):
         new = self.endpoints_path.with_suffix(".new")
-        new.write_text(endpoints_yaml(endpoints))
+        new.write_text(endpoints_yaml(endpoints) + extra)
         new.rename(self.endpoints_path)
 
     def decision(self, request_id):
@@ -191,6 +193,12 @@ class Gateway(Process):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         super().__init__("gateway", [binary("llmd-gateway"), "--host", "127.0.0.1", "--port", str(self.port), *args])
+
+
+def pytest_terminal_summary(terminalreporter):
+    passed = [r for r in terminalreporter.stats.get("passed", []) if "e2e/conformance/" in r.nodeid]
+    if passed:
+        terminalreporter.write_line(f"ext_proc conformance: {len(passed)} cases passed")
 
 
 def transfer_config(transport="auto", lease_s=30):

@@ -52,8 +52,19 @@ class FakeEngine:
         lines = head.decode("latin-1").split("\r\n")
         method, target, _ = lines[0].split(" ", 2)
         headers = [tuple(line.split(": ", 1)) for line in lines[1:] if line]
-        length = next((int(v) for k, v in headers if k.lower() == "content-length"), 0)
-        return Request(method, target, headers, await reader.readexactly(length) if length else b"")
+        return Request(method, target, headers, await self._body(reader, {k.lower(): v for k, v in headers}))
+
+    async def _body(self, reader, headers):
+        """By length or chunked (as Envoy uploads)."""
+        if headers.get("transfer-encoding") != "chunked":
+            length = int(headers.get("content-length", 0))
+            return await reader.readexactly(length) if length else b""
+        body = b""
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+        while await reader.readuntil(b"\r\n") != b"\r\n":
+            pass
+        return body
 
     async def _serve(self, reader, writer):
         first = b""
