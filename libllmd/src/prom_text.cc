@@ -38,12 +38,14 @@ size_t ClosingBrace(std::string_view text) {
   return at < text.size() ? at : std::string_view::npos;
 }
 
-bool ReadValue(std::string_view text, double* out) {
+bool ReadValue(std::string_view text, PromSample* out) {
   if (text.starts_with('+')) text.remove_prefix(1);
   const char* const end = text.data() + text.size();
-  const auto [rest, ec] = std::from_chars(text.data(), end, *out);
-  // A time stamp may follow.
-  return ec == std::errc{} && (rest == end || IsBlank(*rest) || *rest == '\r');
+  const auto [rest, ec] = std::from_chars(text.data(), end, out->value);
+  if (ec != std::errc{} || (rest != end && !IsBlank(*rest) && *rest != '\r')) return false;
+  const std::string_view stamp = SkipBlanks(text.substr(static_cast<size_t>(rest - text.data())));
+  if (!stamp.empty()) std::from_chars(stamp.data(), end, out->timestamp_ms);
+  return true;
 }
 
 // What stands behind the name of a chosen line.
@@ -56,7 +58,7 @@ bool ReadTail(std::string_view tail, PromSample* sample) {
     sample->labels = tail.substr(0, brace);
     tail.remove_prefix(brace + 1);
   }
-  return ReadValue(SkipBlanks(tail), &sample->value);
+  return ReadValue(SkipBlanks(tail), sample);
 }
 
 bool IsNameEnd(char c) {

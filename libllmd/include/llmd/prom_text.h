@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,6 +20,7 @@ struct PromSample {
   std::string_view
       labels;  // what stands between the braces, escapes as written; empty without labels
   double value;
+  int64_t timestamp_ms = 0;  // 0 = the line has none
 };
 
 struct PromScanResult {
