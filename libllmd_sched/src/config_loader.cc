@@ -172,17 +172,51 @@ void CompleteHandler(GraphBuilder& b, const config::Node& root) {
   }
 }
 
-void ReadSource(GraphBuilder& b, const config::Node& item) {
-  SourceBinding binding;
-  binding.source = b.FindAs<Source>(item.Get("pluginRef"), Ref(b, item), "data source");
+// What hangs on it must follow endpoints: pages never come.
+void ReadNotificationSource(GraphBuilder& b, const config::Node& item) {
   for (const config::Node& e : item.Get("extractors").Items()) {
-    if (auto* x = b.FindAs<Extractor>(e.Get("pluginRef"), Ref(b, e), "extractor"))
+    const std::string name = Ref(b, e);
+    Plugin* plugin = b.Find(e.Get("pluginRef"), name);
+    if (plugin && !dynamic_cast<EndpointExtractor*>(plugin) &&
+        !dynamic_cast<EndpointObserver*>(plugin)) {
+      b.Error(e.Get("pluginRef"), "plugin '" + name + "' follows no endpoints");
+    }
+    CheckKeys(b, e);
+  }
+  CheckKeys(b, item);
+}
+
+void ReadSource(GraphBuilder& b, const config::Node& item) {
+  const std::string name = Ref(b, item);
+  Plugin* plugin = b.Find(item.Get("pluginRef"), name);
+  if (dynamic_cast<NotificationSource*>(plugin)) return ReadNotificationSource(b, item);
+  SourceBinding binding;
+  binding.source = dynamic_cast<Source*>(plugin);
+  if (plugin && !binding.source)
+    b.Error(item.Get("pluginRef"), "plugin '" + name + "' is no data source");
+  for (const config::Node& e : item.Get("extractors").Items()) {
+    if (auto* x = b.FindAs<Extractor>(e.Get("pluginRef"), Ref(b, e), "extractor of pages"))
       binding.extractors.push_back(x);
     CheckKeys(b, e);
   }
   if (binding.extractors.empty()) b.Error(item, "expected at least one extractor");
   CheckKeys(b, item);
   if (binding.source) b.graph().sources.push_back(std::move(binding));
+}
+
+// The metrics source with the core extractor, configured or new.
+void InjectMetrics(GraphBuilder& b) {
+  SourceBinding binding;
+  for (Source* source : b.All<Source>()) {
+    if (source->type() == "metrics-data-source" && !binding.source) binding.source = source;
+  }
+  if (!binding.source) binding.source = dynamic_cast<Source*>(b.Create("metrics-data-source", ""));
+  for (Extractor* extractor : b.All<Extractor>()) {
+    if (extractor->reads_gauges()) binding.extractors.push_back(extractor);
+  }
+  if (binding.extractors.empty())
+    binding.extractors.push_back(dynamic_cast<Extractor*>(b.Create("core-metrics-extractor", "")));
+  if (binding.source && binding.extractors[0]) b.graph().sources.push_back(std::move(binding));
 }
 
 void ReadDataLayer(GraphBuilder& b, const config::Node& root) {
@@ -201,17 +235,7 @@ void ReadDataLayer(GraphBuilder& b, const config::Node& root) {
       b.Error(layer.Get(key), "sharing state between replicas is not supported yet");
   }
   CheckKeys(b, layer);
-  if (!b.graph().sources.empty() || !defaults.value_or(true)) return;
-  const std::vector<Source*> sources = b.All<Source>();
-  const std::vector<Extractor*> extractors = b.All<Extractor>();
-  SourceBinding binding;
-  binding.source =
-      sources.empty() ? dynamic_cast<Source*>(b.Create("metrics-data-source", "")) : sources[0];
-  binding.extractors = extractors;
-  if (extractors.empty()) {
-    binding.extractors.push_back(dynamic_cast<Extractor*>(b.Create("core-metrics-extractor", "")));
-  }
-  if (binding.source && binding.extractors[0]) b.graph().sources.push_back(std::move(binding));
+  if (b.graph().sources.empty() && defaults.value_or(true)) InjectMetrics(b);
 }
 
 void ReadParsers(GraphBuilder& b, const config::Node& root) {
@@ -292,6 +316,11 @@ json::Value DescribeGraph(const Graph& graph) {
                       {"profileHandler", graph.handler->name()},
                       {"producers", std::move(producers)},
                       {"flowControl", graph.flow.enabled}};
+}
+
+bool Graph::ReadsGauges() const {
+  return std::any_of(sources.begin(), sources.end(),
+                     [](const SourceBinding& b) { return b.gauges; });
 }
 
 Parser* Graph::FindParser(std::string_view path) const {

@@ -4,6 +4,11 @@
 #include <limits>
 
 namespace llmd::sched {
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+}  // namespace
 
 uint8_t RolesOf(const EndpointInfo& info) {
   const auto it = info.labels.find(std::string(kRoleLabel));
@@ -27,7 +32,47 @@ void EndpointSet::Add(std::shared_ptr<const EndpointInfo> info, uint32_t slot) {
   infos.push_back(std::move(info));
 }
 
-void Snapshot::Add(std::shared_ptr<const EndpointMetrics> m) {
+void EndpointMetrics::SetAttribute(AttributeId id, double value) {
+  if (id < kFirstAttribute) return;
+  const size_t at = static_cast<size_t>(id - kFirstAttribute);
+  if (attributes.size() <= at) attributes.resize(at + 1);
+  attributes[at].value = value;
+}
+
+double Snapshot::Attribute(AttributeId id, size_t i) const {
+  const auto known = [](bool is, auto value) { return is ? static_cast<double>(value) : kNan; };
+  switch (id) {
+    case kWaitingAttribute:
+      return waiting[i];
+    case kRunningAttribute:
+      return running[i];
+    case kKvUsageAttribute:
+      return kv_usage[i];
+    case kMaxActiveModelsAttribute:
+      return known(!stale[i], metrics[i]->max_active_models);
+    case kActiveModelsAttribute:
+      return known(!stale[i], metrics[i]->active_models.size());
+    case kWaitingModelsAttribute:
+      return known(!stale[i], metrics[i]->waiting_models.size());
+    case kBlockSizeAttribute:
+      return known(metrics[i]->block_size > 0, metrics[i]->block_size);
+    case kNumBlocksAttribute:
+      return known(metrics[i]->num_blocks > 0, metrics[i]->num_blocks);
+    default:
+      break;
+  }
+  const size_t column = static_cast<size_t>(id - kFirstAttribute);
+  const bool has = column < attributes.size() && i < attributes[column].size();
+  return has ? attributes[column][i] : kNan;
+}
+
+void Snapshot::Add(std::shared_ptr<const EndpointMetrics> m, TimePoint now) {
+  if (attributes.size() < m->attributes.size()) attributes.resize(m->attributes.size());
+  for (size_t a = 0; a < m->attributes.size(); ++a) {
+    attributes[a].resize(metrics.size(), kNan);
+    const AttributeValue& of = m->attributes[a];
+    attributes[a].push_back(of.fresh_until < now ? kNan : of.value);
+  }
   waiting.push_back(m->waiting);
   running.push_back(m->running);
   kv_usage.push_back(m->kv_usage);
@@ -36,15 +81,16 @@ void Snapshot::Add(std::shared_ptr<const EndpointMetrics> m) {
   metrics.push_back(std::move(m));
 }
 
-void Snapshot::AddStale(const EndpointMetrics& m) {
+void Snapshot::AddStale(const EndpointMetrics& m, TimePoint now) {
   auto unknown = std::make_shared<EndpointMetrics>();
-  unknown->waiting = unknown->running = unknown->kv_usage =
-      std::numeric_limits<double>::quiet_NaN();
+  unknown->waiting = unknown->running = unknown->kv_usage = kNan;
   unknown->block_size = m.block_size;
   unknown->num_blocks = m.num_blocks;
   unknown->updated = m.updated;
   unknown->ever = m.ever;
-  Add(std::move(unknown));
+  unknown->attributes = m.attributes;
+  unknown->served_models = m.served_models;
+  Add(std::move(unknown), now);
   stale.back() = 1;
 }
 

@@ -2,6 +2,7 @@
 // shared_ptr<const Graph>.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -43,6 +44,15 @@ struct Profile {
 struct SourceBinding {
   Source* source = nullptr;
   std::vector<Extractor*> extractors;
+  std::vector<std::vector<AttributeId>> attributes = {};  // by extractor: those somebody reads
+  bool gauges = false;  // an extractor of it reads the gauges that grow stale
+};
+
+// A named number that an extractor fills.
+struct EndpointAttribute {
+  std::string name, producer;      // plugin
+  AttributeId id = kNoAttribute;   // kNoAttribute = nobody reads it
+  AttributeId own = kNoAttribute;  // the id once it is read; kNoAttribute = the next free one
 };
 
 struct BandConfig {
@@ -67,6 +77,7 @@ struct FlowConfig {
 struct Graph {
   // Declared first: plugins hold references into it.
   std::unique_ptr<MetricsRegistry> own_metrics;  // when none was given
+  std::deque<EndpointAttribute> attributes;      // plugins hold pointers into it
   std::vector<std::unique_ptr<Plugin>> plugins;  // in the order they were built
   std::vector<Profile> profiles;
   ProfileHandler* handler = nullptr;
@@ -83,6 +94,8 @@ struct Graph {
   SaturationDetector* saturation = nullptr;
   size_t attribute_count = 0;
   bool wants_response_body = false;
+  // Some source feeds the gauges, so that their age means something.
+  bool ReadsGauges() const;
   std::vector<std::string> warnings;
 
   // The parser for `path` (longest suffix wins, then the fallback); null pointer when none takes

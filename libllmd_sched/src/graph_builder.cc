@@ -19,6 +19,8 @@ const std::map<std::string, std::string, std::less<>>& DefaultProducers() {
   return kMap;
 }
 
+constexpr std::string_view kCoreExtractor = "core-metrics-extractor";
+
 bool IsDefaultProducer(std::string_view type) {
   return std::any_of(DefaultProducers().begin(), DefaultProducers().end(),
                      [&](const auto& entry) { return entry.second == type; });
@@ -33,6 +35,16 @@ class GraphBuilder::Env final : public PluginEnv {
     metrics = builder.metrics_;
     logger = builder.options_.logger;
     pool_namespace = builder.options_.pool_namespace;
+    refresh_interval = builder.options_.refresh_interval;
+  }
+  const AttributeId* ProduceAttribute(std::string_view name, AttributeId own) override {
+    std::deque<EndpointAttribute>& all = builder_.graph_->attributes;
+    all.push_back({std::string(name), builder_.declared_[declaration_].name, kNoAttribute, own});
+    return &all.back().id;
+  }
+  StatusOr<AttributeId> ConsumeAttribute(std::string_view name,
+                                         std::string_view producer) override {
+    return builder_.ReadAttribute(std::string(name), std::string(producer));
   }
   DataKey Produce(std::string_view data_type) override {
     const DataKey key =
@@ -108,7 +120,9 @@ Plugin* GraphBuilder::Build(size_t i) {
   if (d.type.empty()) return nullptr;
   const StatusOr<const PluginDescriptor*> descriptor = registry_.Find(d.type);
   if (!descriptor.ok()) {
-    Error(d.node, descriptor.status().message());
+    Error(d.node, descriptor.status().message() + (d.type.starts_with("multicluster-")
+                                                       ? "; multicluster types are not part of llmd"
+                                                       : ""));
     return nullptr;
   }
   if ((*descriptor)->stability == Stability::kAlpha && !options_.allow_experimental) {
@@ -163,6 +177,46 @@ Plugin* GraphBuilder::Create(const std::string& type, const std::string& why) {
   declared_.push_back(std::move(d));
   if (!why.empty()) Warn("plugin '" + type + "' was added: " + why);
   return Build(declared_.size() - 1);
+}
+
+// Extractors read no attributes, so they can all be built before the first reader.
+StatusOr<AttributeId> GraphBuilder::ReadAttribute(const std::string& name,
+                                                  const std::string& producer) {
+  for (size_t i = 0; i < declared_.size(); ++i) {
+    const auto descriptor = registry_.Find(declared_[i].type);
+    if (descriptor.ok() && (*descriptor)->kind == "extractor") Build(i);
+  }
+  if (producer == kCoreExtractor && !IndexOf(producer)) Create(producer, "");
+  EndpointAttribute* found = nullptr;
+  std::string known;
+  for (EndpointAttribute& a : graph_->attributes) {
+    if (!producer.empty() && a.producer != producer) continue;
+    known += (known.empty() ? "" : ", ") + a.name;
+    if (a.name != name) continue;
+    if (found != nullptr && found->producer != a.producer)
+      return InvalidArgument("'" + found->producer + "' and '" + a.producer +
+                             "' both fill the attribute '" + name + "'; name a producer");
+    found = &a;
+  }
+  if (found == nullptr) {
+    return NotFound((producer.empty() ? "no extractor" : "'" + producer + "'") +
+                    " fills an attribute '" + name +
+                    "'; known: " + (known.empty() ? "none" : known));
+  }
+  if (found->id != kNoAttribute) return found->id;
+  return found->id = found->own != kNoAttribute ? found->own : next_attribute_++;
+}
+
+void GraphBuilder::BindAttributes() {
+  for (SourceBinding& binding : graph_->sources) {
+    for (const Extractor* extractor : binding.extractors) {
+      binding.gauges = binding.gauges || extractor->reads_gauges();
+      std::vector<AttributeId>& read = binding.attributes.emplace_back();
+      for (const EndpointAttribute& a : graph_->attributes) {
+        if (a.producer == extractor->name() && a.id >= kFirstAttribute) read.push_back(a.id);
+      }
+    }
+  }
 }
 
 DataKey GraphBuilder::KeyOf(const std::string& data_type, const std::string& producer) {
@@ -232,6 +286,7 @@ StatusOr<std::shared_ptr<Graph>> GraphBuilder::Finish() {
     return InvalidArgument(std::move(all));
   }
   graph_->attribute_count = keys_.size();
+  BindAttributes();
   graph_->request_headers = All<RequestHeaderHook>();
   graph_->admitters = All<Admitter>();
   graph_->pre_request = All<PreRequestHook>();

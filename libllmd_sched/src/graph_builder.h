@@ -70,6 +70,8 @@ class GraphBuilder {
   Plugin* Build(size_t declaration);
   StatusOr<Plugin*> Dependency(const std::string& name);
   std::optional<size_t> IndexOf(const std::string& name) const;
+  StatusOr<AttributeId> ReadAttribute(const std::string& name, const std::string& producer);
+  void BindAttributes();
   DataKey KeyOf(const std::string& data_type, const std::string& producer);
   void CreateDefaultProducers();
   void OrderProducers();
@@ -82,6 +84,7 @@ class GraphBuilder {
   std::vector<Declaration> declared_;
   std::vector<std::pair<std::string, std::string>> keys_;  // by DataKey: type, producer
   std::map<DataKey, size_t> produced_by_;
+  AttributeId next_attribute_ = kFirstAttribute;
   std::vector<Use> uses_;
   std::vector<std::string> errors_;
 };

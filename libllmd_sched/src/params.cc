@@ -13,6 +13,15 @@ std::string Text(double v) {
 
 }  // namespace
 
+const AttributeId* PluginEnv::ProduceAttribute(std::string_view, AttributeId) {
+  static const AttributeId kUnread = kNoAttribute;
+  return &kUnread;
+}
+
+StatusOr<AttributeId> PluginEnv::ConsumeAttribute(std::string_view name, std::string_view) {
+  return NotFound("no extractor fills the attribute '" + std::string(name) + "'");
+}
+
 void Params::Fail(Status status) {
   errors_.push_back(status.message());
 }

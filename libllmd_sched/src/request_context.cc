@@ -74,6 +74,7 @@ void RequestContext::Reset(size_t attribute_count) {
   prompt_json = {};
   members.clear();
   priority = 0;
+  peer = -1;
   slo_ttft_ms = slo_tpot_ms = -1;
   charges.clear();
   response_headers.clear();

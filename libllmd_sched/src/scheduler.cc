@@ -70,10 +70,27 @@ class SchedulerImpl final : public Scheduler {
       if (!seen.insert(slot).second)
         return InvalidArgument("two endpoints are called '" + e.info.FullName() + "'");
       set->Add(std::make_shared<const EndpointInfo>(e.info), slot);
-      snapshot.Add(std::make_shared<const EndpointMetrics>(e.metrics));
+      auto metrics = std::make_shared<EndpointMetrics>(e.metrics);
+      LLMD_RETURN_IF_ERROR(SetAttributes(e, *metrics));
+      snapshot.Add(std::move(metrics));
     }
     snapshot.set = std::move(set);
     return snapshot;
+  }
+
+  Status SetAttributes(const EndpointState& e, EndpointMetrics& metrics) const {
+    for (const auto& [key, value] : e.attributes) {
+      bool known = false;
+      for (const EndpointAttribute& a : graph_->attributes) {
+        if (a.own != kNoAttribute || (key != a.name && key != a.name + "/" + a.producer)) continue;
+        metrics.SetAttribute(a.id, value);
+        known = true;
+      }
+      if (!known)
+        return InvalidArgument("endpoint '" + e.info.FullName() + "': no extractor of this " +
+                               "configuration fills an attribute '" + key + "'");
+    }
+    return OkStatus();
   }
 
   Status Fill(const RequestSpec& spec, std::string_view body, RequestContext& request) {

@@ -5,11 +5,48 @@
 #include "graph.h"
 
 namespace llmd::sched {
+namespace {
+
+// The endpoint, or the same at the address that its label holds; null when it has no such label.
+std::shared_ptr<const EndpointInfo> PeerOf(const std::shared_ptr<const EndpointInfo>& endpoint,
+                                           const PageSpec& page) {
+  if (page.address_label.empty()) return endpoint;
+  const auto label = endpoint->labels.find(page.address_label);
+  if (label == endpoint->labels.end() || label->second.empty()) return nullptr;
+  auto peer = std::make_shared<EndpointInfo>(*endpoint);
+  peer->address = label->second;
+  return peer;
+}
+
+}  // namespace
+
+struct Scraper::Feed {
+  Feed(const SourceBinding& b, const ScraperOptions& options, MetricsRegistry& metrics)
+      : binding(b),
+        page(b.source->page()),
+        interval(page.interval > Duration::zero() ? page.interval : options.interval),
+        poll_errors(metrics.AddCounter("llm_d_epp_datalayer_poll_errors_total",
+                                       "Failed reads of an endpoint's page",
+                                       {{"source_type", b.source->type()}})) {
+    for (const Extractor* extractor : b.extractors) {
+      extract_errors.push_back(&metrics.AddCounter(
+          "llm_d_epp_datalayer_extract_errors_total", "Pages that an extractor could not use",
+          {{"source_type", b.source->type()}, {"extractor_type", extractor->type()}}));
+    }
+  }
+  const SourceBinding& binding;
+  const PageSpec& page;
+  const Duration interval;
+  Counter& poll_errors;
+  std::vector<Counter*> extract_errors;  // by extractor
+};
 
 struct Scraper::Target {
   std::shared_ptr<const EndpointInfo> endpoint;
-  const SourceBinding* binding = nullptr;
-  Duration interval{};
+  std::shared_ptr<const EndpointInfo> peer;  // whom to ask; null = its address is not known
+  const Feed* feed = nullptr;
+  // Of the endpoint's metrics: its sources read, change and write them.
+  std::shared_ptr<std::mutex> writing;
   TimePoint due{};
   std::atomic<bool> busy{false};
   std::atomic<bool> failing{false};
@@ -46,10 +83,10 @@ Scraper::Scraper(std::shared_ptr<const Graph> graph, std::shared_ptr<Fetch> fetc
       clock_(clock),
       logger_(std::move(logger)),
       options_(options),
-      errors_(metrics.AddCounter("llm_d_epp_datalayer_poll_errors_total",
-                                 "Failed reads of an endpoint's page",
-                                 {{"source_type", "metrics-data-source"}})),
-      flight_(std::make_shared<Flight>()) {}
+      flight_(std::make_shared<Flight>()) {
+  for (const SourceBinding& binding : graph_->sources)
+    feeds_.push_back(std::make_unique<Feed>(binding, options_, metrics));
+}
 
 Scraper::~Scraper() {
   Stop();
@@ -88,9 +125,10 @@ void Scraper::Sync(TimePoint now) {
   std::vector<std::shared_ptr<Target>> next;
   const size_t total = std::max<size_t>(1, members->size());
   for (size_t i = 0; i < members->size(); ++i) {
-    for (const SourceBinding& binding : graph_->sources) {
+    const auto writing = std::make_shared<std::mutex>();
+    for (const auto& feed : feeds_) {
       const auto old = std::find_if(targets_.begin(), targets_.end(), [&](const auto& t) {
-        return t->endpoint == members->infos[i] && t->binding == &binding;
+        return t->endpoint == members->infos[i] && t->feed == feed.get();
       });
       if (old != targets_.end()) {
         next.push_back(*old);
@@ -98,10 +136,10 @@ void Scraper::Sync(TimePoint now) {
       }
       auto target = std::make_shared<Target>();
       target->endpoint = members->infos[i];
-      target->binding = &binding;
-      const Duration own = binding.source->page().interval;
-      target->interval = own > Duration::zero() ? own : options_.interval;
-      target->due = now + target->interval * static_cast<int64_t>(i) / static_cast<int64_t>(total);
+      target->peer = PeerOf(target->endpoint, feed->page);
+      target->feed = feed.get();
+      target->writing = writing;
+      target->due = now + feed->interval * static_cast<int64_t>(i) / static_cast<int64_t>(total);
       next.push_back(std::move(target));
     }
   }
@@ -118,8 +156,8 @@ TimePoint Scraper::Tick() {
     if (target->due <= now) {
       if (!target->busy.exchange(true)) Begin(target);
       // Missed turns are left out, the place in the interval is kept.
-      const auto missed = (now - target->due) / target->interval;
-      target->due += target->interval * (missed + 1);
+      const auto missed = (now - target->due) / target->feed->interval;
+      target->due += target->feed->interval * (missed + 1);
     }
     next = std::min(next, target->due);
   }
@@ -127,35 +165,61 @@ TimePoint Scraper::Tick() {
 }
 
 void Scraper::Begin(const std::shared_ptr<Target>& target) {
-  const PageSpec& page = target->binding->source->page();
-  fetch_->Get(*target->endpoint, page.port, page.path, options_.timeout,
+  const PageSpec& page = target->feed->page;
+  if (!target->peer) {
+    return Finish(*target, InvalidArgument("the endpoint has no label '" + page.address_label +
+                                           "' that holds the address to ask"));
+  }
+  fetch_->Get(*target->peer, page.port, page.path, options_.timeout,
               [this, flight = flight_, target](StatusOr<std::string> reply) {
                 if (!flight->Enter()) return;
-                Status status = reply.status();
-                if (reply.ok()) {
-                  EndpointMetrics metrics = *store_.Metrics(target->endpoint);
-                  for (Extractor* extractor : target->binding->extractors) {
-                    Status one = extractor->Extract(*reply, *target->endpoint, &metrics);
-                    if (status.ok()) status = std::move(one);
-                  }
-                  if (status.ok()) {
-                    metrics.updated = clock_.Now();
-                    metrics.ever = true;
-                    store_.SetMetrics(target->endpoint, std::move(metrics));
-                  }
-                }
-                if (!status.ok()) errors_.Add();
-                // Once per outage: a pool of dead engines must not fill the log twenty times a
-                // second.
-                if (target->failing.exchange(!status.ok()) != !status.ok()) {
-                  logger_.Log(
-                      status.ok() ? LogLevel::kDefault : LogLevel::kWarn,
-                      status.ok() ? "Refreshed metrics" : "Failed to refreshed metrics",
-                      {{"endpoint", target->endpoint->FullName()}, {"error", status.message()}});
-                }
-                target->busy.store(false);
+                Finish(*target, reply);
                 flight->Leave();
               });
+}
+
+void Scraper::Finish(Target& target, const StatusOr<std::string>& page) {
+  if (!page.ok()) target.feed->poll_errors.Add();
+  const Status status = page.ok() ? Extract(target, *page) : page.status();
+  // Once per outage: a pool of dead engines must not fill the log twenty times a second.
+  if (target.failing.exchange(!status.ok()) != !status.ok()) {
+    logger_.Log(status.ok() ? LogLevel::kDefault : LogLevel::kWarn,
+                status.ok() ? "Refreshed metrics" : "Failed to refreshed metrics",
+                {{"endpoint", target.endpoint->FullName()},
+                 {"source", target.feed->binding.source->name()},
+                 {"error", status.message()}});
+  }
+  target.busy.store(false);
+}
+
+// An extractor that fails takes nothing from the others, and only the gauges' own keep them fresh.
+Status Scraper::Extract(Target& target, const std::string& page) {
+  const SourceBinding& binding = target.feed->binding;
+  const TimePoint now = clock_.Now();
+  const TimePoint fresh_until = now + target.feed->interval + options_.staleness;
+  std::lock_guard lock(*target.writing);
+  EndpointMetrics metrics = *store_.Metrics(target.endpoint);
+  Status failed;
+  bool any = false;
+  for (size_t i = 0; i < binding.extractors.size(); ++i) {
+    Status one = binding.extractors[i]->Extract(page, *target.endpoint, &metrics);
+    if (!one.ok()) {
+      target.feed->extract_errors[i]->Add();
+      if (failed.ok()) failed = std::move(one);
+      continue;
+    }
+    any = true;
+    for (AttributeId id : binding.attributes[i]) {
+      const size_t at = static_cast<size_t>(id - kFirstAttribute);
+      if (at < metrics.attributes.size()) metrics.attributes[at].fresh_until = fresh_until;
+    }
+    if (!binding.extractors[i]->reads_gauges()) continue;
+    metrics.updated = now;
+    metrics.ever = true;
+  }
+  if (!any) return failed;
+  store_.SetMetrics(target.endpoint, std::move(metrics));
+  return failed;
 }
 
 }  // namespace llmd::sched

@@ -94,12 +94,16 @@ std::shared_ptr<const Snapshot> EndpointStore::Build(TimePoint now) const {
   fresh->set = set_;
   good_until_ = TimePoint::max();
   for (const auto& m : metrics_) {
-    const bool stale = clock_ && (!m->ever || now - m->updated > limit_);
-    if (clock_ && !stale) good_until_ = std::min(good_until_, m->updated + limit_);
+    const bool ages = clock_ && limit_ != kNeverStale;
+    const bool stale = ages && (!m->ever || now - m->updated > limit_);
+    if (ages && !stale) good_until_ = std::min(good_until_, m->updated + limit_);
     if (stale)
-      fresh->AddStale(*m);
+      fresh->AddStale(*m, now);
     else
-      fresh->Add(m);
+      fresh->Add(m, now);
+    for (const AttributeValue& a : m->attributes) {
+      if (a.fresh_until >= now) good_until_ = std::min(good_until_, a.fresh_until);
+    }
   }
   return fresh;
 }

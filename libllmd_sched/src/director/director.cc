@@ -22,6 +22,8 @@ StatusOr<std::unique_ptr<Director>> Director::Create(DirectorOptions options,
   load.logger = logger;
   load.allow_experimental = options.allow_experimental;
   load.pool_namespace = options.pool_namespace;
+  load.refresh_interval = options.refresh_metrics_interval;
+  load.metrics_staleness = options.metrics_staleness;
   load.source_name = options.config_path;
   LLMD_ASSIGN_OR_RETURN(std::shared_ptr<Graph> graph, LoadGraph(options.config_yaml, load));
   for (const std::string& warning : graph->warnings) logger.Warn(warning);
@@ -40,7 +42,8 @@ DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<const Graph>
       logger_(std::move(logger)),
       clock_(clock),
       scraping_(fetch_ && !graph_->sources.empty()),
-      store_(scraping_ ? &clock : nullptr, options_.metrics_staleness),
+      store_(scraping_ ? &clock : nullptr,
+             graph_->ReadsGauges() ? options_.metrics_staleness : kNeverStale),
       metrics_(metrics, options_.pool_name),
       ring_(options_.decision_ring),
       seed_(options_.seed ? options_.seed : RandomBits()) {
@@ -55,7 +58,8 @@ DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<const Graph>
   if (scraping_) {
     scraper_ =
         std::make_unique<Scraper>(graph_, fetch_, store_, clock_, logger_, metrics,
-                                  ScraperOptions{.interval = options_.refresh_metrics_interval});
+                                  ScraperOptions{.interval = options_.refresh_metrics_interval,
+                                                 .staleness = options_.metrics_staleness});
   }
 }
 

@@ -46,6 +46,14 @@ PluginRegistry BuiltinPlugins() {
                    RegisterPriorityHoldbackPolicy,
                    RegisterRequestAttributeReporter,
                    RegisterDestinationEndpointServedVerifier}) {
+                   RegisterModelsData,
+                   RegisterDcgmData,
+                   RegisterNotificationSources,
+                   RegisterTopologyExtractor,
+                   RegisterTopologyAffinityFilter,
+                   RegisterTopologyAffinityScorer,
+                   RegisterEndpointAttributeFilter,
+                   RegisterEndpointAttributeScorer}) {
     LLMD_CHECK(add(registry).ok());
   }
   return registry;

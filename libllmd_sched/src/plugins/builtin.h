@@ -46,5 +46,13 @@ Status RegisterDataParallelProfileHandler(PluginRegistry& registry);
 Status RegisterPriorityHoldbackPolicy(PluginRegistry& registry);
 Status RegisterRequestAttributeReporter(PluginRegistry& registry);
 Status RegisterDestinationEndpointServedVerifier(PluginRegistry& registry);
+Status RegisterModelsData(PluginRegistry& registry);
+Status RegisterDcgmData(PluginRegistry& registry);
+Status RegisterNotificationSources(PluginRegistry& registry);
+Status RegisterTopologyExtractor(PluginRegistry& registry);
+Status RegisterTopologyAffinityFilter(PluginRegistry& registry);
+Status RegisterTopologyAffinityScorer(PluginRegistry& registry);
+Status RegisterEndpointAttributeFilter(PluginRegistry& registry);
+Status RegisterEndpointAttributeScorer(PluginRegistry& registry);
 
 }  // namespace llmd::sched

@@ -47,15 +47,74 @@ TEST(EndpointsFile, ReportsAllErrors) {
                    .ok());
 }
 
-TEST(EndpointsFile, TakesHostNamesAndResolvesThemWhenAsked) {
-  auto file = ParsePoolFile("endpoints: [{name: a, address: localhost, port: 1}]", "d");
+TEST(EndpointsFile, TakesHostNamesAsTheyStand) {
+  const auto file = ParsePoolFile(
+      "endpoints: [{name: a, address: engine.svc, port: 1}, {name: b, address: "
+      "\"fd00::7\", port: \"2\"}]",
+      "d");
   ASSERT_TRUE(file.ok()) << file.status().ToString();
-  EXPECT_EQ(file->endpoints[0].address, "localhost");
-  ASSERT_TRUE(ResolveHosts(file->endpoints).ok());
-  EXPECT_THAT(file->endpoints[0].address, ::testing::AnyOf("127.0.0.1", "::1"));
-  std::vector<EndpointInfo> unknown(1);
-  unknown[0].address = "no-such-host.invalid";
-  EXPECT_THAT(ResolveHosts(unknown).message(), HasSubstr("no-such-host.invalid"));
+  EXPECT_EQ(file->endpoints[0].address, "engine.svc");
+  EXPECT_EQ(file->endpoints[1].HostPort(), "[fd00::7]:2");
+  for (const char* bad : {"-x.y", "a b", "x/y", "1.2.3.4.5", "host:80", "[::1]", ""}) {
+    EXPECT_FALSE(
+        ParsePoolFile("endpoints: [{name: a, port: 1, address: \"" + std::string(bad) + "\"}]", "d")
+            .ok())
+        << bad;
+  }
+}
+
+TEST(EndpointsFile, PortsMakeRanksAndALabelLeavesSomeOut) {
+  const auto file = ParsePoolFile(R"(
+endpoints:
+- {name: dp, address: 10.0.0.1, ports: [8000, "8001", 8002]}
+- {name: half, address: 10.0.0.2, ports: [8000, 8001, 8002], labels: {llm-d.ai/active-ports: "8002, 8000"}}
+- {name: old, address: 10.0.0.3, ports: [8000, 8001], labels: {inference.networking.k8s.io/active-ports: "8001"}}
+- {name: off, address: 10.0.0.4, port: 8000, labels: {llm-d.ai/active-ports: "9000"}}
+)",
+                                  "d");
+  ASSERT_TRUE(file.ok()) << file.status().ToString();
+  std::vector<std::string> seen;
+  for (const EndpointInfo& e : file->endpoints)
+    seen.push_back(e.name + " " + std::to_string(e.port) + " " + std::to_string(e.rank));
+  EXPECT_THAT(seen, ::testing::ElementsAre("dp-rank-0 8000 0", "dp-rank-1 8001 1",
+                                           "dp-rank-2 8002 2", "half-rank-0 8000 0",
+                                           "half-rank-2 8002 2", "old-rank-1 8001 1"));
+}
+
+TEST(EndpointsFile, RefusesPortsNamesAndLabelsThatCannotBe) {
+  const auto message = [](const std::string& entry) {
+    return ParsePoolFile("endpoints: [{address: 10.0.0.1, " + entry + "}]", "d").status().message();
+  };
+  EXPECT_THAT(message("name: a, port: 1, ports: [2]"), HasSubstr("not both"));
+  EXPECT_THAT(message("name: a, ports: []"), HasSubstr("1 to 8 ports"));
+  EXPECT_THAT(message("name: a, ports: [1,2,3,4,5,6,7,8,9]"), HasSubstr("1 to 8 ports"));
+  EXPECT_THAT(message("name: a, ports: [7, \"7\"]"), HasSubstr("port 7 appears twice"));
+  EXPECT_THAT(message("name: a, ports: [70000]"), HasSubstr("got '70000'"));
+  EXPECT_THAT(message("name: a/b, port: 1"), HasSubstr("got 'a/b'"));
+  EXPECT_THAT(message("name: a, namespace: \"x y\", port: 1"), HasSubstr("got 'x y'"));
+  EXPECT_THAT(message("name: a, port: 1, labels: {\"a/b/c\": x}"),
+              HasSubstr("'a/b/c' is no label name"));
+  EXPECT_THAT(message("name: a, port: 1, labels: {x: \"\\u0001\"}"), HasSubstr("label value"));
+  EXPECT_THAT(message("name: a, port: 1, labels: {x: [1]}"), HasSubstr("labels.x"));
+  EXPECT_THAT(message("name: a, port: 1, labels: {llm-d.ai/active-ports: \"80,x\"}"),
+              HasSubstr("got '80,x'"));
+  EXPECT_THAT(ParsePoolFile("endpoints: [{name: a-rank-1, address: 10.0.0.1, port: 1}, {name: a, "
+                            "address: 10.0.0.1, ports: [2, 3]}]",
+                            "d")
+                  .status()
+                  .message(),
+              HasSubstr("'d/a-rank-1' appears twice"));
+}
+
+TEST(EndpointsFile, DoubtsSharedPlacesAndUnknownRoles) {
+  const auto file = ParsePoolFile(
+      "endpoints: [{name: a, address: 10.0.0.1, port: 1}, {name: b, address: 10.0.0.1, port: 1, "
+      "labels: {llm-d.ai/role: decoder}}]",
+      "d");
+  ASSERT_TRUE(file.ok());
+  EXPECT_THAT(file->warnings, ::testing::ElementsAre(
+                                  "endpoints 'd/a' and 'd/b' are both at 10.0.0.1:1",
+                                  "endpoint 'd/b': 'decoder' is no role: no role filter keeps it"));
 }
 
 TEST(EndpointsFile, ReadsObjectivesAndRewrites) {
@@ -149,6 +208,26 @@ TEST_F(FileDiscovery, FollowsTheFileAndKeepsTheOldSetOnABadOne) {
   Write("endpoints: []");
   EXPECT_TRUE(Becomes(**director, 0));
   EXPECT_FALSE((*director)->ready());
+  (*director)->Stop();
+}
+
+TEST_F(FileDiscovery, ResolvesHostNamesAndLeavesOutWhatCannotBe) {
+  Write(
+      "endpoints: [{name: a, address: localhost, port: 1}, {name: b, address: "
+      "no-such-host.invalid, port: 2}]");
+  auto sink = std::make_shared<MemoryLogSink>();
+  DirectorOptions options;
+  options.config_yaml =
+      Config({"{type: file-discovery, parameters: {path: " + path_ + ", resolveInterval: 1h}}"}) +
+      "dataLayer: {discovery: {pluginRef: file-discovery}}\n";
+  auto director =
+      Director::Create(options, nullptr, Logger(sink, LogLevel::kDefault), metrics_, SystemClock());
+  ASSERT_TRUE(director.ok()) << director.status().ToString();
+  ASSERT_EQ((*director)->Endpoints().size(), 1u);
+  EXPECT_EQ((*director)->Endpoints()[0].address, "127.0.0.1");
+  EXPECT_THAT(sink->Lines(), ::testing::Contains(::testing::ResultOf(
+                                 [](const json::Value& line) { return line["error"].AsString(); },
+                                 HasSubstr("no-such-host.invalid"))));
   (*director)->Stop();
 }
 

@@ -26,6 +26,11 @@ std::string ParametersOf(const std::string& type) {
       {"disagg-profile-handler", "{profiles: {decode: default}}"},
       {"priority-holdback-policy", "{minCeiling: 0.5}"},
       {"request-attribute-reporter", "{attributes: [{key: {name: a}, expression: '1'}]}"},
+      {"endpoint-attribute-filter",
+       "{attribute: KVCacheUsagePercent, onMissing: Fail, algorithm: {type: threshold, threshold: "
+       "{operator: LessThanOrEqual, value: 0.5}}}"},
+      {"endpoint-attribute-scorer",
+       "{attributeKey: KVCacheUsagePercent, algorithm: {type: linear_lower_is_better}}"},
       {"file-discovery", "{path: endpoints.yaml}"}};
   const auto it = kNeeded.find(type);
   return it == kNeeded.end() ? "{}" : it->second;
@@ -215,6 +220,10 @@ TEST_P(EveryPlugin, BuildsUnderAnotherNameAndSaysWhatItIs) {
   const std::string entry =
       "{name: mine, type: " + GetParam() + ", parameters: " + ParametersOf(GetParam()) + "}";
   const auto graph = LoadGraph(Config({entry}), {});
+  if (GetParam() == "k8s-notification-source") {
+    EXPECT_THAT(graph.status().message(), HasSubstr("needs a Kubernetes watch"));
+    return;
+  }
   ASSERT_TRUE(graph.ok()) << graph.status().ToString();
   EXPECT_THAT(DescribeGraph(**graph).Dump(), HasSubstr("\"mine\""));
   const auto refused = LoadGraph(Config({entry}), {.allow_experimental = false});

@@ -23,7 +23,9 @@ struct LoadOptions {
   Logger logger;
   bool allow_experimental = true;  // plugins marked Alpha are errors without it
   std::string pool_namespace = "default";
-  std::string source_name;  // file name for messages
+  Duration refresh_interval = std::chrono::milliseconds(50);  // --refresh-metrics-interval
+  Duration metrics_staleness = std::chrono::seconds(2);       // --metrics-staleness-threshold
+  std::string source_name;                                    // file name for messages
 };
 
 // The configuration upstream uses when none is given.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <span>
@@ -32,6 +33,27 @@ struct EndpointInfo {
   friend bool operator==(const EndpointInfo&, const EndpointInfo&) = default;
 };
 
+// A named number of each endpoint, filled by an extractor and read by filters and scorers: a small
+// integer, handed out while a graph is built (PluginEnv). The first ones are what EndpointMetrics
+// holds anyway.
+using AttributeId = int;
+inline constexpr AttributeId kNoAttribute = -1;
+inline constexpr AttributeId kWaitingAttribute = 0, kRunningAttribute = 1, kKvUsageAttribute = 2,
+                             kMaxActiveModelsAttribute = 3, kActiveModelsAttribute = 4,
+                             kWaitingModelsAttribute = 5, kBlockSizeAttribute = 6,
+                             kNumBlocksAttribute = 7, kFirstAttribute = 8;
+
+struct AttributeValue {
+  double value = std::numeric_limits<double>::quiet_NaN();  // NaN = missing
+  TimePoint fresh_until = TimePoint::max();                 // too old to count afterwards
+};
+
+// One entry of an engine's /v1/models; `parent` is the base model of an adapter.
+struct ServedModel {
+  std::string id, parent;
+  friend bool operator==(const ServedModel&, const ServedModel&) = default;
+};
+
 // The gauges of one scrape (endpoint-picker.md §6.1). Plain values; copied into snapshots.
 struct EndpointMetrics {
   double waiting = 0, running = 0;
@@ -41,6 +63,10 @@ struct EndpointMetrics {
   int max_active_models = 0;
   TimePoint updated{};  // of the last good scrape; epoch = never
   bool ever = false;
+  std::vector<AttributeValue> attributes;  // by AttributeId, from kFirstAttribute on
+  std::shared_ptr<const std::vector<ServedModel>> served_models;  // null = not known
+  // Sets an attribute from kFirstAttribute on; without effect for kNoAttribute.
+  void SetAttribute(AttributeId id, double value);
 };
 
 // Roles of label llm-d.ai/role as bits; several may hold.
@@ -53,6 +79,9 @@ uint8_t RolesOf(const EndpointInfo& info);
 struct EndpointState {
   EndpointInfo info;
   EndpointMetrics metrics;
+  // "name" or "name/producer" → value, as extractors would have filled them (customMetrics,
+  // GPUUtilization); what `metrics` holds goes there.
+  std::map<std::string, double> attributes = {};
 };
 
 // The members of a pool; rebuilt only when one joins or leaves. Immutable.
@@ -79,12 +108,16 @@ struct Snapshot {
   std::vector<TimePoint> updated;  // epoch = never
   std::vector<uint8_t> stale;      // 1 = not heard of for longer than the pool's limit
   std::vector<std::shared_ptr<const EndpointMetrics>> metrics;
+  // By AttributeId from kFirstAttribute on, then endpoint; short where the last ones lack it.
+  std::vector<std::vector<double>> attributes;
   size_t size() const { return set ? set->size() : 0; }
   const EndpointInfo& info(size_t i) const { return *set->infos[i]; }
-  // Appends the metrics of the next endpoint of `set`.
-  void Add(std::shared_ptr<const EndpointMetrics> m);
+  // NaN when the endpoint lacks the attribute or its value is too old.
+  double Attribute(AttributeId id, size_t i) const;
+  // Appends the metrics of the next endpoint of `set`; attributes not fresh at `now` are left out.
+  void Add(std::shared_ptr<const EndpointMetrics> m, TimePoint now = TimePoint::min());
   // The same for an endpoint whose metrics are too old to count.
-  void AddStale(const EndpointMetrics& m);
+  void AddStale(const EndpointMetrics& m, TimePoint now = TimePoint::min());
 };
 
 }  // namespace llmd::sched

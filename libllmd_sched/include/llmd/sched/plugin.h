@@ -14,6 +14,7 @@
 #include "llmd/log.h"
 #include "llmd/metrics.h"
 #include "llmd/registry.h"
+#include "llmd/sched/endpoint.h"
 #include "llmd/sched/request_context.h"
 #include "llmd/status.h"
 
@@ -68,6 +69,14 @@ class PluginEnv {
   // The key to read. `producer` "" = the data type's default producer, which is created when nobody
   // has configured it (required), or left out (not required).
   virtual DataKey Consume(std::string_view data_type, std::string_view producer, bool required) = 0;
+  // A named number of each endpoint that this plugin, an extractor, fills. The id stays
+  // kNoAttribute while nobody reads the attribute, and is fixed once the graph is built. `own` is
+  // given for the gauges that have one by nature.
+  virtual const AttributeId* ProduceAttribute(std::string_view name,
+                                              AttributeId own = kNoAttribute);
+  // The id under which to read it. `producer` is a plugin's name, "" = the only one that fills such
+  // an attribute. NOT_FOUND names what there is.
+  virtual StatusOr<AttributeId> ConsumeAttribute(std::string_view name, std::string_view producer);
   // Another plugin by name, built first; a default producer is created when it is not configured.
   // An error for unknown names and cycles.
   virtual StatusOr<Plugin*> Dependency(std::string_view name) = 0;
@@ -78,6 +87,7 @@ class PluginEnv {
   MetricsRegistry* metrics = nullptr;
   Logger logger;
   std::string pool_namespace = "default";
+  Duration refresh_interval = std::chrono::milliseconds(50);  // --refresh-metrics-interval
 };
 
 struct PluginArgs {

@@ -86,6 +86,8 @@ struct RequestContext {
   int priority = 0;
   double slo_ttft_ms = -1, slo_tpot_ms = -1;
 
+  int peer = -1;  // snapshot index of the endpoint an earlier stage chose; -1 = none
+
   std::vector<Attribute> attributes;  // by DataKey
   std::vector<Charge> charges;
   HeaderList response_headers;  // plugins' wishes for the answer

@@ -2,70 +2,17 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <map>
 
-#include "llmd/prom_text.h"
 #include "llmd/sched/extractor.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
+#include "plugins/data/engine_series.h"
 
 namespace llmd::sched {
 namespace {
 
-enum class Field { kWaiting, kRunning, kKvUsage, kCacheInfo, kBlockSize, kBlockCount, kLora };
-struct Series {
-  std::string name;
-  Field field;
-  std::string label = {}, value = {};  // must match when given
-};
-struct Engine {
-  PromScanner scanner;
-  std::vector<Series> series;
-  std::string block_label, count_label;  // of kCacheInfo
-};
-
-Engine MakeEngine(std::vector<Series> series, std::string block_label = "",
-                  std::string count_label = "") {
-  std::vector<std::string> names;
-  for (const Series& s : series) {
-    if (std::find(names.begin(), names.end(), s.name) == names.end()) names.push_back(s.name);
-  }
-  return {PromScanner(std::move(names)), std::move(series), std::move(block_label),
-          std::move(count_label)};
-}
-
-std::map<std::string, Engine> Engines() {
-  std::map<std::string, Engine> out;
-  out.emplace("vllm", MakeEngine({{"vllm:num_requests_waiting", Field::kWaiting},
-                                  {"vllm:num_requests_running", Field::kRunning},
-                                  {"vllm:kv_cache_usage_perc", Field::kKvUsage},
-                                  {"vllm:gpu_cache_usage_perc", Field::kKvUsage},
-                                  {"vllm:cache_config_info", Field::kCacheInfo},
-                                  {"vllm:lora_requests_info", Field::kLora}},
-                                 "block_size", "num_gpu_blocks"));
-  out.emplace("sglang", MakeEngine({{"sglang:num_queue_reqs", Field::kWaiting},
-                                    {"sglang:num_running_reqs", Field::kRunning},
-                                    {"sglang:token_usage", Field::kKvUsage},
-                                    {"sglang:cache_config_info", Field::kCacheInfo}},
-                                   "page_size", "num_pages"));
-  out.emplace("trtllm-serve", MakeEngine({{"trtllm_num_requests_waiting", Field::kWaiting},
-                                          {"trtllm_num_requests_running", Field::kRunning},
-                                          {"trtllm_kv_cache_utilization", Field::kKvUsage},
-                                          {"trtllm_kv_cache_tokens_per_block", Field::kBlockSize},
-                                          {"trtllm_kv_cache_max_blocks", Field::kBlockCount}}));
-  const std::string requests = "nv_trt_llm_request_metrics",
-                    blocks = "nv_trt_llm_kv_cache_block_metrics";
-  // One name stands for several fields here: the label tells which.
-  out.emplace("triton-tensorrt-llm",
-              MakeEngine({{requests, Field::kWaiting, "request_type", "waiting"},
-                          {requests, Field::kRunning, "request_type", "scheduled"},
-                          {blocks, Field::kKvUsage, "kv_cache_block_type", "fraction"},
-                          {blocks, Field::kBlockSize, "kv_cache_block_type", "tokens_per"},
-                          {blocks, Field::kBlockCount, "kv_cache_block_type", "max"}}));
-  out.emplace("triton", MakeEngine({{"nv_inference_pending_request_count", Field::kWaiting},
-                                    {"nv_inference_exec_count", Field::kRunning}}));
-  return out;
-}
+constexpr const char* kEngineLabel = "llm-d.ai/engine-type";
+constexpr const char* kOldEngineLabel = "inference.networking.k8s.io/engine-type";
 
 int ToInt(std::string_view text) {
   int v = 0;
@@ -86,15 +33,14 @@ std::vector<std::string> SplitNames(std::string_view text) {
 }
 
 // Applies one page's samples. Engines with several ranks repeat a series: queues add up, usage
-// takes the highest.
+// takes the highest, of a custom metric the newest counts and the first among equals.
 class Reader {
  public:
   Reader(const Engine& engine, EndpointMetrics* out) : engine_(engine), out_(out) {}
   void operator()(const PromSample& sample) {
-    const std::string& name = engine_.scanner.names()[sample.name];
-    for (const Series& s : engine_.series) {
-      if (s.name == name && (s.label.empty() || FindLabel(sample.labels, s.label) == s.value))
-        Apply(s, sample);
+    if (!std::isfinite(sample.value)) return;
+    for (const EngineSeries& s : engine_.OfName(sample.name)) {
+      if (s.spec.Matches(sample.labels)) Apply(s, sample);
     }
   }
   bool found() const { return found_; }
@@ -103,31 +49,36 @@ class Reader {
   void Sum(double* into, bool* seen, double v) {
     *into = std::exchange(*seen, true) ? *into + v : v;
   }
-  void Apply(const Series& s, const PromSample& sample) {
-    if (!std::isfinite(sample.value)) return;
+  void Apply(const EngineSeries& s, const PromSample& sample) {
     found_ = true;
     switch (s.field) {
-      case Field::kWaiting:
+      case EngineSeries::kWaiting:
         return Sum(&out_->waiting, &waiting_, sample.value);
-      case Field::kRunning:
+      case EngineSeries::kRunning:
         return Sum(&out_->running, &running_, sample.value);
-      case Field::kKvUsage:
+      case EngineSeries::kKvUsage:
         out_->kv_usage =
             std::exchange(usage_, true) ? std::max(out_->kv_usage, sample.value) : sample.value;
         return;
-      case Field::kCacheInfo:
-        out_->block_size = ToInt(FindLabel(sample.labels, engine_.block_label).value_or("0"));
-        out_->num_blocks = ToInt(FindLabel(sample.labels, engine_.count_label).value_or("0"));
+      case EngineSeries::kCacheInfo:
+        out_->block_size = Label(sample, "block_size", "page_size");
+        out_->num_blocks = Label(sample, "num_gpu_blocks", "num_pages");
         return;
-      case Field::kBlockSize:
-        out_->block_size = static_cast<int>(sample.value);
+      case EngineSeries::kBlockSize:
+        out_->block_size = static_cast<int>(std::clamp(sample.value, 0.0, 1e9));
         return;
-      case Field::kBlockCount:
-        out_->num_blocks = static_cast<int>(sample.value);
+      case EngineSeries::kNumBlocks:
+        out_->num_blocks = static_cast<int>(std::clamp(sample.value, 0.0, 1e9));
         return;
-      case Field::kLora:
+      case EngineSeries::kLora:
         return Lora(sample);
+      case EngineSeries::kCustom:
+        return Custom(s, sample);
     }
+  }
+  static int Label(const PromSample& sample, std::string_view name, std::string_view other) {
+    const std::optional<std::string_view> value = FindLabel(sample.labels, name);
+    return ToInt(value ? *value : FindLabel(sample.labels, other).value_or("0"));
   }
   // The value is a time stamp: the newest series wins.
   void Lora(const PromSample& sample) {
@@ -139,56 +90,128 @@ class Reader {
         SplitNames(FindLabel(sample.labels, "waiting_lora_adapters").value_or(""));
     out_->max_active_models = ToInt(FindLabel(sample.labels, "max_lora").value_or("0"));
   }
+  void Custom(const EngineSeries& s, const PromSample& sample) {
+    if (*s.attribute == kNoAttribute) return;
+    const auto seen = std::find_if(customs_.begin(), customs_.end(),
+                                   [&](const auto& c) { return c.first == *s.attribute; });
+    if (seen != customs_.end() && sample.timestamp_ms <= seen->second) return;
+    if (seen == customs_.end()) {
+      customs_.emplace_back(*s.attribute, sample.timestamp_ms);
+    } else {
+      seen->second = sample.timestamp_ms;
+    }
+    out_->SetAttribute(*s.attribute, sample.value);
+  }
+
   const Engine& engine_;
   EndpointMetrics* out_;
   bool waiting_ = false, running_ = false, usage_ = false, found_ = false;
   double newest_lora_ = -1;
+  std::vector<std::pair<AttributeId, int64_t>> customs_;  // with the time stamp of what was taken
 };
 
 class CoreMetricsExtractor final : public Extractor {
  public:
-  explicit CoreMetricsExtractor(std::string fallback)
-      : engines_(Engines()), fallback_(std::move(fallback)) {}
+  CoreMetricsExtractor(std::map<std::string, Engine> engines, std::string fallback,
+                       std::string label)
+      : engines_(std::move(engines)), fallback_(std::move(fallback)), label_(std::move(label)) {}
+
   Status Extract(std::string_view page, const EndpointInfo& endpoint,
                  EndpointMetrics* metrics) override {
-    std::string type = fallback_;
-    for (const char* label : {"inference.networking.k8s.io/engine-type", "llm-d.ai/engine-type"}) {
-      if (const auto it = endpoint.labels.find(label); it != endpoint.labels.end())
-        type = it->second;
-    }
+    const std::string& type = EngineOf(endpoint);
     const auto engine = engines_.find(type);
     if (engine == engines_.end())
       return InvalidArgument("endpoint " + endpoint.FullName() + ": unknown engine type '" + type +
                              "'");
     Reader reader(engine->second, metrics);
-    engine->second.scanner.Scan(page, reader);
+    engine->second.scanner().Scan(page, reader);
     if (reader.found()) return OkStatus();
     return NotFound("the page of " + endpoint.FullName() +
                     " has none of the series of engine type '" + type + "'");
   }
+  bool reads_gauges() const override { return true; }
 
  private:
+  const std::string& EngineOf(const EndpointInfo& endpoint) const {
+    auto label = endpoint.labels.find(label_);
+    if (label == endpoint.labels.end() && label_ == kEngineLabel)
+      label = endpoint.labels.find(kOldEngineLabel);
+    return label == endpoint.labels.end() ? fallback_ : label->second;
+  }
   const std::map<std::string, Engine> engines_;
-  const std::string fallback_;
+  const std::string fallback_, label_;
 };
+
+constexpr std::pair<const char*, AttributeId> kOwnAttributes[] = {
+    {"WaitingQueueSize", kWaitingAttribute},    {"RunningRequestsSize", kRunningAttribute},
+    {"KVCacheUsagePercent", kKvUsageAttribute}, {"MaxActiveModels", kMaxActiveModelsAttribute},
+    {"ActiveModels", kActiveModelsAttribute},   {"WaitingModels", kWaitingModelsAttribute},
+    {"CacheBlockSize", kBlockSizeAttribute},    {"CacheNumBlocks", kNumBlocksAttribute}};
+
+// The place of each custom attribute, asked for once; null for the names of our own.
+class Attributes {
+ public:
+  explicit Attributes(PluginEnv& env) : env_(env) {
+    for (const auto& [name, id] : kOwnAttributes) {
+      env.ProduceAttribute(name, id);
+      known_[name] = nullptr;
+    }
+  }
+  const AttributeId* operator()(const std::string& key) {
+    const auto [place, fresh] = known_.try_emplace(key, nullptr);
+    if (fresh) place->second = env_.ProduceAttribute(key);
+    return place->second;
+  }
+
+ private:
+  PluginEnv& env_;
+  std::map<std::string, const AttributeId*> known_;
+};
+
+StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
+  Params params(args.parameters);
+  Attributes attributes(args.env);
+  const AttributeOf attribute = [&](const std::string& key) { return attributes(key); };
+  EngineTable table = BuiltinEngines();
+  ReadEngineConfigs(params, attribute, table);
+  const std::vector<EngineSeries> everywhere = ReadCustomMetrics(params, attribute);
+  std::vector<std::string> names;
+  std::map<std::string, Engine> engines;
+  for (auto& [name, series] : table) {
+    names.push_back(name);
+    series.insert(series.end(), everywhere.begin(), everywhere.end());
+    engines.emplace(name, Engine(series));
+  }
+  std::string fallback = params.Choice("defaultEngine", "vllm", names);
+  std::string label = params.String("engineLabelKey", kEngineLabel);
+  if (label.empty()) params.Fail("engineLabelKey", "expected the name of a label");
+  return Done(params, std::make_unique<CoreMetricsExtractor>(
+                          std::move(engines), std::move(fallback), std::move(label)));
+}
 
 }  // namespace
 
 Status RegisterCoreMetricsExtractor(PluginRegistry& registry) {
   return AddPlugin(
-      registry, {.type = "core-metrics-extractor",
-                 .kind = "extractor",
-                 .help = "Queue, running, KV use, cache layout and LoRA of vLLM, SGLang, "
-                         "TensorRT-LLM and Triton.",
-                 .params = {{"defaultEngine", "vllm",
-                             "engine of endpoints without the label llm-d.ai/engine-type"}},
-                 .make = [](PluginArgs& args) -> StatusOr<std::unique_ptr<Plugin>> {
-                   Params params(args.parameters);
-                   std::string engine = params.Choice(
-                       "defaultEngine", "vllm",
-                       {"vllm", "sglang", "trtllm-serve", "triton-tensorrt-llm", "triton"});
-                   return Done(params, std::make_unique<CoreMetricsExtractor>(std::move(engine)));
-                 }});
+      registry,
+      {.type = "core-metrics-extractor",
+       .kind = "extractor",
+       .help = "Queue, running, KV use, cache layout and LoRA of vLLM, SGLang, TensorRT-LLM, "
+               "Triton and engines described here; extra gauges as endpoint attributes. Fills "
+               "WaitingQueueSize, RunningRequestsSize, KVCacheUsagePercent, MaxActiveModels, "
+               "ActiveModels, WaitingModels, CacheBlockSize and CacheNumBlocks too.",
+       .params = {{"defaultEngine", "vllm", "engine of endpoints without the engine label"},
+                  {"engineLabelKey", "llm-d.ai/engine-type",
+                   "label that names the engine; with the default the old "
+                   "inference.networking.k8s.io/engine-type counts too"},
+                  {"engineConfigs", "",
+                   "{name, queuedRequestsSpec, runningRequestsSpec, kvUsageSpec, loraSpec, "
+                   "cacheInfoSpec, cacheBlockSizeSpec, cacheNumBlocksSpec, customMetrics}; a spec "
+                   "is name{label=value}; a built-in name replaces that engine"},
+                  {"customMetrics", "",
+                   "{attributeKey, metricSpec} for every engine: the newest sample by its time "
+                   "stamp; a metric the page lacks keeps its value"}},
+       .make = Make});
 }
 
 }  // namespace llmd::sched

@@ -1,72 +1,146 @@
-// Endpoints from a YAML or JSON file (endpoint-picker.md §5.4). A bad reload keeps the old set.
+// Endpoints from a YAML or JSON file (endpoint-picker.md §5.4). A bad reload keeps the old set; a
+// host that cannot be resolved keeps its old addresses.
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
 #include "data/file_watch.h"
 #include "llmd/sched/discovery.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
 #include "plugins/data/endpoints_file.h"
+#include "plugins/data/host_resolver.h"
 
 namespace llmd::sched {
 namespace {
 
+constexpr Duration kRetry = std::chrono::seconds(1);  // while some host is not resolved
+
+struct Settings {
+  std::string path;
+  bool watch = false, all_addresses = false;
+  Duration resolve_interval = std::chrono::seconds(30);  // 0 = only when the file is read
+};
+
 class FileDiscovery final : public Discovery {
  public:
-  FileDiscovery(std::string path, bool watch, PluginEnv& env)
-      : path_(std::move(path)), watch_(watch), ns_(env.pool_namespace), logger_(env.logger) {}
+  FileDiscovery(Settings settings, PluginEnv& env)
+      : s_(std::move(settings)),
+        ns_(env.pool_namespace),
+        logger_(env.logger),
+        resolver_(LookupHost, s_.all_addresses) {}
   ~FileDiscovery() override { Stop(); }
 
   void FollowPolicy(std::function<void(std::shared_ptr<const PoolPolicy>)> update) override {
     policy_ = std::move(update);
   }
   Status Start(std::function<void(std::vector<EndpointInfo>)> update) override {
-    LLMD_RETURN_IF_ERROR(Read(update));
-    if (!watch_) return OkStatus();
+    update_ = std::move(update);
+    LLMD_RETURN_IF_ERROR(Read());
+    if (s_.resolve_interval > Duration::zero())
+      resolving_ = std::thread([this] { ResolveAgain(); });
+    if (!s_.watch) return OkStatus();
     watcher_ = std::make_unique<FileWatch>();
-    return watcher_->Start(path_, [this, update] { Reload(update); });
+    return watcher_->Start(s_.path, [this] { Reload(); });
   }
   void Stop() override {
     if (watcher_) watcher_->Stop();
+    {
+      std::lock_guard lock(stop_mutex_);
+      stopping_ = true;
+    }
+    stop_.notify_all();
+    if (resolving_.joinable()) resolving_.join();
   }
 
  private:
-  Status Read(const std::function<void(std::vector<EndpointInfo>)>& update) {
-    LLMD_ASSIGN_OR_RETURN(PoolFile file, ReadPoolFile(path_, ns_));
-    if (Status status = ResolveHosts(file.endpoints); !status.ok())
-      return status.WithContext(path_);
+  Status Read() {
+    LLMD_ASSIGN_OR_RETURN(PoolFile file, ReadPoolFile(s_.path, ns_));
+    for (const std::string& warning : file.warnings) logger_.Warn(warning, {{"path", s_.path}});
+    std::lock_guard lock(mutex_);
     if (policy_) policy_(std::make_shared<const PoolPolicy>(std::move(file.policy)));
-    update(std::move(file.endpoints));
+    configured_ = std::move(file.endpoints);
+    Publish(true);
     return OkStatus();
   }
-  void Reload(const std::function<void(std::vector<EndpointInfo>)>& update) {
-    if (Status status = Read(update); !status.ok()) {
+  void Reload() {
+    if (Status status = Read(); !status.ok()) {
       logger_.Error("Endpoints file not reloaded, keeping the previous endpoints",
-                    {{"path", path_}, {"error", status.ToString()}});
+                    {{"path", s_.path}, {"error", status.ToString()}});
     }
   }
-  std::function<void(std::shared_ptr<const PoolPolicy>)> policy_;
-  const std::string path_;
-  const bool watch_;
+  // Resolves what the file says and hands it on; with `always` unchanged too. Under mutex_.
+  void Publish(bool always) {
+    std::vector<std::string> problems;
+    std::vector<EndpointInfo> endpoints = resolver_.Resolve(configured_, &problems);
+    if (problems != problems_) {
+      for (const std::string& problem : problems)
+        logger_.Warn("Endpoint not resolved", {{"path", s_.path}, {"error", problem}});
+    }
+    problems_ = std::move(problems);
+    if (!always && endpoints == published_) return;
+    published_ = endpoints;
+    update_(std::move(endpoints));
+  }
+  Duration NextResolve() {
+    std::lock_guard lock(mutex_);
+    return problems_.empty() ? s_.resolve_interval : std::min(kRetry, s_.resolve_interval);
+  }
+  void ResolveAgain() {
+    std::unique_lock stop(stop_mutex_);
+    while (!stop_.wait_for(stop, NextResolve(), [this] { return stopping_; })) {
+      stop.unlock();
+      {
+        std::lock_guard lock(mutex_);
+        Publish(false);
+      }
+      stop.lock();
+    }
+  }
+
+  const Settings s_;
   const std::string ns_;
   const Logger logger_;
+  std::function<void(std::shared_ptr<const PoolPolicy>)> policy_;
+  std::function<void(std::vector<EndpointInfo>)> update_;
+  std::mutex mutex_;                                  // updates come from two threads
+  HostResolver resolver_;                             // guarded by mutex_
+  std::vector<EndpointInfo> configured_, published_;  // guarded by mutex_
+  std::vector<std::string> problems_;                 // told already; guarded by mutex_
   std::unique_ptr<FileWatch> watcher_;
+  std::mutex stop_mutex_;
+  std::condition_variable stop_;
+  bool stopping_ = false;  // guarded by stop_mutex_
+  std::thread resolving_;
 };
+
+StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
+  Params params(args.parameters);
+  Settings s;
+  s.path = params.String("path", "");
+  s.watch = params.Bool("watchFile", false);
+  s.resolve_interval = params.Time("resolveInterval", s.resolve_interval);
+  s.all_addresses = params.Choice("hostAddresses", "first", {"first", "all"}) == "all";
+  if (s.path.empty()) params.Fail("path", "expected the path of an endpoints file");
+  return Done(params, std::make_unique<FileDiscovery>(std::move(s), args.env));
+}
 
 }  // namespace
 
 Status RegisterFileDiscovery(PluginRegistry& registry) {
   return AddPlugin(
-      registry, {.type = "file-discovery",
-                 .kind = "discovery",
-                 .help = "Endpoints, objectives and model rewrites from a file; no Kubernetes.",
-                 .params = {{"path", "", "YAML or JSON file, at most 1 MiB"},
-                            {"watchFile", "false", "follow changes of the file"}},
-                 .make = [](PluginArgs& args) -> StatusOr<std::unique_ptr<Plugin>> {
-                   Params params(args.parameters);
-                   std::string path = params.String("path", "");
-                   const bool watch = params.Bool("watchFile", false);
-                   if (path.empty()) params.Fail("path", "expected the path of an endpoints file");
-                   return Done(params,
-                               std::make_unique<FileDiscovery>(std::move(path), watch, args.env));
-                 }});
+      registry,
+      {.type = "file-discovery",
+       .kind = "discovery",
+       .help = "Endpoints, objectives and model rewrites from a file; no Kubernetes.",
+       .params = {{"path", "", "YAML or JSON file, at most 1 MiB"},
+                  {"watchFile", "false", "follow changes of the file"},
+                  {"resolveInterval", "30s",
+                   "how often host names are looked up again; 0s = only when the file is read"},
+                  {"hostAddresses", "first",
+                   "what a host name with several addresses stands for: one endpoint, or with "
+                   "`all` one at each address, called name-address"}},
+       .make = Make});
 }
 
 }  // namespace llmd::sched

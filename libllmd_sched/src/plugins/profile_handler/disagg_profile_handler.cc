@@ -37,6 +37,7 @@ class DisaggProfileHandler final : public ProfileHandler, public PreRequestHook 
           {{"request", request.Describe(false)}});
     }
     if (s_.prefill_first) RunPrefill(runner, outcome);
+    if (!outcome.prefill.empty()) request.peer = static_cast<int>(outcome.prefill[0]);
     if (s_.prefill_first) RunEncode(request, runner, outcome, -1);
     outcome.primary_profile = runner.Find(s_.decode);
     outcome.primary = runner.Run(outcome.primary_profile);
@@ -45,6 +46,7 @@ class DisaggProfileHandler final : public ProfileHandler, public PreRequestHook 
       return;
     }
     const int decode = static_cast<int>(outcome.primary[0]);
+    request.peer = decode;
     if (!s_.prefill_first) {
       RunEncode(request, runner, outcome, decode);
       if (s_.prefill_decider &&

@@ -23,6 +23,8 @@ struct Graph;
 struct ScraperOptions {
   Duration interval = std::chrono::milliseconds(50);
   Duration timeout = std::chrono::seconds(1);
+  // Attributes count for this long after their source should have brought them again.
+  Duration staleness = std::chrono::seconds(2);
 };
 
 // Thread-safe.
@@ -42,8 +44,11 @@ class Scraper {
  private:
   struct Target;
   struct Flight;
+  struct Feed;  // a source with its extractors and their counters
   void Sync(TimePoint now);
   void Begin(const std::shared_ptr<Target>& target);
+  void Finish(Target& target, const StatusOr<std::string>& page);
+  Status Extract(Target& target, const std::string& page);
   void Run();
 
   const std::shared_ptr<const Graph> graph_;
@@ -52,7 +57,7 @@ class Scraper {
   const Clock& clock_;
   const Logger logger_;
   const ScraperOptions options_;
-  Counter& errors_;
+  std::vector<std::unique_ptr<Feed>> feeds_;
   std::shared_ptr<Flight>
       flight_;  // shared with callbacks, so that late ones find out that we are gone
   std::mutex tick_mutex_;

@@ -12,11 +12,13 @@
 
 namespace llmd::sched {
 
+inline constexpr Duration kNeverStale = Duration::max();
+
 // Thread-safe.
 class EndpointStore {
  public:
-  // Metrics older than `limit`, and those never read, are stale in the snapshots. `clock` outlives
-  // the store; without one nothing grows stale.
+  // Metrics older than `limit`, and those never read, are stale in the snapshots; with kNeverStale
+  // only attributes age. `clock` outlives the store; without one nothing does.
   explicit EndpointStore(const Clock* clock = nullptr, Duration limit = {})
       : clock_(clock), limit_(limit) {}
 
