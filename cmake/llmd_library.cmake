@@ -20,24 +20,29 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   endif()
 endif()
 
+# llmd_install_component(<component>): target llmd_<component> is llmd::<component> here and in the installed package.
+function(llmd_install_component name)
+  add_library(llmd::${name} ALIAS llmd_${name})
+  set_target_properties(llmd_${name} PROPERTIES EXPORT_NAME ${name})
+  install(TARGETS llmd_${name} EXPORT llmd_${name}_targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT dev)
+  install(EXPORT llmd_${name}_targets NAMESPACE llmd:: FILE llmd-${name}-targets.cmake
+    DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/llmd COMPONENT dev)
+  set_property(GLOBAL APPEND PROPERTY LLMD_COMPONENTS ${name})
+endfunction()
+
 # llmd_add_library(<component> DIR <dir> SOURCES ... [PUBLIC targets...] [PRIVATE targets...])
 # makes target llmd_<component> with alias llmd::<component>, exported as component <component>.
 # <dir>/include is its public include root, <dir>/src its private one.
 function(llmd_add_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
   add_library(llmd_${name} STATIC ${ARG_SOURCES})
-  add_library(llmd::${name} ALIAS llmd_${name})
-  set_target_properties(llmd_${name} PROPERTIES EXPORT_NAME ${name})
   target_compile_features(llmd_${name} PUBLIC cxx_std_20)
   target_include_directories(llmd_${name}
     PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>
     PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src)
   target_link_libraries(llmd_${name} PUBLIC ${ARG_PUBLIC} Threads::Threads
     PRIVATE ${ARG_PRIVATE} $<BUILD_INTERFACE:llmd_flags>)
-  install(TARGETS llmd_${name} EXPORT llmd_${name}_targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT dev)
-  install(EXPORT llmd_${name}_targets NAMESPACE llmd:: FILE llmd-${name}-targets.cmake
-    DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/llmd COMPONENT dev)
-  set_property(GLOBAL APPEND PROPERTY LLMD_COMPONENTS ${name})
+  llmd_install_component(${name})
   get_property(dirs GLOBAL PROPERTY LLMD_INCLUDE_DIRS)
   if(NOT CMAKE_CURRENT_SOURCE_DIR IN_LIST dirs)
     set_property(GLOBAL APPEND PROPERTY LLMD_INCLUDE_DIRS ${CMAKE_CURRENT_SOURCE_DIR})
@@ -45,16 +50,25 @@ function(llmd_add_library name)
   endif()
 endfunction()
 
-# llmd_add_program(<name> SOURCES ... LINK ...): an executable in build/<preset>/bin, installed as a service binary.
+# llmd_add_program(<name> SOURCES ... LINK ... [PLUGINS]): an executable in build/<preset>/bin, installed as a service
+# binary. With PLUGINS it can load plugin libraries: it holds all of llmd_core and exports what plugin_exports.list names.
 function(llmd_add_program name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  cmake_parse_arguments(ARG "PLUGINS" "" "SOURCES;LINK" ${ARGN})
   set(target ${name})
   add_executable(${target} ${ARG_SOURCES})
-  set_target_properties(${target} PROPERTIES ENABLE_EXPORTS ON)
+  if(ARG_PLUGINS)
+    llmd_export_to_plugins(${target})
+  endif()
   target_link_libraries(${target} PRIVATE ${ARG_LINK} llmd_flags)
   target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/services)
   target_compile_definitions(${target} PRIVATE LLMD_VERSION="${PROJECT_VERSION}")
   install(TARGETS ${target} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT services)
+endfunction()
+
+function(llmd_export_to_plugins target)
+  set(list ${PROJECT_SOURCE_DIR}/cmake/plugin_exports.list)
+  set_target_properties(${target} PROPERTIES LINK_LIBRARY_OVERRIDE_llmd_core WHOLE_ARCHIVE LINK_DEPENDS ${list})
+  target_link_options(${target} PRIVATE LINKER:--dynamic-list=${list})
 endfunction()
 
 # llmd_add_test(<name> SOURCES ... LINK ... [LABELS ...]): a GoogleTest binary, one ctest entry.

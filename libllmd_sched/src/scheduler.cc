@@ -177,6 +177,7 @@ StatusOr<std::unique_ptr<Scheduler>> Scheduler::FromYaml(std::string_view yaml,
                                                          SchedulerOptions options) {
   auto still = std::make_unique<FakeClock>();
   LoadOptions load;
+  load.registry = options.registry;
   load.clock = options.clock ? options.clock : still.get();
   load.allow_experimental = options.allow_experimental;
   LLMD_ASSIGN_OR_RETURN(std::shared_ptr<Graph> graph, LoadGraph(yaml, load));

@@ -4,16 +4,24 @@
 
 #include "cli/up.h"
 #include "common/flags.h"
+#include "common/picker_flags.h"
+#include "common/process.h"
 
 namespace llmd::cli {
 
 int RunPlugins(int argc, const char* const* argv) {
   bool markdown = false;
-  services::FlagSet set("llmd plugins", "Lists the scheduling plugins this build knows.");
+  std::vector<std::string> libraries;
+  services::FlagSet set("llmd plugins",
+                        "Lists the scheduling plugins this build and the given libraries know.");
   set.Bool("markdown", &markdown, "with parameters and defaults, as the page docs/plugins.md");
+  set.List("plugin-library", &libraries,
+           "shared library with plugins of your own (docs/custom-plugins.md); may be repeated");
   const auto outcome = set.Parse(argc, argv);
   if (outcome.exit) return outcome.code;
-  const sched::PluginRegistry registry = sched::BuiltinPlugins();
+  const auto loaded = services::LoadPlugins(libraries);
+  if (!loaded.ok()) return services::Fail(loaded.status()), 2;
+  const sched::PluginRegistry& registry = *loaded;
   if (markdown) {
     std::fputs(sched::PluginsMarkdown(registry).c_str(), stdout);
     return 0;

@@ -5,6 +5,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "llmd/sched/plugin_library.h"
+
 namespace llmd::services {
 namespace {
 
@@ -50,6 +52,8 @@ void AddKnownElsewhere(FlagSet& set) {
 void AddPickerFlags(FlagSet& set, PickerFlags& flags) {
   set.String("config-file", &flags.config_file, "EndpointPickerConfig YAML file");
   set.String("config-text", &flags.config_text, "EndpointPickerConfig YAML, inline");
+  set.List("plugin-library", &flags.plugin_libraries,
+           "shared library with plugins of your own (docs/custom-plugins.md); may be repeated");
   set.String("pool-name", &flags.pool_name, "name of the InferencePool");
   set.String("pool-namespace", &flags.pool_namespace,
              "its namespace; default $NAMESPACE, else default");
@@ -95,6 +99,13 @@ StatusOr<int> Verbosity(const PickerFlags& flags) {
   return number;
 }
 
+StatusOr<sched::PluginRegistry> LoadPlugins(const std::vector<std::string>& libraries) {
+  sched::PluginRegistry registry = sched::BuiltinPlugins();
+  for (const std::string& path : libraries)
+    LLMD_RETURN_IF_ERROR(sched::LoadPluginLibrary(path, registry).WithContext("--plugin-library"));
+  return registry;
+}
+
 StatusOr<sched::DirectorOptions> ToDirectorOptions(const PickerFlags& flags) {
   if (!flags.config_file.empty() && !flags.config_text.empty()) {
     return InvalidArgument("--config-file and --config-text exclude each other");
@@ -115,6 +126,10 @@ StatusOr<sched::DirectorOptions> ToDirectorOptions(const PickerFlags& flags) {
   options.config_path = flags.config_file;
   if (!flags.config_file.empty()) {
     LLMD_ASSIGN_OR_RETURN(options.config_yaml, ReadConfig(flags.config_file));
+  }
+  if (!flags.plugin_libraries.empty()) {
+    LLMD_ASSIGN_OR_RETURN(sched::PluginRegistry registry, LoadPlugins(flags.plugin_libraries));
+    options.registry = std::make_shared<const sched::PluginRegistry>(std::move(registry));
   }
   options.pool_name = flags.pool_name;
   options.pool_namespace =

@@ -3,15 +3,18 @@
 
 #include <chrono>
 #include <string>
+#include <vector>
 
 #include "common/flags.h"
 #include "llmd/sched/director.h"
+#include "llmd/sched/plugin.h"
 #include "llmd/status.h"
 
 namespace llmd::services {
 
 struct PickerFlags {
   std::string config_file, config_text;
+  std::vector<std::string> plugin_libraries;
   std::string pool_name = "epp", pool_namespace, pool_group = "inference.networking.k8s.io";
   uint16_t metrics_port = 9090;
   std::string metrics_host = "127.0.0.1";
@@ -34,6 +37,8 @@ void AddPickerFlags(FlagSet& set, PickerFlags& flags);
 // UNIMPLEMENTED for a default that must be given explicitly until TLS and token checks exist; the
 // message names the flag.
 StatusOr<sched::DirectorOptions> ToDirectorOptions(const PickerFlags& flags);
+// The built-in plugins and those of the libraries, in the order given.
+StatusOr<sched::PluginRegistry> LoadPlugins(const std::vector<std::string>& libraries);
 // -v, raised or lowered by --zap-log-level (debug, info, error or a number).
 StatusOr<int> Verbosity(const PickerFlags& flags);
 

@@ -17,6 +17,7 @@ StatusOr<std::unique_ptr<Director>> Director::Create(DirectorOptions options,
                                                      std::shared_ptr<Fetch> fetch, Logger logger,
                                                      MetricsRegistry& metrics, const Clock& clock) {
   LoadOptions load;
+  load.registry = options.registry.get();
   load.clock = &clock;
   load.metrics = &metrics;
   load.logger = logger;

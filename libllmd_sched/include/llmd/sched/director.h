@@ -18,6 +18,7 @@
 #include "llmd/sched/decision.h"
 #include "llmd/sched/endpoint.h"
 #include "llmd/sched/hooks.h"
+#include "llmd/sched/plugin.h"
 #include "llmd/sched/request_context.h"
 #include "llmd/status.h"
 
@@ -26,6 +27,7 @@ namespace llmd::sched {
 struct DirectorOptions {
   std::string config_yaml;  // "" = the built-in default (endpoint-picker.md §1)
   std::string config_path;  // for messages, and for hot reload later
+  std::shared_ptr<const PluginRegistry> registry;  // null = BuiltinPlugins()
   std::string pool_name = "epp";
   std::string pool_namespace = "default";
   Duration refresh_metrics_interval = std::chrono::milliseconds(50);

@@ -13,6 +13,7 @@
 #include "llmd/clock.h"
 #include "llmd/sched/decision.h"
 #include "llmd/sched/endpoint.h"
+#include "llmd/sched/plugin.h"
 #include "llmd/sched/request_context.h"
 #include "llmd/status.h"
 
@@ -51,6 +52,7 @@ struct SchedulerOptions {
   const Clock* clock =
       nullptr;  // null = a clock that stands still: ages are 0 and runs repeat exactly
   bool allow_experimental = true;
+  const PluginRegistry* registry = nullptr;  // null = BuiltinPlugins(); read by FromYaml only
 };
 
 // Thread-safe, but only calls in a fixed order repeat exactly.

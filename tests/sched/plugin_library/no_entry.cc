@@ -1,0 +1,3 @@
+int llmd_something_else() {
+  return 1;
+}
