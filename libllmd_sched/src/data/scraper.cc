@@ -171,7 +171,7 @@ void Scraper::Begin(const std::shared_ptr<Target>& target) {
                                            "' that holds the address to ask"));
   }
   fetch_->Get(*target->peer, page.port, page.path, options_.timeout,
-              [this, flight = flight_, target](StatusOr<std::string> reply) {
+              [this, flight = flight_, target](const StatusOr<std::string>& reply) {
                 if (!flight->Enter()) return;
                 Finish(*target, reply);
                 flight->Leave();

@@ -45,7 +45,7 @@ PluginRegistry BuiltinPlugins() {
                    RegisterDataParallelProfileHandler,
                    RegisterPriorityHoldbackPolicy,
                    RegisterRequestAttributeReporter,
-                   RegisterDestinationEndpointServedVerifier}) {
+                   RegisterDestinationEndpointServedVerifier,
                    RegisterModelsData,
                    RegisterDcgmData,
                    RegisterNotificationSources,
