@@ -93,6 +93,7 @@ struct Graph {
   FlowConfig flow;
   SaturationDetector* saturation = nullptr;
   size_t attribute_count = 0;
+  std::vector<std::pair<std::string, std::string>> data_keys;  // by DataKey: type, producer
   bool wants_response_body = false;
   // Some source feeds the gauges, so that their age means something.
   bool ReadsGauges() const;

@@ -286,6 +286,7 @@ StatusOr<std::shared_ptr<Graph>> GraphBuilder::Finish() {
     return InvalidArgument(std::move(all));
   }
   graph_->attribute_count = keys_.size();
+  graph_->data_keys = keys_;
   BindAttributes();
   graph_->request_headers = All<RequestHeaderHook>();
   graph_->admitters = All<Admitter>();

@@ -7,13 +7,18 @@
 
 #include "graph.h"
 #include "llmd/sched/config_loader.h"
+#include "llmd/sched/testing/gtest.h"
 #include "sched/support.h"
 
 namespace llmd::sched {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::Holds;
+using testing::MixedPool;
 using ::testing::Not;
+using testing::TiedPool;
+using testing::UnknownPool;
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
@@ -51,42 +56,24 @@ std::string ConfigOf(const std::string& type) {
          "schedulingProfiles: [{name: p, plugins: [{pluginRef: " + type + "}]}]\n";
 }
 
-std::vector<EndpointState> Pool(int count) {
-  std::mt19937_64 rng(7);
-  std::vector<EndpointState> out;
-  for (int i = 0; i < count; ++i) {
-    EndpointState e = Ep("e" + std::to_string(i), static_cast<double>(rng() % 9),
-                         static_cast<double>(rng() % 5), static_cast<double>(rng() % 100) / 100);
-    if (i % 2) e.info.labels["zone"] = i % 4 == 1 ? "north" : "south";
-    if (i % 3 == 0) e.info.labels["llm-d.ai/role"] = i % 2 ? "prefill" : "decode";
-    if (i % 5 == 0) e.info.labels["llm-d.ai/context-length-range"] = i % 2 ? "0-100" : "nonsense";
-    e.metrics.max_active_models = i % 3;
-    out.push_back(std::move(e));
-  }
-  return out;
-}
-
-std::vector<EndpointState> Unknown(int count) {
-  std::vector<EndpointState> out = Pool(count);
-  for (size_t i = 0; i < out.size(); ++i) {
-    EndpointMetrics& m = out[i].metrics;
-    if (i % 2) m.waiting = m.running = m.kv_usage = kNan;
-    if (i % 3 == 0) m = EndpointMetrics();  // never scraped
-  }
-  return out;
-}
-
-std::vector<EndpointState> Ties(int count) {
-  std::vector<EndpointState> out;
-  for (int i = 0; i < count; ++i) out.push_back(Ep("e" + std::to_string(i), 3, 2, 0.5));
-  return out;
+// `test-epp-endpoint-selection` names the first endpoint of every pool.
+testing::FakeRequest Asked() {
+  const EndpointState first = testing::FakeEndpoint("e0");
+  return testing::FakeRequest::Completions(std::string(900, 'x'))
+      .Header("x-zone", "north")
+      .Header("x-session-id", "s")
+      .Header("test-epp-endpoint-selection", first.info.address);
 }
 
 RequestSpec Request() {
-  RequestSpec r = Prompt(std::string(900, 'x'));
-  r.headers = {
-      {"x-zone", "north"}, {"x-session-id", "s"}, {"test-epp-endpoint-selection", "10.0.0.1"}};
-  return r;
+  return Asked().Spec();
+}
+
+testing::PropertyOptions Properties(const std::string& type) {
+  testing::PropertyOptions out;
+  out.parameters = ParametersOf(type);
+  out.request = Asked();
+  return out;
 }
 
 std::map<std::string, double> ScoresByName(const Decision& d) {
@@ -103,9 +90,22 @@ class EveryPicker : public ::testing::TestWithParam<std::string> {};
 class EveryDetector : public ::testing::TestWithParam<std::string> {};
 class EveryPlugin : public ::testing::TestWithParam<std::string> {};
 
+TEST_P(EveryScorer, HoldsThePropertiesOfScorers) {
+  EXPECT_TRUE(Holds(testing::CheckScorer(nullptr, GetParam(), Properties(GetParam()))));
+}
+
+TEST_P(EveryFilter, HoldsThePropertiesOfFilters) {
+  EXPECT_TRUE(Holds(testing::CheckFilter(nullptr, GetParam(), Properties(GetParam()))));
+}
+
+TEST_P(EveryPicker, HoldsThePropertiesOfPickers) {
+  EXPECT_TRUE(Holds(testing::CheckPicker(nullptr, GetParam(), Properties(GetParam()))));
+}
+
 TEST_P(EveryScorer, StaysWithinZeroAndOneOverEverySet) {
   auto s = MakeScheduler(ConfigOf(GetParam()));
-  for (const auto& pool : {Pool(1), Pool(2), Pool(1000), Ties(1), Ties(50)}) {
+  for (const auto& pool :
+       {MixedPool(1), MixedPool(2), MixedPool(1000), TiedPool(1), TiedPool(50)}) {
     const Decision d = Must(*s, Request(), pool);
     ASSERT_TRUE(d.ok);
     ASSERT_EQ(Raw(d).size(), pool.size());
@@ -116,14 +116,14 @@ TEST_P(EveryScorer, StaysWithinZeroAndOneOverEverySet) {
 
 TEST_P(EveryScorer, TakesMissingAndNanMetrics) {
   auto s = MakeScheduler(ConfigOf(GetParam()));
-  const Decision d = Must(*s, Request(), Unknown(30));
+  const Decision d = Must(*s, Request(), UnknownPool(30));
   ASSERT_TRUE(d.ok);
   for (double score : Raw(d)) EXPECT_TRUE(std::isnan(score) || (score >= 0 && score <= 1)) << score;
   for (double total : d.trace.profiles[0].totals) EXPECT_TRUE(total >= 0 && total <= 1) << total;
 }
 
 TEST_P(EveryScorer, DoesNotDependOnTheOrderOfTheCandidates) {
-  const std::vector<EndpointState> pool = Pool(40);
+  const std::vector<EndpointState> pool = MixedPool(40);
   std::vector<EndpointState> shuffled = pool;
   std::mt19937_64 rng(3);
   std::shuffle(shuffled.begin(), shuffled.end(), rng);
@@ -134,7 +134,7 @@ TEST_P(EveryScorer, DoesNotDependOnTheOrderOfTheCandidates) {
 }
 
 TEST_P(EveryFilter, KeepsASubsetWhateverTheOrder) {
-  for (const auto& pool : {Pool(1), Pool(30), Unknown(30), Ties(5)}) {
+  for (const auto& pool : {MixedPool(1), MixedPool(30), UnknownPool(30), TiedPool(5)}) {
     std::vector<EndpointState> reversed(pool.rbegin(), pool.rend());
     auto a = MakeScheduler(ConfigOf(GetParam())), b = MakeScheduler(ConfigOf(GetParam()));
     const Decision one = Must(*a, Request(), pool), two = Must(*b, Request(), reversed);
@@ -158,8 +158,11 @@ TEST_P(EveryPicker, PicksDistinctCandidatesUpToItsLimit) {
   auto s = MakeScheduler(Config({"{type: queue-scorer}", "{type: " + GetParam() +
                                                              ", parameters: {maxNumOfEndpoints: "
                                                              "3}}"}));
-  for (const auto& [pool, want] :
-       {std::pair{Pool(1), 1u}, {Pool(2), 2u}, {Pool(500), 3u}, {Ties(4), 3u}, {Unknown(9), 3u}}) {
+  for (const auto& [pool, want] : {std::pair{MixedPool(1), 1u},
+                                   {MixedPool(2), 2u},
+                                   {MixedPool(500), 3u},
+                                   {TiedPool(4), 3u},
+                                   {UnknownPool(9), 3u}}) {
     std::vector<int> picked = Must(*s, Request(), pool).trace.profiles[0].picked;
     EXPECT_EQ(picked.size(), want);
     std::sort(picked.begin(), picked.end());
@@ -172,8 +175,8 @@ TEST_P(EveryPicker, RepeatsForASeedAndVariesOverTies) {
   std::map<std::string, int> seen;
   for (uint64_t seed = 1; seed <= 40; ++seed) {
     auto a = MakeScheduler(yaml, seed), b = MakeScheduler(yaml, seed);
-    const std::string first = Must(*a, Request(), Ties(4)).picked[0].endpoint;
-    EXPECT_EQ(first, Must(*b, Request(), Ties(4)).picked[0].endpoint);
+    const std::string first = Must(*a, Request(), TiedPool(4)).picked[0].endpoint;
+    EXPECT_EQ(first, Must(*b, Request(), TiedPool(4)).picked[0].endpoint);
     ++seen[first];
   }
   EXPECT_EQ(seen.size(), 4u);
@@ -187,7 +190,7 @@ TEST_P(EveryDetector, AnEmptyPoolIsFullAndNothingIsNegativeOrNan) {
                     GetParam() + "}}\n",
                 {});
   ASSERT_TRUE(graph.ok()) << graph.status().ToString();
-  for (const auto& pool : {Pool(20), Unknown(20)}) {
+  for (const auto& pool : {MixedPool(20), UnknownPool(20)}) {
     Snapshot snapshot;
     auto set = std::make_shared<EndpointSet>();
     std::vector<uint32_t> all;

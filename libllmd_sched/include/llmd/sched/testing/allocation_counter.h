@@ -1,0 +1,28 @@
+// Counts this thread's allocations by replacing the program's operator new. Include it in exactly
+// one source file of a test program, and pass AllocationsSoFar as PropertyOptions::allocations.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+namespace llmd::sched::testing {
+
+inline thread_local uint64_t allocations_of_this_thread = 0;
+inline uint64_t AllocationsSoFar() {
+  return allocations_of_this_thread;
+}
+
+}  // namespace llmd::sched::testing
+
+void* operator new(std::size_t size) {
+  ++llmd::sched::testing::allocations_of_this_thread;
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+  std::free(memory);
+}
