@@ -1,5 +1,6 @@
 #include "json_lexer.h"
 
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -9,10 +10,19 @@
 #include <emmintrin.h>
 #endif
 
+#include "json_unescape.h"
 #include "utf8.h"
 
 namespace llmd::json {
 namespace {
+
+// Which bytes may follow a backslash, 'u' apart.
+constexpr auto kEscapes = [] {
+  std::array<bool, 256> table{};
+  for (const char c : {'"', '\\', '/', 'b', 'f', 'n', 'r', 't'})
+    table[static_cast<unsigned char>(c)] = true;
+  return table;
+}();
 
 // A plain run ends at a quote, a backslash, a control character or anything beyond ASCII.
 bool EndsPlain(char c) {
@@ -97,33 +107,15 @@ class OpenStack {
   std::vector<uint64_t> more_;
 };
 
-uint32_t ReadHex4(const char* at) {
-  uint32_t v = 0;
-  for (int i = 0; i < 4; ++i) v = v * 16 + static_cast<uint32_t>(HexValue(at[i]));
-  return v;
-}
-
-// Decodes the \u escape whose digits start at `at`, pairing surrogates; gives where it ends.
-const char* DecodeUnicodeEscape(const char* at, const char* end, std::string& out) {
-  uint32_t code = ReadHex4(at);
-  at += 4;
-  if (code >= 0xD800 && code < 0xDC00 && end - at >= 6 && at[0] == '\\' && at[1] == 'u') {
-    const uint32_t low = ReadHex4(at + 2);
-    if (low >= 0xDC00 && low < 0xE000) {
-      AppendUtf8(out, 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00));
-      return at + 6;
-    }
-  }
-  AppendUtf8(out, code >= 0xD800 && code < 0xE000 ? 0xFFFD : code);
-  return at;
-}
-
 }  // namespace
 
+// Takes the whole run: text beyond ASCII seldom comes alone.
 bool Lexer::SkipUtf8() {
-  const size_t length = Utf8Length(at_, end_);
-  if (length == 0) return Fail("invalid UTF-8");
-  at_ += length;
+  do {
+    const size_t length = Utf8Length(at_, end_);
+    if (length == 0) return Fail("invalid UTF-8");
+    at_ += length;
+  } while (at_ != end_ && static_cast<signed char>(*at_) < 0);
   return true;
 }
 
@@ -131,7 +123,7 @@ bool Lexer::SkipEscape() {
   ++at_;
   if (at_ == end_) return Fail("unterminated string");
   if (*at_ != 'u') {
-    if (*at_ == '\0' || std::strchr("\"\\/bfnrt", *at_) == nullptr) return Fail("invalid escape");
+    if (!kEscapes[static_cast<unsigned char>(*at_)]) return Fail("invalid escape");
     ++at_;
     return true;
   }
@@ -145,6 +137,7 @@ bool Lexer::SkipEscape() {
 bool Lexer::SkipString(bool* escaped) {
   *escaped = false;
   if (!Take('"')) return Fail("expected a string");
+  if (validated_) return SkipValidatedString(escaped);
   while (true) {
     at_ = SkipPlain(at_, end_);
     if (at_ == end_) return Fail("unterminated string");
@@ -162,6 +155,15 @@ bool Lexer::SkipString(bool* escaped) {
       return false;
     }
   }
+}
+
+bool Lexer::SkipValidatedString(bool* escaped) {
+  while ((at_ = FindQuoteOrSlash(at_, end_)) != end_) {
+    if (*at_++ == '"') return true;
+    *escaped = true;
+    if (at_ != end_) ++at_;
+  }
+  return Fail("unterminated string");
 }
 
 bool Lexer::SkipNumber(bool* integral) {
@@ -258,44 +260,6 @@ bool Lexer::SkipValue(size_t max_depth) {
 Status Lexer::Error() const {
   return InvalidArgument(std::string("JSON: ") + (reason_ ? reason_ : "invalid") + " at offset " +
                          std::to_string(offset()));
-}
-
-std::string DecodeString(std::string_view quoted, bool escaped) {
-  const std::string_view body = quoted.substr(1, quoted.size() - 2);
-  if (!escaped) return std::string(body);
-  std::string out;
-  out.reserve(body.size());
-  const char* at = body.data();
-  const char* const end = at + body.size();
-  while (at != end) {
-    const auto* slash = static_cast<const char*>(std::memchr(at, '\\', end - at));
-    out.append(at, slash ? slash : end);
-    if (!slash) break;
-    at = slash + 2;
-    switch (slash[1]) {
-      case 'b':
-        out += '\b';
-        break;
-      case 'f':
-        out += '\f';
-        break;
-      case 'n':
-        out += '\n';
-        break;
-      case 'r':
-        out += '\r';
-        break;
-      case 't':
-        out += '\t';
-        break;
-      case 'u':
-        at = DecodeUnicodeEscape(at, end, out);
-        break;
-      default:
-        out += slash[1];
-    }
-  }
-  return out;
 }
 
 }  // namespace llmd::json

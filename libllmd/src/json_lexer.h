@@ -14,8 +14,9 @@ namespace llmd::json {
 // or records the error (reason and offset) and gives false. Thread-compatible.
 class Lexer {
  public:
-  explicit Lexer(std::string_view text)
-      : begin_(text.data()), at_(begin_), end_(begin_ + text.size()) {}
+  // With `validated` the text has passed before: only the ends of strings are looked for in them.
+  explicit Lexer(std::string_view text, bool validated = false)
+      : begin_(text.data()), at_(begin_), end_(begin_ + text.size()), validated_(validated) {}
 
   void SkipBlanks() {
     while (at_ != end_ && (*at_ == ' ' || *at_ == '\n' || *at_ == '\r' || *at_ == '\t')) ++at_;
@@ -54,15 +55,13 @@ class Lexer {
   bool SkipScalar();
   bool SkipEscape();
   bool SkipUtf8();
+  bool SkipValidatedString(bool* escaped);
 
   const char* begin_;
   const char* at_;
   const char* end_;
+  const bool validated_;
   const char* reason_ = nullptr;
 };
-
-// Undoes the escapes between the quotes; `quoted` has passed SkipString. Lone surrogates become
-// U+FFFD, as in Go.
-std::string DecodeString(std::string_view quoted, bool escaped);
 
 }  // namespace llmd::json

@@ -3,6 +3,7 @@
 #include <unordered_map>
 
 #include "json_lexer.h"
+#include "json_unescape.h"
 #include "llmd/json.h"
 
 namespace llmd::json {

@@ -1,4 +1,5 @@
 #include "json_lexer.h"
+#include "json_unescape.h"
 #include "llmd/json.h"
 
 namespace llmd::json {
@@ -50,7 +51,7 @@ std::string_view ScannedMember::KeyText(std::string_view text) const {
 }
 
 StatusOr<std::vector<ScannedMember>> ScanObject(std::string_view text, ParseLimits limits) {
-  Lexer lexer(text);
+  Lexer lexer(text, limits.validated);
   std::vector<ScannedMember> members;
   members.reserve(kUsualMembers);
   const auto member = [&] {
@@ -74,7 +75,7 @@ StatusOr<std::vector<ScannedMember>> ScanObject(std::string_view text, ParseLimi
 }
 
 StatusOr<std::vector<Span>> ScanArray(std::string_view text, ParseLimits limits) {
-  Lexer lexer(text);
+  Lexer lexer(text, limits.validated);
   std::vector<Span> elements;
   const auto element = [&] {
     Span span{lexer.offset(), 0};

@@ -25,9 +25,9 @@ inline size_t Utf8Length(const char* at, const char* end) {
   return (lead == 0xF0 && byte(1) < 0x90) || (lead == 0xF4 && byte(1) > 0x8F) ? 0 : 4;
 }
 
-// `code` is a scalar value.
-inline void AppendUtf8(std::string& out, uint32_t code) {
-  const auto put = [&out](uint32_t byte) { out += static_cast<char>(byte); };
+// Writes 1 to 4 bytes and gives the end. `code` is a scalar value.
+inline char* PutUtf8(char* out, uint32_t code) {
+  const auto put = [&out](uint32_t byte) { *out++ = static_cast<char>(byte); };
   if (code < 0x80) {
     put(code);
   } else if (code < 0x800) {
@@ -43,6 +43,13 @@ inline void AppendUtf8(std::string& out, uint32_t code) {
     put(0x80 | ((code >> 6) & 0x3F));
     put(0x80 | (code & 0x3F));
   }
+  return out;
+}
+
+// `code` is a scalar value.
+inline void AppendUtf8(std::string& out, uint32_t code) {
+  char bytes[4];
+  out.append(bytes, PutUtf8(bytes, code));
 }
 
 }  // namespace llmd

@@ -99,6 +99,9 @@ class Value {
 struct ParseLimits {
   size_t max_depth =
       1000;  // of nested containers; Parse takes no more than 1000, the scanners any number
+  // For the scanners: the text is part of one that has been scanned. Strings are then only looked
+  // through for their end, which is several times faster.
+  bool validated = false;
 };
 
 // INVALID_ARGUMENT with byte offset and reason. A byte order mark, trailing text and comments are
@@ -132,5 +135,11 @@ const ScannedMember* FindMember(const std::vector<ScannedMember>& members, std::
                                 std::string_view key);
 // Undoes the escapes of a quoted JSON string (with its quotes).
 StatusOr<std::string> Unquote(std::string_view quoted);
+// What UnescapeTo may write beyond the text's own size.
+inline constexpr size_t kUnescapeSlack = 16;
+// Writes what stands between the quotes of a string that has been scanned, escapes undone (lone
+// surrogates become U+FFFD), and gives its size, which is never above inner.size(). `out` has room
+// for inner.size() + kUnescapeSlack bytes.
+size_t UnescapeTo(std::string_view inner, char* out);
 
 }  // namespace llmd::json
