@@ -108,7 +108,8 @@ void Run(size_t endpoints, const char* real) {
       static_cast<double>(allocations) / kRuns, real);
 }
 
-// Parse, tokenise, hash and schedule one long chat body, everything but the wire.
+// Parse, tokenise, hash, schedule and remember one long chat body after another, no two alike:
+// everything but the wire.
 void RunLong(size_t bytes, bool escaped) {
   auto graph = LoadGraph(kYaml, {});
   if (!graph.ok()) std::abort();
@@ -118,14 +119,17 @@ void RunLong(size_t bytes, bool escaped) {
   std::string text;
   while (text.size() < bytes)
     text += escaped ? R"(some words of \"text\"\n)" : "some words of plain text. ";
-  const std::string body =
-      R"({"model":"m","messages":[{"role":"user","content":")" + text + R"("}]})";
+  std::string body = R"({"model":"m","messages":[{"role":"user","content":")" + text + R"("}]})";
+  const size_t prompt_at = body.find(text);
   const HeaderList headers;
+  HeaderList set_headers;
   RequestContext request;
   DecisionRecord record;
   ScheduleOutcome outcome;
   std::vector<double> us;
   for (int i = 0; i < 500; ++i) {
+    const std::string number = std::to_string(10'000 + i);
+    body.replace(prompt_at, number.size(), number);
     const auto start = std::chrono::steady_clock::now();
     request.Reset((*graph)->attribute_count);
     request.path = "/v1/chat/completions";
@@ -137,6 +141,9 @@ void RunLong(size_t bytes, bool escaped) {
     SchedulingPass pass(**graph, request, snapshot, eligible, record);
     pass.Produce();
     pass.Schedule(outcome);
+    for (PreRequestHook* hook : (*graph)->pre_request)
+      hook->PreRequest(request, snapshot, outcome, set_headers);
+    set_headers.clear();
     us.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start)
                      .count());
   }

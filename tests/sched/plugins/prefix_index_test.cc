@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 #include <unordered_map>
 
@@ -47,6 +48,41 @@ TEST(PrefixIndex, RemoveForgetsOneEndpointOnly) {
   index.Remove(5);
   EXPECT_THAT(Match(index, {1, 2}, 2), ElementsAre(0u, 2u));
   EXPECT_EQ(index.size(), 2u);
+}
+
+// A list of the obvious kind beside it.
+TEST(BlockLru, AgreesWithAPlainListUnderRandomWork) {
+  std::mt19937_64 rng(7);
+  BlockLru lru;
+  std::vector<uint64_t> model;  // most recent first
+  for (int round = 0; round < 3'000; ++round) {
+    std::vector<uint64_t> chain, fresh, expected;
+    // Equal low halves: tags that clash and long probe runs.
+    for (size_t n = rng() % 20; chain.size() < n;) {
+      const uint64_t hash = (rng() % 40 << 32) | (rng() % 16 << 3);
+      if (std::find(chain.begin(), chain.end(), hash) == chain.end()) chain.push_back(hash);
+    }
+    for (size_t i = chain.size(); i-- > 0;) {
+      const auto at = std::find(model.begin(), model.end(), chain[i]);
+      if (at == model.end()) {
+        expected.push_back(chain[i]);
+      } else {
+        model.erase(at);
+      }
+      model.insert(model.begin(), chain[i]);
+    }
+    lru.Touch(chain, static_cast<uint8_t>(round % 16), fresh);
+    ASSERT_EQ(fresh, expected);
+    const size_t capacity = 50 + rng() % 200;
+    std::vector<BlockLru::Block> old;
+    lru.Evict(capacity, old);
+    for (const BlockLru::Block& block : old) {
+      ASSERT_EQ(block.hash, model.back());
+      model.pop_back();
+    }
+    ASSERT_EQ(lru.size(), model.size());
+    ASSERT_LE(lru.size(), capacity);
+  }
 }
 
 TEST(HashMap, AgreesWithAStandardMapUnderRandomWork) {

@@ -37,10 +37,17 @@ class HashMap {
       has_zero_ = false;
       return;
     }
-    uint64_t* found = Find(key);
-    if (found == nullptr) return;
-    size_t hole = key & mask_;
-    while (cells_[hole].key != key) hole = (hole + 1) & mask_;
+    if (uint64_t* found = Find(key)) EraseFound(found);
+  }
+  // Erases the entry that Find gave.
+  void EraseFound(const uint64_t* found) {
+    if (found == &zero_) {
+      has_zero_ = false;
+      return;
+    }
+    size_t hole = static_cast<size_t>(reinterpret_cast<const char*>(found) -
+                                      reinterpret_cast<const char*>(cells_.data())) /
+                  sizeof(Cell);
     for (size_t i = (hole + 1) & mask_; cells_[i].key != 0; i = (i + 1) & mask_) {
       const size_t home = cells_[i].key & mask_;
       // Cell i may move back to the hole unless its home lies between the two.
@@ -53,6 +60,10 @@ class HashMap {
     --size_;
   }
   size_t size() const { return size_ + has_zero_; }
+  // Brings the key's place nearer, for a call that follows soon.
+  void Prefetch(uint64_t key) const {
+    if (!cells_.empty()) __builtin_prefetch(&cells_[key & mask_]);
+  }
 
  private:
   struct Cell {

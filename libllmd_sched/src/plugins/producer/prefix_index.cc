@@ -5,68 +5,12 @@
 
 namespace llmd::sched {
 
-// Blocks of one endpoint by recency: a doubly linked list in an array, found by hash. Node 0 is the
-// list's head.
-class PrefixIndex::Lru {
- public:
-  std::mutex mutex;  // guards all that follows
+namespace {
 
-  Lru() { nodes_.emplace_back(); }
+// As far ahead as memory is slow.
+constexpr size_t kAhead = 12;
 
-  // True when the block is new.
-  bool Touch(uint64_t hash, uint8_t shard) {
-    uint64_t& at = where_.At(hash);
-    if (const bool fresh = at == 0; !fresh) {
-      Unlink(static_cast<uint32_t>(at));
-      LinkFront(static_cast<uint32_t>(at));
-      return false;
-    }
-    at = Allocate();
-    nodes_[at].block = {hash, shard};
-    LinkFront(static_cast<uint32_t>(at));
-    ++size_;
-    return true;
-  }
-  Block PopOldest() {
-    const uint32_t last = nodes_[0].prev;
-    const Block block = nodes_[last].block;
-    Unlink(last);
-    where_.Erase(block.hash);
-    free_.push_back(last);
-    --size_;
-    return block;
-  }
-  size_t size() const { return size_; }
-
- private:
-  struct Node {
-    Block block;
-    uint32_t prev = 0, next = 0;
-  };
-  uint32_t Allocate() {
-    if (free_.empty()) {
-      nodes_.emplace_back();
-      return static_cast<uint32_t>(nodes_.size() - 1);
-    }
-    const uint32_t n = free_.back();
-    free_.pop_back();
-    return n;
-  }
-  void Unlink(uint32_t n) {
-    nodes_[nodes_[n].prev].next = nodes_[n].next;
-    nodes_[nodes_[n].next].prev = nodes_[n].prev;
-  }
-  void LinkFront(uint32_t n) {
-    nodes_[n].prev = 0;
-    nodes_[n].next = nodes_[0].next;
-    nodes_[nodes_[0].next].prev = n;
-    nodes_[0].next = n;
-  }
-  std::vector<Node> nodes_;
-  std::vector<uint32_t> free_;
-  HashMap where_;
-  size_t size_ = 0;
-};
+}  // namespace
 
 PrefixIndex::PrefixIndex() = default;
 PrefixIndex::~PrefixIndex() = default;
@@ -85,6 +29,7 @@ void PrefixIndex::Match(std::span<const uint64_t> chain, std::span<uint32_t> cou
       }
     };
     for (; depth < chain.size() && alive != 0; ++depth) {
+      if (depth + kAhead < chain.size()) shard.groups[g].Prefetch(chain[depth + kAhead]);
       const uint64_t* bits = shard.groups[g].Find(chain[depth]);
       const uint64_t still = bits ? alive & *bits : 0;
       settle(alive & ~still);
@@ -105,11 +50,8 @@ void PrefixIndex::Insert(std::span<const uint64_t> chain, uint32_t slot, size_t 
   old.clear();
   Lru& lru = LruOf(slot);
   std::lock_guard lock(lru.mutex);
-  // Back to front, so that the front of a chain outlives its tail.
-  for (size_t i = chain.size(); i-- > 0;) {
-    if (lru.Touch(chain[i], static_cast<uint8_t>(shard))) fresh.push_back(chain[i]);
-  }
-  while (lru.size() > capacity) old.push_back(lru.PopOldest());
+  lru.blocks.Touch(chain, static_cast<uint8_t>(shard), fresh);
+  lru.blocks.Evict(capacity, old);
   SetBits(shard, fresh, slot);
   ClearBits(old, slot);
 }
@@ -118,7 +60,8 @@ void PrefixIndex::Remove(uint32_t slot) {
   std::vector<Block> old;
   Lru& lru = LruOf(slot);
   std::lock_guard lock(lru.mutex);
-  while (lru.size() > 0) old.push_back(lru.PopOldest());
+  lru.blocks.Evict(0, old);
+  lru.blocks = BlockLru();
   ClearBits(old, slot);
 }
 
@@ -128,23 +71,27 @@ void PrefixIndex::SetBits(size_t shard, std::span<const uint64_t> hashes, uint32
   Shard& s = shards_[shard];
   std::unique_lock lock(s.mutex);
   if (s.groups.size() <= slot / 64) s.groups.resize(slot / 64 + 1);
-  for (uint64_t hash : hashes) s.groups[slot / 64].At(hash) |= uint64_t{1} << (slot % 64);
+  HashMap& group = s.groups[slot / 64];
+  for (size_t i = 0; i < hashes.size(); ++i) {
+    if (i + kAhead < hashes.size()) group.Prefetch(hashes[i + kAhead]);
+    group.At(hashes[i]) |= uint64_t{1} << (slot % 64);
+  }
 }
 
-void PrefixIndex::ClearBits(std::span<Block> blocks, uint32_t slot) {
+void PrefixIndex::ClearBits(std::span<const Block> blocks, uint32_t slot) {
   size_.fetch_sub(blocks.size(), std::memory_order_relaxed);
-  std::sort(blocks.begin(), blocks.end(),
-            [](const Block& a, const Block& b) { return a.shard < b.shard; });
+  // Blocks leave as their chains came: in long runs of one shard.
   for (size_t i = 0; i < blocks.size();) {
-    Shard& s = shards_[blocks[i].shard];
+    const uint8_t shard = blocks[i].shard;
+    Shard& s = shards_[shard];
     std::unique_lock lock(s.mutex);
     HashMap& group = s.groups[slot / 64];
-    for (const uint8_t shard = blocks[i].shard; i < blocks.size() && blocks[i].shard == shard;
-         ++i) {
+    for (; i < blocks.size() && blocks[i].shard == shard; ++i) {
+      if (i + kAhead < blocks.size()) group.Prefetch(blocks[i + kAhead].hash);
       uint64_t* bits = group.Find(blocks[i].hash);
       if (bits == nullptr) continue;
       *bits &= ~(uint64_t{1} << (slot % 64));
-      if (*bits == 0) group.Erase(blocks[i].hash);
+      if (*bits == 0) group.EraseFound(bits);
     }
   }
 }

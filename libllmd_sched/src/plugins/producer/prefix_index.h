@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "plugins/producer/block_lru.h"
 #include "plugins/producer/hash_map.h"
 
 namespace llmd::sched {
@@ -39,22 +40,20 @@ class PrefixIndex {
     mutable std::shared_mutex mutex;
     std::vector<HashMap> groups;  // of 64 slots each: hash → bits; guarded by mutex
   };
-  class Lru;
-  static size_t ShardOf(uint64_t first_hash) { return first_hash >> 60; }
-  struct Block {
-    uint64_t hash = 0;
-    uint8_t shard = 0;
+  using Block = BlockLru::Block;
+  struct Lru {
+    std::mutex mutex;
+    BlockLru blocks;  // guarded by mutex
   };
+  static size_t ShardOf(uint64_t first_hash) { return first_hash >> 60; }
   void SetBits(size_t shard, std::span<const uint64_t> hashes, uint32_t slot);
-  // One lock per shard; reorders `blocks`.
-  void ClearBits(std::span<Block> blocks, uint32_t slot);
+  void ClearBits(std::span<const Block> blocks, uint32_t slot);
   Lru& LruOf(uint32_t slot);
 
   std::array<Shard, kShards> shards_;
   std::atomic<size_t> size_{0};
   mutable std::mutex lrus_mutex_;
-  std::vector<std::unique_ptr<Lru>>
-      lrus_;  // by slot; guarded by lrus_mutex_, entries by their own mutex
+  std::vector<std::unique_ptr<Lru>> lrus_;  // by slot; guarded by lrus_mutex_
 };
 
 }  // namespace llmd::sched

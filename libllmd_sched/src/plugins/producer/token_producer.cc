@@ -3,6 +3,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 
@@ -16,44 +17,52 @@ namespace {
 
 constexpr size_t kImageTokens = 640 * 360 / 1024;  // size unknown: the default of the field
 
-// Packs bytes little-endian into 32-bit pseudo-tokens, zero padded.
+// Packs bytes little-endian into 32-bit pseudo-tokens, zero padded at the end of a prompt.
 class Packer {
  public:
   explicit Packer(Attribute& out) : out_(out) {}
+  // `quoted` is a JSON string; anything else packs nothing.
+  void Text(std::string_view quoted) {
+    if (quoted.size() < 2 || quoted[0] != '"') return;
+    quoted = quoted.substr(1, quoted.size() - 2);
+    filled_ += json::UnescapeTo(quoted, Room(quoted.size() + json::kUnescapeSlack));
+  }
   void Bytes(std::string_view s) {
-    while (!s.empty() && filled_ > 0) {
-      Byte(s[0]);
-      s.remove_prefix(1);
-    }
-    const size_t words = s.size() / 4, at = out_.tokens.size();
-    out_.tokens.resize(at + words);
-    if (words > 0) std::memcpy(out_.tokens.data() + at, s.data(), words * 4);
-    for (char c : s.substr(words * 4)) Byte(c);
+    if (!s.empty()) std::memcpy(Room(s.size()), s.data(), s.size());
+    filled_ += s.size();
   }
   void Image(std::string_view url) {
     Align();
-    out_.tokens.insert(out_.tokens.end(), kImageTokens,
-                       static_cast<uint32_t>(XXH64(url.data(), url.size(), 0)));
+    const auto token = static_cast<uint32_t>(XXH64(url.data(), url.size(), 0));
+    for (size_t i = 0; i < kImageTokens; ++i) Token(token);
   }
-  void Token(uint32_t id) { out_.tokens.push_back(id); }
+  // Between prompts or images, so at a word's beginning.
+  void Token(uint32_t id) {
+    std::memcpy(Room(kWord), &id, kWord);
+    filled_ += kWord;
+  }
   void EndPrompt() {
     Align();
-    out_.bounds.push_back(out_.tokens.size());
+    out_.bounds.push_back(filled_ / kWord);
   }
+  // No more follows.
+  void Finish() { out_.tokens.resize(filled_ / kWord); }
 
  private:
-  void Byte(char c) {
-    word_ |= static_cast<uint32_t>(static_cast<unsigned char>(c)) << (8 * filled_);
-    if (++filled_ == 4) Align();
+  static constexpr size_t kWord = sizeof(uint32_t);
+  // Where the next `n` bytes go.
+  char* Room(size_t n) {
+    const size_t words = (filled_ + n + kWord - 1) / kWord;
+    if (words > out_.tokens.size()) out_.tokens.resize(std::max(words, out_.tokens.size() * 2));
+    return reinterpret_cast<char*>(out_.tokens.data()) + filled_;
   }
   void Align() {
-    if (filled_ > 0) out_.tokens.push_back(word_);
-    word_ = 0;
-    filled_ = 0;
+    const size_t pad = (kWord - filled_ % kWord) % kWord;
+    std::memset(Room(pad), 0, pad);
+    filled_ += pad;
   }
   Attribute& out_;
-  uint32_t word_ = 0;
-  int filled_ = 0;
+  size_t filled_ = 0;  // bytes of out_.tokens in use
 };
 
 class Estimator {
@@ -62,6 +71,16 @@ class Estimator {
       : request_(request), out_(out), pack_(out) {}
 
   Status Run() {
+    LLMD_RETURN_IF_ERROR(Walk());
+    pack_.Finish();
+    return OkStatus();
+  }
+
+ private:
+  // Every text below is part of a body that the parser has scanned.
+  static constexpr json::ParseLimits kScanned{.max_depth = 10'000, .validated = true};
+
+  Status Walk() {
     switch (request_.api) {
       case Api::kChat:
       case Api::kMessages:
@@ -81,7 +100,6 @@ class Estimator {
     return OkStatus();
   }
 
- private:
   // vLLM's token_ids, or SGLang's input_ids or text.
   Status Generate() {
     for (const char* key : {"token_ids", "input_ids"}) {
@@ -92,11 +110,11 @@ class Estimator {
 
   Status Prompt(std::string_view raw) {
     if (!raw.starts_with('[')) {
-      Text(raw);
+      pack_.Text(raw);
       pack_.EndPrompt();
       return OkStatus();
     }
-    LLMD_ASSIGN_OR_RETURN(const std::vector<json::Span> items, json::ScanArray(raw));
+    LLMD_ASSIGN_OR_RETURN(const std::vector<json::Span> items, json::ScanArray(raw, kScanned));
     const char first = items.empty() ? '0' : raw[items[0].begin];
     if (first != '"' && first != '[') return Ids(raw);
     for (const json::Span& item : items) LLMD_RETURN_IF_ERROR(Prompt(item.In(raw)));
@@ -122,37 +140,40 @@ class Estimator {
     if (request_.api == Api::kMessages)
       LLMD_RETURN_IF_ERROR(Content(RawMember(request_, "system")));
     const std::string_view raw = RawMember(request_, "messages");
-    LLMD_ASSIGN_OR_RETURN(const std::vector<json::Span> messages, json::ScanArray(raw));
+    LLMD_ASSIGN_OR_RETURN(const std::vector<json::Span> messages, json::ScanArray(raw, kScanned));
     for (const json::Span& span : messages) LLMD_RETURN_IF_ERROR(Message(span.In(raw)));
     pack_.EndPrompt();
     return OkStatus();
   }
 
   Status Message(std::string_view text) {
-    LLMD_ASSIGN_OR_RETURN(const std::vector<json::ScannedMember> members, json::ScanObject(text));
-    if (const auto* role = json::FindMember(members, text, "role")) Text(role->value.In(text));
+    LLMD_ASSIGN_OR_RETURN(const std::vector<json::ScannedMember> members,
+                          json::ScanObject(text, kScanned));
+    if (const auto* role = json::FindMember(members, text, "role"))
+      pack_.Text(role->value.In(text));
     const auto* content = json::FindMember(members, text, "content");
     return content ? Content(content->value.In(text)) : OkStatus();
   }
 
   Status Content(std::string_view raw) {
     if (!raw.starts_with('[')) {
-      Text(raw);
+      pack_.Text(raw);
       return OkStatus();
     }
-    LLMD_ASSIGN_OR_RETURN(const std::vector<json::Span> parts, json::ScanArray(raw));
+    LLMD_ASSIGN_OR_RETURN(const std::vector<json::Span> parts, json::ScanArray(raw, kScanned));
     for (const json::Span& part : parts) LLMD_RETURN_IF_ERROR(Part(part.In(raw)));
     return OkStatus();
   }
 
   Status Part(std::string_view text) {
-    LLMD_ASSIGN_OR_RETURN(const std::vector<json::ScannedMember> members, json::ScanObject(text));
+    LLMD_ASSIGN_OR_RETURN(const std::vector<json::ScannedMember> members,
+                          json::ScanObject(text, kScanned));
     for (const char* key : {"text", "thinking", "id", "name", "input", "content"}) {
       const auto* member = json::FindMember(members, text, key);
       if (member == nullptr) continue;
       const std::string_view raw = member->value.In(text);
       if (raw.starts_with('"'))
-        Text(raw);
+        pack_.Text(raw);
       else
         pack_.Bytes(raw);
     }
@@ -163,41 +184,9 @@ class Estimator {
     return OkStatus();
   }
 
-  // Packs the runs between escapes in place; only \u needs the string decoded first.
-  void Text(std::string_view quoted) {
-    if (quoted.find("\\u") != std::string_view::npos || quoted.size() < 2 || quoted[0] != '"')
-      return pack_.Bytes(StringValue(quoted, buffer_));
-    std::string_view rest = quoted.substr(1, quoted.size() - 2);
-    for (size_t at = rest.find('\\'); at != std::string_view::npos && at + 1 < rest.size();
-         at = rest.find('\\')) {
-      pack_.Bytes(rest.substr(0, at));
-      const char decoded = Unescaped(rest[at + 1]);
-      pack_.Bytes(std::string_view(&decoded, 1));
-      rest.remove_prefix(at + 2);
-    }
-    pack_.Bytes(rest);
-  }
-  static char Unescaped(char c) {
-    switch (c) {
-      case 'n':
-        return '\n';
-      case 't':
-        return '\t';
-      case 'r':
-        return '\r';
-      case 'b':
-        return '\b';
-      case 'f':
-        return '\f';
-      default:
-        return c;  // a quote, a slash or a backslash
-    }
-  }
-
   const RequestContext& request_;
   Attribute& out_;
   Packer pack_;
-  std::string buffer_;
 };
 
 class TokenProducer final : public Producer {
