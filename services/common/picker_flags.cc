@@ -140,6 +140,7 @@ StatusOr<sched::DirectorOptions> ToDirectorOptions(const PickerFlags& flags) {
   options.disable_subset_filter = flags.disable_endpoint_subset_filter;
   options.allow_experimental = flags.allow_experimental_plugins;
   options.max_body_bytes = static_cast<size_t>(flags.max_body_bytes);
+  options.attach_trace = false;  // /debug/decisions makes them when it is asked
   return options;
 }
 

@@ -10,6 +10,7 @@
 #include "common/http_fetch.h"
 #include "common/picker_flags.h"
 #include "common/process.h"
+#include "common/scrape_fetch.h"
 #include "epp/ext_proc_service.h"
 #include "epp/health_service.h"
 
@@ -127,7 +128,7 @@ Status StartGrpc(App& app, const Flags& flags) {
 
 Status Start(App& app, const Flags& flags, sched::DirectorOptions options) {
   LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(1));
-  app.fetch = services::MakeHttpFetch(*app.runtime);
+  app.fetch = services::MakeScrapeFetch(services::MakeHttpFetch(*app.runtime));
   LLMD_ASSIGN_OR_RETURN(
       app.director, sched::Director::Create(std::move(options), app.fetch, app.logger, app.metrics,
                                             SystemClock()));
@@ -155,6 +156,7 @@ void Drain(App& app, std::chrono::nanoseconds patience) {
 
 int RunEpp(int argc, const char* const* argv) {
   services::BlockSignals();
+  services::KeepBodyMemory();
   Flags flags;
   FlagSet set = MakeFlags(flags);
   const FlagSet::Outcome outcome = set.Parse(argc, argv);

@@ -8,6 +8,7 @@
 #include "common/http_fetch.h"
 #include "common/picker_flags.h"
 #include "common/process.h"
+#include "common/scrape_fetch.h"
 #include "gateway/forwarder.h"
 #include "gateway/picker.h"
 
@@ -112,7 +113,7 @@ Status MakePicker(App& app, const Flags& flags) {
 #endif
   }
   LLMD_ASSIGN_OR_RETURN(auto options, ToDirectorOptions(flags.picker));
-  app.fetch = services::MakeHttpFetch(*app.runtime);
+  app.fetch = services::MakeScrapeFetch(services::MakeHttpFetch(*app.runtime));
   LLMD_ASSIGN_OR_RETURN(
       app.director, sched::Director::Create(std::move(options), app.fetch, app.logger, app.metrics,
                                             SystemClock()));

@@ -7,6 +7,9 @@
 namespace llmd::sched {
 namespace {
 
+// Fetches due within one slot start together: a thread need not wake for each of thousands.
+constexpr Duration kSlot = std::chrono::milliseconds(1);
+
 // The endpoint, or the same at the address that its label holds; null when it has no such label.
 std::shared_ptr<const EndpointInfo> PeerOf(const std::shared_ptr<const EndpointInfo>& endpoint,
                                            const PageSpec& page) {
@@ -112,8 +115,8 @@ void Scraper::Run() {
     lock.unlock();
     const TimePoint next = Tick();
     lock.lock();
-    const Duration wait = std::clamp<Duration>(next - clock_.Now(), std::chrono::microseconds(100),
-                                               options_.interval);
+    const Duration wait = std::clamp<Duration>(next - clock_.Now(), kSlot,
+                                               std::max<Duration>(kSlot, options_.interval));
     wake_.wait_for(lock, wait, [this] { return stopping_; });
   }
 }
