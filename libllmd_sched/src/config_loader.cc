@@ -4,6 +4,7 @@
 
 #include "flow_loader.h"
 #include "graph_builder.h"
+#include "graph_doubts.h"
 
 namespace llmd::sched {
 namespace {
@@ -199,7 +200,7 @@ void ReadSource(GraphBuilder& b, const config::Node& item) {
       binding.extractors.push_back(x);
     CheckKeys(b, e);
   }
-  if (binding.extractors.empty()) b.Error(item, "expected at least one extractor");
+  if (item.Get("extractors").Items().empty()) b.Error(item, "expected at least one extractor");
   CheckKeys(b, item);
   if (binding.source) b.graph().sources.push_back(std::move(binding));
 }
@@ -288,6 +289,8 @@ StatusOr<std::shared_ptr<Graph>> LoadGraph(std::string_view yaml, const LoadOpti
   CheckKeys(b, *root);
   StatusOr<std::shared_ptr<Graph>> graph = b.Finish();
   if (!graph.ok()) return with_name(graph.status());
+  for (std::string& doubt : DoubtsOf(**graph, options))
+    (*graph)->warnings.push_back(std::move(doubt));
   return graph;
 }
 

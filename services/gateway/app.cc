@@ -69,6 +69,28 @@ struct Forward {
     co_await forwarder->Handle(exchange);
   }
 };
+// The models of all endpoints where the picker knows them, else one endpoint's own answer.
+struct Models {
+  const App* app;
+  http::Task<void> operator()(http::Exchange& exchange) const {
+    const std::vector<sched::ServedModel> models =
+        app->director ? app->director->ServedModels() : std::vector<sched::ServedModel>();
+    if (models.empty()) {
+      co_await app->forwarder->Handle(exchange);
+      co_return;
+    }
+    json::Array data;
+    for (const sched::ServedModel& model : models) {
+      json::Object entry{
+          {"id", model.id}, {"object", "model"}, {"created", 0}, {"owned_by", "llmd"}};
+      if (!model.parent.empty()) entry.emplace_back("parent", model.parent);
+      data.emplace_back(std::move(entry));
+    }
+    const json::Value body(json::Object{{"object", "list"}, {"data", std::move(data)}});
+    http::Response response = http::JsonResponse(200, body.Dump());
+    (void)co_await exchange.Send(std::move(response));
+  }
+};
 struct Ready {
   const App* app;
   http::Task<void> operator()(http::Exchange& exchange) const {
@@ -128,6 +150,7 @@ void AddRoutes(App& app) {
     for (const char* method : {"GET", "POST", "DELETE", "OPTIONS"})
       app.router.Add(method, path, forward);
   }
+  app.router.Add("GET", "/v1/models", Models{&app});
   app.router.Add("GET", "/health", Health{});
   app.router.Add("GET", "/ready", Ready{&app});
   services::AddAdminRoutes(app.router, app.admin_sources);

@@ -157,6 +157,23 @@ TEST(ConfigLoader, RefusesWhatItCannotHonour) {
        "{name: prefill}]",
        "takes no prefill decider"},
       {"plugins: [{type: metrics-data-source, parameters: {scheme: https}}]", "only http"},
+      {"plugins: [{type: models-data-source, parameters: {caCertPath: /x}}]",
+       "without scheme https"},
+      {"plugins: [{type: dcgm-data-source, parameters: {insecureSkipVerify: false}}]",
+       "without scheme https"},
+      {"plugins: [{type: metrics-data-source, parameters: {interval: 70ms}}]",
+       "a multiple of --refresh-metrics-interval, which is 50ms"},
+      {"plugins: [{type: metrics-data-source, parameters: {interval: 0s}}]", "a multiple of"},
+      {"plugins: [{type: k8s-notification-source, parameters: {kind: Pod}}]", "Kubernetes watch"},
+      {"plugins: [{type: multicluster-metrics-data-source}]",
+       "multicluster types are not part of llmd"},
+      {"plugins: [{type: endpoint-notification-source}, {type: queue-scorer}]\ndataLayer: "
+       "{sources: "
+       "[{pluginRef: endpoint-notification-source, extractors: [{pluginRef: queue-scorer}]}]}",
+       "'queue-scorer' follows no endpoints"},
+      {"plugins: [{type: metrics-data-source}, {type: topology-extractor}]\ndataLayer: {sources: "
+       "[{pluginRef: metrics-data-source, extractors: [{pluginRef: topology-extractor}]}]}",
+       "is no extractor of pages"},
       {"plugins: [{type: token-producer, parameters: {vllm: {url: x}}}]", "not supported yet"},
   };
   for (const BadCase& c : cases)

@@ -38,6 +38,8 @@ EndpointState EndpointOf(const json::Value& v) {
   EndpointState e = Ep(v["name"].AsString(), v["waiting"].AsDouble(), v["running"].AsDouble(),
                        v["kv"].AsDouble());
   for (const auto& [key, value] : v["labels"].AsObject()) e.info.labels[key] = value.AsString();
+  for (const auto& [key, value] : v["attributes"].AsObject()) e.attributes[key] = value.AsDouble();
+  if (!v["address"].AsString().empty()) e.info.address = v["address"].AsString();
   e.metrics.active_models = Texts(v["active"]);
   e.metrics.waiting_models = Texts(v["waiting_models"]);
   e.metrics.max_active_models = static_cast<int>(v["max_models"].AsInt());

@@ -90,6 +90,7 @@ class Facts:
         self.uncached = {e["name"]: max(0, self.input - self.match[e["name"]] * known)
                          for e in endpoints}
         self.hit = any(self.match.values())
+        self.peer = None
 
 
 def labels_of(e):
@@ -152,7 +153,47 @@ def score(spec, state, facts, request, cands):
     if kind == "header-label-affinity-scorer":
         wanted = request.get("headers", {}).get(p["headerName"])
         return [1.0 if wanted and labels_of(e).get(p["labelKey"]) == wanted else 0.0 for e in cands]
+    if kind == "endpoint-attribute-scorer":
+        return attribute_scores(p, [e.get("attributes", {}).get(p["attributeKey"]) for e in cands])
+    if kind == "topology-affinity-scorer":
+        return [PROXIMITY[nearness(facts.peer, e)] for e in cands]
     raise KeyError(kind)
+
+
+def attribute_scores(p, values):
+    present = [v for v in values if v is not None]
+    fixed = p["algorithm"].get("normalization", {}).get("fixedRange")
+    low, high = (fixed["min"], fixed["max"]) if fixed else (min(present, default=0),
+                                                            max(present, default=0))
+    out = []
+    for v in values:
+        if v is None:
+            out.append(0.0)
+        elif high == low:
+            out.append(1.0)
+        else:
+            place = (min(max(v, low), high) - low) / (high - low)
+            higher = p["algorithm"]["type"] == "linear_higher_is_better"
+            out.append(place if higher else 1 - place)
+    return out
+
+
+LEVELS = ["host", "rack", "zone", "region"]
+PROXIMITY = {"host": 1.0, "rack": 0.2, "zone": 0.05, "region": 0.02, None: 0.0}
+
+
+def nearness(peer, e):
+    """The tightest level that both share; a host without a label is its address."""
+    place = lambda x, level: labels_of(x).get(level, x["address"] if level == "host" else None)
+    for level in LEVELS:
+        if peer is not None and place(e, level) is not None and place(e, level) == place(peer, level):
+            return level
+    return None
+
+
+RELATIONS = {"LessThan": lambda v, t: v < t, "LessThanOrEqual": lambda v, t: v <= t,
+             "GreaterThan": lambda v, t: v > t, "GreaterThanOrEqual": lambda v, t: v >= t,
+             "Equal": lambda v, t: v == t, "NotEqual": lambda v, t: v != t}
 
 
 def context_score(text, length):
@@ -207,6 +248,16 @@ def keep(spec, facts, cands):
         if other and best - min(other) > p.get("maxTTFTPenaltyMs", 18000):
             return cands
         return sticky
+    if kind == "endpoint-attribute-filter":
+        holds = RELATIONS[p["algorithm"]["threshold"]["operator"]]
+        value = lambda e: e.get("attributes", {}).get(p["attribute"])
+        kept = [e for e in cands
+                if (p.get("onMissing", "Pass") == "Pass" if value(e) is None
+                    else holds(value(e), p["algorithm"]["threshold"]["value"]))]
+        return cands if not kept and p.get("fallbackOnEmpty", False) else kept
+    if kind == "topology-affinity-filter":
+        near = LEVELS[: LEVELS.index(p.get("minAffinity", "host")) + 1]
+        return [e for e in cands if nearness(facts.peer, e) in near] or cands
     raise KeyError(kind)
 
 
@@ -214,6 +265,7 @@ SCORERS = ["queue-scorer", "running-requests-size-scorer", "kv-cache-utilization
            "load-aware-scorer", "active-request-scorer", "token-load-scorer", "prefix-cache-scorer",
            "no-hit-lru-scorer", "lora-affinity-scorer", "context-length-aware",
            "header-label-affinity-scorer"]
+SECOND_STAGE_SCORERS = ["endpoint-attribute-scorer", "topology-affinity-scorer"]
 
 
 def run_profile(profile, specs, state, facts, request, endpoints):
@@ -234,7 +286,7 @@ def run_profile(profile, specs, state, facts, request, endpoints):
     scores, totals = [], [0.0] * len(cands)
     for ref in profile["plugins"]:
         spec = specs[ref["pluginRef"]]
-        if spec["type"] not in SCORERS:
+        if spec["type"] not in SCORERS + SECOND_STAGE_SCORERS:
             continue
         weight, raw = ref.get("weight", 1.0), score(spec, state, facts, request, cands)
         scores.append([spec["name"], weight, raw])
@@ -473,6 +525,83 @@ def boundary_cases():
                "expect": {"ok": True, "profiles": [trace], "decision_type": "decode-only"}}
 
 
+def attribute_case(rng):
+    endpoints = [some_endpoint(rng, i) for i in range(rng.randint(1, 8))]
+    for e in endpoints:
+        e["attributes"] = {k: rng.choice([0, 1, 2, 2.5, 7, -3]) for k in ("heat", "depth")
+                           if rng.random() < 0.7}
+    extractor = {"name": "core-metrics-extractor", "type": "core-metrics-extractor",
+                 "parameters": {"customMetrics": [{"attributeKey": k, "metricSpec": "x_" + k}
+                                                  for k in ("heat", "depth")]}}
+    algorithm = {"type": rng.choice(["linear_lower_is_better", "linear_higher_is_better"])}
+    if rng.random() < 0.6:
+        algorithm["normalization"] = rng.choice(
+            [{"fixedRange": {"min": 0, "max": 5}}, {"fixedRange": {"min": -1.5, "max": 2}},
+             {"adaptiveRange": {}}])
+    scorer = {"name": "by-heat", "type": "endpoint-attribute-scorer",
+              "parameters": {"attributeKey": "heat", "algorithm": algorithm}}
+    chosen = {"attribute": "depth", "algorithm": {"type": "threshold", "threshold": {
+        "operator": rng.choice(sorted(RELATIONS)), "value": rng.choice([0, 2, 2.5])}}}
+    if rng.random() < 0.5:
+        chosen["onMissing"] = rng.choice(["Pass", "Fail"])
+    if rng.random() < 0.5:
+        chosen["fallbackOnEmpty"] = rng.random() < 0.7
+    keeper = {"name": "by-depth", "type": "endpoint-attribute-filter", "parameters": chosen}
+    plugins = [extractor, keeper, scorer, some_scorer(rng, "queue-scorer")]
+    refs = [{"pluginRef": "by-depth"}, {"pluginRef": "by-heat", "weight": rng.choice([1, 2.5])},
+            {"pluginRef": plugins[-1]["name"]}]
+    return one_profile_case(plugins, refs, endpoints, {"model": "m", "prompt": some_prompt(rng)})
+
+
+def one_profile_case(plugins, refs, endpoints, request):
+    profile = {"name": "only", "plugins": refs}
+    state = replay([], endpoints, plugins)
+    facts = Facts(state, endpoints, request, plugins)
+    trace, best = run_profile(profile, {p["name"]: p for p in plugins}, state, facts, request,
+                              endpoints)
+    return {"plugins": plugins, "profiles": [profile], "history": [], "endpoints": endpoints,
+            "request": request,
+            "expect": {"ok": bool(best), "profiles": [trace], "decision_type": "decode-only"}}
+
+
+def topology_case(rng):
+    """Two stages, the second of which looks at where the first one's endpoint stands."""
+    prefill_first = rng.random() < 0.5
+    roles = ["prefill", "decode"] if prefill_first else ["decode", "prefill"]
+    endpoints = [some_endpoint(rng, i) for i in range(rng.randint(3, 9))]
+    for i, e in enumerate(endpoints):
+        e["address"] = f"10.0.0.{rng.randint(1, 4)}"
+        e["labels"] = {"llm-d.ai/role": roles[min(i, 1)]}
+        for level, count in zip(LEVELS, [6, 4, 3, 2]):
+            if rng.random() < 0.8:
+                e["labels"][level] = f"{level}{rng.randint(1, count)}"
+    near = {"minAffinity": rng.choice(LEVELS)} if rng.random() < 0.8 else {}
+    handler = {"stageOrder": "prefill-first"} if prefill_first else {
+        "deciders": {"prefill": "always-disagg-pd-decider"}}
+    plugins = [{"name": n, "type": n, "parameters": p} for n, p in [
+        ("topology-extractor", {"hostname": "host", **{x: x for x in LEVELS[1:]}}),
+        ("topology-affinity-filter", near), ("topology-affinity-scorer", {}),
+        ("prefill-filter", {}), ("decode-filter", {}), ("queue-scorer", {}),
+        ("always-disagg-pd-decider", {}), ("disagg-profile-handler", handler)]]
+    second = [{"pluginRef": "topology-affinity-filter"}] if rng.random() < 0.5 else []
+    second += [{"pluginRef": "topology-affinity-scorer", "weight": rng.choice([1, 3])},
+               {"pluginRef": "queue-scorer", "weight": rng.choice([0.1, 1])}]
+    profiles = [{"name": roles[0], "plugins": [{"pluginRef": roles[0] + "-filter"}]},
+                {"name": roles[1], "plugins": [{"pluginRef": roles[1] + "-filter"}] + second}]
+    request = {"model": "m", "prompt": some_prompt(rng)}
+    state = replay([], endpoints, plugins)
+    facts = Facts(state, endpoints, request, plugins)
+    specs = {p["name"]: p for p in plugins}
+    first, chosen = run_profile(profiles[0], specs, state, facts, request, endpoints)
+    facts.peer = endpoints[0]
+    assert chosen == [endpoints[0]["name"]]
+    then, best = run_profile(profiles[1], specs, state, facts, request, endpoints)
+    return {"plugins": plugins, "profiles": profiles, "history": [], "endpoints": endpoints,
+            "request": request,
+            "expect": {"ok": True, "profiles": [first, then], "decision_type": "prefill-decode",
+                       "prefill": chosen if prefill_first else best}}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=240)
@@ -484,6 +613,8 @@ def main():
         case = disagg_case(rng) if len(cases) % 3 == 0 else single_case(rng)
         if case:
             cases.append(case)
+    cases += [attribute_case(random.Random(1000 + i)) for i in range(24)]
+    cases += [topology_case(random.Random(2000 + i)) for i in range(24)]
     print("[\n" + ",\n".join(json.dumps(c, separators=(",", ":"), ensure_ascii=False)
                              for c in cases) + "\n]")
 

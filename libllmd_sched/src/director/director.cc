@@ -143,6 +143,19 @@ std::vector<EndpointInfo> DirectorImpl::Endpoints() const {
   return out;
 }
 
+std::vector<ServedModel> DirectorImpl::ServedModels() const {
+  const std::shared_ptr<const Snapshot> snapshot = store_.Get();
+  std::map<std::string, std::string> parents;
+  for (const auto& metrics : snapshot->metrics) {
+    if (!metrics->served_models) continue;
+    for (const ServedModel& model : *metrics->served_models)
+      parents.try_emplace(model.id, model.parent);
+  }
+  std::vector<ServedModel> out;
+  for (auto& [id, parent] : parents) out.push_back({id, std::move(parent)});
+  return out;
+}
+
 StatusOr<std::string> DirectorImpl::Explain(std::string_view request_id) const {
   LLMD_ASSIGN_OR_RETURN(const DecisionTrace trace, ring_.Find(request_id));
   return ToJson(trace).Dump();

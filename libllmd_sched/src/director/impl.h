@@ -71,6 +71,7 @@ class DirectorImpl final : public Director {
   bool wants_response_body() const override { return graph_->wants_response_body; }
   bool ready() const override { return store_.synced() && store_.Members()->size() > 0; }
   std::vector<EndpointInfo> Endpoints() const override;
+  std::vector<ServedModel> ServedModels() const override;
   StatusOr<std::string> Explain(std::string_view request_id) const override;
   void Stop() override;
 

@@ -129,6 +129,9 @@ class Director {
   // At least one endpoint known and its discovery has synced.
   virtual bool ready() const = 0;
   virtual std::vector<EndpointInfo> Endpoints() const = 0;
+  // The models of all endpoints, each once, in the order of their names; empty when no
+  // models-data-source is configured or none has answered.
+  virtual std::vector<ServedModel> ServedModels() const { return {}; }
   // The trace of a recent request as JSON; NOT_FOUND once it left the ring.
   virtual StatusOr<std::string> Explain(std::string_view request_id) const = 0;
   virtual void Stop() = 0;

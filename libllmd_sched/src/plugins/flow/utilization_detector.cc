@@ -116,6 +116,12 @@ Status RegisterUtilizationDetector(PluginRegistry& registry) {
          s.queue = static_cast<double>(params.Int("queueDepthThreshold", 5, 1, INT32_MAX));
          s.kv = params.Double("kvCacheUtilThreshold", 0.8, 1e-6, 1);
          s.staleness = params.Time("metricsStalenessThreshold", s.staleness);
+         if (s.staleness < args.env.refresh_interval) {
+           args.env.Warn(
+               "metricsStalenessThreshold is shorter than --refresh-metrics-interval: endpoints "
+               "are "
+               "judged without their metrics between two reads");
+         }
          s.stale_requests =
              static_cast<double>(params.Int("staleMaxConcurrency", 100, 1, INT32_MAX));
          s.headroom = params.Double("headroom", 0, 0, 1000);
