@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <set>
 
-#include "plugins/flow/flow_policies.h"
-
 namespace llmd::sched {
 namespace {
 
@@ -25,6 +23,8 @@ Duration ReadTtl(GraphBuilder& b, const config::Node& node, Duration fallback) {
   if (node.IsNull()) return fallback;
   const StatusOr<Duration> value = node.Duration();
   if (!value.ok()) b.Error(value.status());
+  if (value.ok() && *value < Duration::zero())
+    b.Error(node, "expected a duration that is not negative");
   return value.value_or(fallback);
 }
 
@@ -62,6 +62,8 @@ void ReadBands(GraphBuilder& b, const config::Node& section) {
   for (const config::Node& item : section.Get("priorityBands").Items()) {
     const StatusOr<int64_t> priority = item.Get("priority").Int();
     if (!priority.ok()) b.Error(priority.status());
+    if (priority.ok() && *priority != static_cast<int32_t>(*priority))
+      b.Error(item.Get("priority"), "expected a 32-bit integer");
     if (!seen.insert(priority.value_or(0)).second)
       b.Error(item, "this priority has a band already");
     flow.bands.push_back(ReadBand(b, item, static_cast<int>(priority.value_or(0))));
@@ -86,6 +88,30 @@ void ReadDetector(GraphBuilder& b, const config::Node& root, const config::Node&
   }
 }
 
+// The one configured plugin of a kind, else the default.
+template <typename T>
+T* OnlyPolicy(GraphBuilder& b, const config::Node& node, const char* fallback, const char* kind) {
+  const std::vector<T*> all = b.All<T>();
+  if (all.size() > 1) {
+    b.Error(node, std::string("expected at most one plugin of the kind ") + kind);
+  }
+  return all.empty() ? b.FindAs<T>(node, fallback, kind, true) : all.front();
+}
+
+void ReadEviction(GraphBuilder& b, const config::Node& node) {
+  FlowConfig& flow = b.graph().flow;
+  const StatusOr<bool> on = node.IsNull() ? StatusOr<bool>(false) : node.Bool();
+  if (!on.ok()) b.Error(on.status());
+  if (on.value_or(false)) {
+    flow.eviction_filter =
+        OnlyPolicy<EvictionFilter>(b, node, "sheddable-eviction-filter", "eviction filter");
+    flow.eviction_order = OnlyPolicy<EvictionOrder>(
+        b, node, "priority-then-time-eviction-order-policy", "eviction order");
+  } else if (!b.All<EvictionFilter>().empty() || !b.All<EvictionOrder>().empty()) {
+    b.Warn("eviction policies have no effect: flowControl.enableEviction is off");
+  }
+}
+
 }  // namespace
 
 void ReadFlowControl(GraphBuilder& b, const config::Node& root) {
@@ -103,11 +129,7 @@ void ReadFlowControl(GraphBuilder& b, const config::Node& root) {
   const config::Node limit = section.Get("usageLimitPolicyPluginRef");
   flow.limit =
       Policy<UsageLimitPolicy>(b, limit, "static-usage-limit-policy", "usage limit policy");
-  if (const config::Node evict = section.Get("enableEviction"); !evict.IsNull()) {
-    const StatusOr<bool> on = evict.Bool();
-    if (!on.ok()) b.Error(on.status());
-    if (on.value_or(false)) b.Error(evict, "eviction of requests in flight is not supported yet");
-  }
+  ReadEviction(b, section.Get("enableEviction"));
   if (section.IsMap()) {
     if (Status status = section.RejectUnknown(false); !status.ok()) b.Error(std::move(status));
   }

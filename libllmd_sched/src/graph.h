@@ -11,6 +11,7 @@
 #include "llmd/metrics.h"
 #include "llmd/sched/admitter.h"
 #include "llmd/sched/discovery.h"
+#include "llmd/sched/eviction.h"
 #include "llmd/sched/extractor.h"
 #include "llmd/sched/fairness.h"
 #include "llmd/sched/filter.h"
@@ -22,6 +23,7 @@
 #include "llmd/sched/saturation.h"
 #include "llmd/sched/scorer.h"
 #include "llmd/sched/source.h"
+#include "llmd/sched/usage_limit.h"
 
 namespace llmd::sched {
 
@@ -62,16 +64,17 @@ struct BandConfig {
   OrderingPolicy* ordering = nullptr;
 };
 
-class UsageLimitPolicy;
-
 struct FlowConfig {
   bool enabled = false;
   double max_bytes = 0, max_requests = 0;               // 0 = no global cap
   Duration default_ttl = std::chrono::seconds(60);      // 0 = none
   Duration no_endpoint_ttl = std::chrono::seconds(60);  // 0 = none
   BandConfig default_band, default_negative_band;
-  std::vector<BandConfig> bands;            // by descending priority
-  const UsageLimitPolicy* limit = nullptr;  // never null in a loaded graph
+  std::vector<BandConfig> bands;      // by descending priority
+  UsageLimitPolicy* limit = nullptr;  // never null in a loaded graph
+  // Both or, without enableEviction, none.
+  const EvictionFilter* eviction_filter = nullptr;
+  const EvictionOrder* eviction_order = nullptr;
 };
 
 struct Graph {

@@ -46,7 +46,7 @@ class Stream final : public grpc::ServerBidiReactor<ProcessingRequest, Processin
     auto message = std::make_unique<ProcessingResponse>();
     FromAnswer(answer, *message);
     std::lock_guard lock(mutex_);
-    if (finished_) return;
+    if (finished_ || immediate_) return;  // nothing may follow an immediate answer
     immediate_ |= answer.kind == Answer::Kind::kImmediate;
     queue_.push_back(std::move(message));
     if (queue_.size() == 1) StartWrite(queue_.front().get());

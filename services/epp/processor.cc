@@ -72,7 +72,7 @@ Processor::Phase Processor::phase() const {
 
 void Processor::MoveTo(Phase phase) {
   std::lock_guard lock(mutex_);
-  phase_ = phase;
+  if (phase_ != Phase::kRefused) phase_ = phase;
 }
 
 void Processor::Emit(const Answer& answer) {
@@ -164,6 +164,10 @@ void Processor::Route(bool has_body) {
   std::shared_ptr<sched::RequestState> queued;
   input.state = &queued;
   auto self = shared_from_this();
+  // The Director keeps this as long as the request, which the processor keeps.
+  input.evicted = [weak = weak_from_this()](const sched::Denial& denial) {
+    if (const auto alive = weak.lock()) alive->OnEvicted(denial);
+  };
   director_.Route(std::move(input),
                   [self](sched::Routing routing) { self->OnRouted(std::move(routing)); });
   {
@@ -205,11 +209,23 @@ void Processor::OnRouted(sched::Routing routing) {
 
 void Processor::Deny(const sched::Denial& denial) {
   MoveTo(Phase::kRefused);
+  EmitDenial(denial, "inference error: " + std::string(CodeName(denial.http_status)) + " - " +
+                         denial.message);
+}
+
+void Processor::OnEvicted(const sched::Denial& denial) {
+  {
+    std::lock_guard lock(mutex_);
+    if (phase_ != Phase::kRouted && phase_ != Phase::kResponse) return;
+    phase_ = Phase::kRefused;  // Close cancels the request once the stream has ended
+  }
+  EmitDenial(denial, denial.message);
+}
+
+void Processor::EmitDenial(const sched::Denial& denial, std::string_view body) {
   Answer answer;
   answer.kind = Answer::Kind::kImmediate;
   answer.status = denial.http_status;
-  const std::string body =
-      "inference error: " + std::string(CodeName(denial.http_status)) + " - " + denial.message;
   answer.body = body;
   answer.details = denial.dropped_reason;
   answer.set_headers.emplace_back("content-type", "text/plain");
@@ -218,6 +234,7 @@ void Processor::Deny(const sched::Denial& denial) {
   }
   if (denial.retry_after_s > 0)
     answer.set_headers.emplace_back("retry-after", std::to_string(denial.retry_after_s));
+  answer.set_headers.insert(answer.set_headers.end(), denial.headers.begin(), denial.headers.end());
   Emit(answer);
 }
 

@@ -120,7 +120,7 @@ class Processor : public std::enable_shared_from_this<Processor> {
     kResponse,
     kLocalReply,  // the proxy answers by itself: everything passes
     kDone,
-    kRefused,  // denied, closed or aborted: what still comes is dropped
+    kRefused,  // denied, evicted, closed or aborted: what still comes is dropped; final
   };
   enum class Bodies { kRead, kEcho, kAbsent };  // of the response, as far as we go
 
@@ -129,6 +129,9 @@ class Processor : public std::enable_shared_from_this<Processor> {
   void Route(bool has_body);
   void OnRouted(sched::Routing routing);
   void Deny(const sched::Denial& denial);
+  // Flow control takes the request back; from any thread.
+  void OnEvicted(const sched::Denial& denial);
+  void EmitDenial(const sched::Denial& denial, std::string_view body);
   void Violation(const char* what);
   void EmitRequest(const sched::Routing& routing);
   void EmitBody(Answer::Kind kind, std::string_view body, bool end_of_stream,
@@ -145,7 +148,8 @@ class Processor : public std::enable_shared_from_this<Processor> {
   const ProcessorOptions options_;
 
   const std::weak_ptr<AnswerSink> sink_;
-  mutable std::mutex mutex_;  // guards the next seven between an event and a late routing
+  mutable std::mutex
+      mutex_;  // guards the next seven between an event and a late routing or eviction
   bool closed_ = false;
   Phase phase_ = Phase::kStart;
   std::shared_ptr<sched::RequestState> state_;

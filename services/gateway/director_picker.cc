@@ -13,6 +13,9 @@ struct Question {
   HeaderList headers;
   std::shared_ptr<const std::string> body;
   std::shared_ptr<sched::RequestState> state;
+  // Loop thread only.
+  std::optional<sched::Denial> evicted;
+  std::function<void()> on_evicted;
 };
 
 class DirectorPick final : public Pick {
@@ -41,6 +44,13 @@ class DirectorPick final : public Pick {
         ? std::string_view(replaced_)
         : chunk;
   }
+  const sched::Denial* evicted() const override {
+    return question_->evicted ? &*question_->evicted : nullptr;
+  }
+  void OnEvicted(std::function<void()> callback) override {
+    question_->on_evicted = std::move(callback);
+    if (question_->evicted && question_->on_evicted) question_->on_evicted();
+  }
 
  private:
   sched::Director& director_;
@@ -60,7 +70,7 @@ class DirectorPicker final : public Picker {
     question->headers = std::move(input.headers);
     question->body = input.body;
     auto answer = std::make_shared<Mailbox<sched::Routing>>(exchange.loop());
-    Ask(*question, input,
+    Ask(question, exchange.loop(), input,
         [question, answer](sched::Routing routing) { answer->Send(std::move(routing)); });
     exchange.OnClientGone([answer] { answer->Close(); });
     std::optional<sched::Routing> routing = co_await answer->Receive();
@@ -80,12 +90,27 @@ class DirectorPicker final : public Picker {
   }
 
  private:
-  void Ask(Question& question, const PickInput& input, std::function<void(sched::Routing)> done) {
+  // Tells the loop thread; the request keeps this, so it must not keep the question.
+  static std::function<void(const sched::Denial&)> Evicted(
+      const std::shared_ptr<Question>& question, boost::asio::io_context& loop) {
+    return [weak = std::weak_ptr<Question>(question), &loop](const sched::Denial& denial) {
+      boost::asio::post(loop, [weak, denial] {
+        const std::shared_ptr<Question> alive = weak.lock();
+        if (!alive) return;
+        alive->evicted = denial;
+        if (alive->on_evicted) alive->on_evicted();
+      });
+    };
+  }
+
+  void Ask(const std::shared_ptr<Question>& question, boost::asio::io_context& loop,
+           const PickInput& input, std::function<void(sched::Routing)> done) {
     sched::RequestInput request;
-    request.headers = &question.headers;
-    request.body = *question.body;
+    request.headers = &question->headers;
+    request.body = *question->body;
     request.has_body = input.has_body;
-    request.state = &question.state;
+    request.state = &question->state;
+    request.evicted = Evicted(question, loop);
     if (!input.exclude.empty()) {
       request.has_subset = true;
       for (const sched::EndpointInfo& endpoint : director_.Endpoints()) {

@@ -130,6 +130,8 @@ void ReadDenial(const ImmediateResponse& immediate, sched::Denial& denial) {
       denial.dropped_reason = ValueOf(option);
     if (option.header().key() == "retry-after")
       denial.retry_after_s = std::atoi(ValueOf(option).c_str());
+    if (option.header().key().starts_with("x-llm-d-queue-"))
+      denial.headers.emplace_back(option.header().key(), ValueOf(option));
   }
 }
 
@@ -185,7 +187,7 @@ class ExtProcPick final : public Pick {
       streaming_ |= name == "content-type" && value.find("text/event-stream") != std::string::npos;
     }
     HeaderList set;
-    if (!answer) co_return set;
+    if (!answer || TakenBack(*answer)) co_return set;
     for (const auto& option :
          answer->response_headers().response().header_mutation().set_headers()) {
       set.emplace_back(option.header().key(), ValueOf(option));
@@ -207,6 +209,7 @@ class ExtProcPick final : public Pick {
     for (bool more = true; more;) {
       std::optional<ProcessingResponse> answer = co_await answers_->Receive();
       if (!answer) co_return replaced_.empty() ? chunk : std::string_view(replaced_);
+      if (TakenBack(*answer)) co_return std::string_view();
       const auto& piece = answer->response_body().response().body_mutation().streamed_response();
       replaced_ += piece.body();
       // A picker cuts long chunks into pieces; short of the end the last one is known by the bytes
@@ -217,8 +220,20 @@ class ExtProcPick final : public Pick {
     co_return replaced_;
   }
 
+  const sched::Denial* evicted() const override { return evicted_ ? &*evicted_ : nullptr; }
+  // The picker says so in its next answer, which is waited for with each chunk.
+  void OnEvicted(std::function<void()>) override {}
+
  private:
   static constexpr size_t kPickerPieceBytes = 62'000;
+
+  // An immediate answer after the routing: the picker takes the request back.
+  bool TakenBack(const ProcessingResponse& answer) {
+    if (!answer.has_immediate_response()) return false;
+    ReadDenial(answer.immediate_response(), evicted_.emplace());
+    ended_ = true;
+    return true;
+  }
 
   static HeaderList StatusHeader(int status) {
     HeaderList out;
@@ -229,6 +244,7 @@ class ExtProcPick final : public Pick {
   std::shared_ptr<Call> call_;
   std::shared_ptr<Mailbox<ProcessingResponse>> answers_;
   sched::Routing routing_;
+  std::optional<sched::Denial> evicted_;
   std::string body_, replaced_;
   bool ended_ = false, streaming_ = false;
 };

@@ -227,6 +227,10 @@ http::Task<bool> Forwarder::TryOnce(http::Exchange& exchange, Request& request) 
       co_return true;
     }
     if (exchange.client_gone()) co_return true;
+    if (const sched::Denial* denial = request.pick->evicted()) {
+      co_await Deny(exchange, request, *denial);
+      co_return true;
+    }
     request.failed.push_back(endpoint);
     ejections_.Add(endpoint);
     logger_.Warn("endpoint failed before its first byte",
@@ -259,8 +263,10 @@ http::Task<Status> Forwarder::Connect(http::Exchange& exchange, Request& request
   options.read_timeout = options_.read_timeout;
   http::Cancellation cancel;
   exchange.OnClientGone([&cancel] { cancel.Cancel(); });
+  request.pick->OnEvicted([&cancel] { cancel.Cancel(); });
   auto upstream = co_await client_.Call(*peer, std::move(head), body, options, &cancel);
   exchange.OnClientGone(nullptr);
+  request.pick->OnEvicted(nullptr);
   if (!upstream.ok()) co_return upstream.status();
   request.upstream = std::move(*upstream);
   co_return OkStatus();
@@ -280,27 +286,27 @@ http::Task<void> Forwarder::RelayAnswer(http::Exchange& exchange, Request& reque
   head.headers.Remove(
       "content-length");  // names may be restored in the body; the answer is chunked
   exchange.OnClientGone([&upstream] { upstream.Cancel(); });
+  request.pick->OnEvicted([&upstream] { upstream.Cancel(); });
   Status sent = co_await exchange.Start(std::move(head));
   while (sent.ok()) {
     auto chunk = co_await upstream.Read();
     if (!chunk.ok()) {
       if (exchange.client_gone()) break;
-      upstream_cut_.Add();
-      logger_.Warn("engine broke off its answer", {{"x-request-id", request.id},
-                                                   {"endpoint", request.endpoint},
-                                                   {"error", chunk.status().message()}});
-      if (sse) {
-        const std::string event =
-            http::SseFrame(ErrorBody(502, "the model server broke off its answer"));
-        (void)co_await exchange.Write(event);
-        (void)co_await exchange.Finish();
-      } else {
-        exchange.Abort();
+      if (request.pick->evicted() == nullptr) {
+        upstream_cut_.Add();
+        logger_.Warn("engine broke off its answer", {{"x-request-id", request.id},
+                                                     {"endpoint", request.endpoint},
+                                                     {"error", chunk.status().message()}});
       }
+      co_await BreakOff(exchange, request, sse);
       break;
     }
     const bool end = chunk->empty();
     const std::string_view out = co_await request.pick->OnResponseBody(*chunk, end);
+    if (request.pick->evicted() != nullptr) {
+      co_await BreakOff(exchange, request, sse);
+      break;
+    }
     if (!out.empty()) sent = co_await exchange.Write(out);
     if (end) {
       if (sent.ok()) sent = co_await exchange.Finish();
@@ -310,6 +316,24 @@ http::Task<void> Forwarder::RelayAnswer(http::Exchange& exchange, Request& reque
   exchange.OnClientGone(nullptr);
   request.pick.reset();
   request.upstream.reset();
+}
+
+// Ends an answer that has begun: a stream with an error event, any other by cutting it.
+http::Task<void> Forwarder::BreakOff(http::Exchange& exchange, Request& request, bool sse) {
+  const sched::Denial* const denial = request.pick->evicted();
+  if (denial != nullptr) {
+    logger_.Warn("flow control took the request back",
+                 {{"x-request-id", request.id}, {"droppedReason", denial->dropped_reason}});
+  }
+  if (!sse) {
+    exchange.Abort();
+    co_return;
+  }
+  const std::string event =
+      http::SseFrame(denial != nullptr ? ErrorBody(denial->http_status, denial->message)
+                                       : ErrorBody(502, "the model server broke off its answer"));
+  (void)co_await exchange.Write(event);
+  (void)co_await exchange.Finish();
 }
 
 http::Task<void> Forwarder::SendError(http::Exchange& exchange, Request& request, int status,
@@ -330,6 +354,7 @@ http::Task<void> Forwarder::Deny(http::Exchange& exchange, Request& request,
     response.head.headers.Set("x-llm-d-request-dropped-reason", denial.dropped_reason);
   if (denial.retry_after_s > 0)
     response.head.headers.Set("retry-after", std::to_string(denial.retry_after_s));
+  for (const auto& [name, value] : denial.headers) response.head.headers.Set(name, value);
   (void)co_await exchange.Send(std::move(response));
 }
 

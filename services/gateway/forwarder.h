@@ -56,6 +56,7 @@ class Forwarder {
   http::Task<bool> TryOnce(http::Exchange& exchange, Request& request);
   http::Task<Status> Connect(http::Exchange& exchange, Request& request);
   http::Task<void> RelayAnswer(http::Exchange& exchange, Request& request);
+  http::Task<void> BreakOff(http::Exchange& exchange, Request& request, bool sse);
   http::Task<void> SendError(http::Exchange& exchange, Request& request, int status,
                              std::string message);
   http::Task<void> Deny(http::Exchange& exchange, Request& request, const sched::Denial& denial);

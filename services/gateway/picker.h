@@ -2,6 +2,7 @@
 // over ext_proc. Both sides of the interface run on the loop thread of the request.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -35,6 +36,11 @@ class Pick {
   virtual http::Task<HeaderList> OnResponseHeaders(int status, const HeaderList& headers) = 0;
   // What to send instead of `chunk` (often the chunk itself); holds until the next call.
   virtual http::Task<std::string_view> OnResponseBody(std::string_view chunk, bool end) = 0;
+  // The refusal when flow control has taken the request back after it was routed; null = it has
+  // not. What OnResponseBody gave then is void.
+  virtual const sched::Denial* evicted() const = 0;
+  // `callback` is called on the loop thread when that happens, at once if it has; null to clear it.
+  virtual void OnEvicted(std::function<void()> callback) = 0;
 };
 
 // Thread-safe.

@@ -149,7 +149,12 @@ TEST(ConfigLoader, RefusesWhatItCannotHonour) {
       {"plugins: [{type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: mine}}]",
        "PrefixCacheMatchInfo/mine"},
       {"plugins: [{type: max-score-picker}, {type: random-picker}]", "more than one picker"},
-      {"flowControl: {enableEviction: true}", "not supported yet"},
+      {"flowControl: {enableEviction: maybe}", "enableEviction"},
+      {"featureGates: [flowControl]\nflowControl: {enableEviction: true}\nplugins: [{type: "
+       "sheddable-eviction-filter}, {name: b, type: sheddable-eviction-filter}]",
+       "at most one plugin of the kind eviction filter"},
+      {"flowControl: {defaultRequestTTL: -1s}", "not negative"},
+      {"flowControl: {priorityBands: [{priority: 4294967296}]}", "32-bit"},
       {"dataLayer: {peerDiscovery: {pluginRef: x}}", "not supported yet"},
       {"plugins: [{type: prefix-based-pd-decider}, {type: disagg-profile-handler, parameters: "
        "{stageOrder: prefill-first, "

@@ -9,7 +9,7 @@ namespace llmd::sched {
 namespace {
 
 constexpr std::string_view kVideoHeaders = "x-llm-d-video-";
-constexpr std::array<std::string_view, 20> kControlHeaders = {
+constexpr std::array<std::string_view, 21> kControlHeaders = {
     "x-gateway-destination-endpoint",
     "x-prefiller-host-port",
     "x-prefiller-url",
@@ -29,7 +29,8 @@ constexpr std::array<std::string_view, 20> kControlHeaders = {
     "x-slo-tpot-ms",
     "x-gateway-destination-endpoint-scores",
     "x-gateway-destination-endpoint-served",
-    "x-llm-d-request-dropped-reason"};
+    "x-llm-d-request-dropped-reason",
+    "x-llm-d-inference-ttl"};
 
 bool IsDropped(const RequestContext& request, size_t i) {
   return request.members[i].KeyText(request.body) == "kv_transfer_params";

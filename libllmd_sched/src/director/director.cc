@@ -47,14 +47,17 @@ DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<const Graph>
              graph_->ReadsGauges() ? options_.metrics_staleness : kNeverStale),
       metrics_(metrics, options_.pool_name),
       ring_(options_.decision_ring),
-      seed_(options_.seed ? options_.seed : RandomBits()) {
+      seed_(options_.seed ? options_.seed : RandomBits()),
+      meter_(*graph_->saturation) {
   store_.OnGone([this](const EndpointInfo& endpoint, uint32_t slot) {
     for (EndpointObserver* observer : graph_->observers) observer->OnEndpointGone(endpoint, slot);
   });
   if (graph_->flow.enabled) {
     flow_ = std::make_unique<FlowController>(
-        graph_, clock_, metrics, options_.pool_name, [this] { return Saturation(); },
-        [this] { return store_.Members()->size() == 0; });
+        graph_, clock_, metrics, options_.pool_name,
+        FlowHooks{.load = [this] { return meter_.Read(*store_.Get()); },
+                  .empty = [this] { return store_.Members()->size() == 0; }},
+        options_.refresh_metrics_interval);
   }
   if (scraping_) {
     scraper_ =
@@ -92,6 +95,7 @@ void DirectorImpl::Maintain() {
     const TimePoint now = clock_.Now();
     if (now >= pool_metrics_due) {
       metrics_.Pool(*store_.Get());
+      if (flow_) flow_->ShowLoad();
       pool_metrics_due = now + kPoolMetricsEvery;
     }
     if (flow_) {
@@ -115,20 +119,6 @@ void DirectorImpl::Stop() {
   if (graph_->discovery) graph_->discovery->Stop();
   if (flow_) flow_->Stop();
   if (scraper_) scraper_->Stop();
-}
-
-double DirectorImpl::Saturation() const {
-  const std::shared_ptr<const Snapshot> snapshot = store_.Get();
-  // The fuller of the two stages counts; dual-role endpoints are in both.
-  std::vector<uint32_t> decode, prefill;
-  for (uint32_t i = 0; i < snapshot->size(); ++i) {
-    const uint8_t roles = snapshot->set->roles[i];
-    if (roles & (kRoleDecode | kRoleUnlabelled)) decode.push_back(i);
-    if (roles & kRolePrefill) prefill.push_back(i);
-  }
-  const double of_decode = graph_->saturation->Saturation(*snapshot, decode);
-  return prefill.empty() ? of_decode
-                         : std::max(of_decode, graph_->saturation->Saturation(*snapshot, prefill));
 }
 
 std::shared_ptr<const PoolPolicy> DirectorImpl::Policy() const {

@@ -32,7 +32,9 @@ class RequestState {
   std::mutex mutex;
   RequestContext context;
   const Parser* parser = nullptr;
-  std::function<void()> on_end;  // tells flow control that there is room
+  std::function<void(const Usage&)> on_end;    // tells flow control that there is room
+  std::function<void(const Denial&)> evicted;  // of RequestInput
+  HeaderList queue_headers;                    // how long it was queued, and why
   const Clock* clock = nullptr;
   std::optional<Logger> log;  // with x-request-id
   std::shared_ptr<const EndpointInfo> endpoint;
@@ -91,7 +93,10 @@ class DirectorImpl final : public Director {
              DecisionRecord& record);
   void Keep(Question& q, DecisionRecord& record, Routing& routing);
   void Eligible(const Question& q, const Snapshot& snapshot, std::vector<uint32_t>& out) const;
-  double Saturation() const;
+  void Dispatched(const std::shared_ptr<Question>& q, const FlowResult& result);
+  // What tells flow control of the request's end.
+  std::function<void(const Usage&)> OnEnd(uint64_t ticket);
+  void Evict(const std::shared_ptr<RequestState>& state);
   std::shared_ptr<const PoolPolicy> Policy() const;
   void Maintain();
 
@@ -108,6 +113,7 @@ class DirectorImpl final : public Director {
   DecisionRing ring_;
   const uint64_t seed_;
   std::atomic<uint64_t> next_id_{1};
+  mutable PoolMeter meter_;
   std::unique_ptr<FlowController> flow_;  // null with the gate off
   std::unique_ptr<Scraper> scraper_;
   std::mutex mutex_;

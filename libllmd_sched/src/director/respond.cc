@@ -28,7 +28,8 @@ RequestState::~RequestState() {
 }
 
 void RequestState::End(bool aborted) {
-  std::function<void()> tell;
+  std::function<void(const Usage&)> tell;
+  Usage told;
   {
     std::lock_guard lock(mutex);
     if (ended || series == nullptr) return;
@@ -57,8 +58,9 @@ void RequestState::End(bool aborted) {
     if (usage.any())
       log->Log(LogLevel::kVerbose, "Response generated", {{"usage", UsageJson(usage)}});
     tell = std::move(on_end);
+    told = usage;
   }
-  if (tell) tell();
+  if (tell) tell(told);
 }
 
 void DirectorImpl::OnServed(const std::shared_ptr<RequestState>& state, std::string_view endpoint) {
@@ -87,6 +89,7 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
   const std::string_view encoding = FindHeader(headers, "content-encoding");
   state->encoded = !encoding.empty() && encoding != "identity";
   out.emplace_back("x-went-into-resp-headers", "true");
+  out.insert(out.end(), state->queue_headers.begin(), state->queue_headers.end());
   const ResponseInfo info{.status = status,
                           .headers = &headers,
                           .endpoint = state->endpoint.get(),

@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include "director/body_edits.h"
 #include "director/impl.h"
+#include "llmd/config.h"
 #include "llmd/trace.h"
 #include "llmd/uuid.h"
 #include "schedule_log.h"
@@ -52,6 +54,25 @@ std::string Destination(const Snapshot& snapshot, uint32_t endpoint, uint16_t po
   return there.HostPort();
 }
 
+// The client's own TTL in the queue; zero = none.
+StatusOr<Duration> OwnTtl(std::string_view text) {
+  if (text.empty()) return Duration::zero();
+  const StatusOr<Duration> ttl = config::ParseGoDuration(text);
+  if (ttl.ok() && *ttl > Duration::zero()) return *ttl;
+  return InvalidArgument("header x-llm-d-inference-ttl: expected a Go duration above 0, got '" +
+                         std::string(text) + "'");
+}
+
+// How long a queued request waited, for the client.
+HeaderList QueueHeaders(const FlowResult& result) {
+  HeaderList out;
+  if (result.reason.empty()) return out;
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(result.waited);
+  out.emplace_back("x-llm-d-queue-time-ms", std::to_string(ms.count()));
+  out.emplace_back("x-llm-d-queue-reason", result.reason);
+  return out;
+}
+
 constexpr std::string_view kNoEndpoints = "rejected-no-endpoints";
 constexpr std::string_view kSaturated = "rejected-saturated";
 
@@ -61,7 +82,9 @@ struct DirectorImpl::Question {
   RequestInput input;
   std::function<void(Routing)> done;
   std::shared_ptr<RequestState> state;
-  std::string rewrite;  // the model to send, "" = the client's
+  std::string rewrite;      // the model to send, "" = the client's
+  Duration ttl{};           // the client's own, in the queue
+  uint64_t dispatched = 0;  // its ticket, once flow control has let it through
   RequestContext& context() const { return state->context; }
 };
 
@@ -72,6 +95,7 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
   q->state = std::make_shared<RequestState>(graph_);
   q->state->clock = &clock_;
   if (q->input.state) *q->input.state = q->state;
+  q->state->evicted = std::move(q->input.evicted);
   RequestContext& request = q->context();
   request.Reset(graph_->attribute_count);
   request.id = next_id_.fetch_add(1, std::memory_order_relaxed);
@@ -109,6 +133,7 @@ Status DirectorImpl::Read(Question& q) {
       EitherHeader(request, "x-llm-d-inference-objective", "x-gateway-inference-objective");
   request.slo_ttft_ms = Millis(EitherHeader(request, "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"));
   request.slo_tpot_ms = Millis(EitherHeader(request, "x-llm-d-slo-tpot-ms", "x-slo-tpot-ms"));
+  LLMD_ASSIGN_OR_RETURN(q.ttl, OwnTtl(request.Header("x-llm-d-inference-ttl")));
   const std::shared_ptr<const PoolPolicy> policy = Policy();
   if (policy) request.priority = policy->PriorityOf(request.objective);
   if (!request.has_body) return OkStatus();
@@ -130,43 +155,56 @@ Status DirectorImpl::Read(Question& q) {
 void DirectorImpl::Admit(std::shared_ptr<Question> q) {
   RequestContext& request = q->context();
   if (!flow_) {
-    if (request.priority < 0 && Saturation() >= 1) {
+    if (request.priority < 0 && meter_.Read(*store_.Get()).effective >= 1) {
       return Deny(*q, 429, "the pool is saturated and the request is sheddable",
                   std::string(kSaturated));
     }
     return Decide(*q);
   }
-  FlowRequest item;
-  item.priority = request.priority;
-  item.flow = request.fairness_id;
-  item.bytes = request.body.size();
+  const std::string_view prompt = request.prompt_json.empty() ? request.body : request.prompt_json;
+  FlowRequest item{.priority = request.priority,
+                   .flow = request.fairness_id,
+                   .model = request.model,
+                   .target_model = request.target_model,
+                   .bytes = request.body.size(),
+                   .ttl = q->ttl,
+                   .prompt_tokens = std::ceil(static_cast<double>(prompt.size()) / 4),
+                   .max_output_tokens = static_cast<double>(request.max_tokens)};
   if (request.slo_ttft_ms >= 0) {
     item.slo_deadline =
         request.received + Duration(static_cast<int64_t>(request.slo_ttft_ms * 1e6));
   }
+  item.resume = [this, q](const FlowResult& result) { Dispatched(q, result); };
   const std::shared_ptr<RequestState> state = q->state;
-  item.resume = [this, q](FlowOutcome outcome) {
-    switch (outcome) {
-      case FlowOutcome::kDispatched:
-        return Decide(*q);
-      case FlowOutcome::kRejectedCapacity:
-        return Deny(*q, 429, "the queue is full", std::string(kSaturated));
-      case FlowOutcome::kEvictedTtl:
-        return Deny(*q, 429, "the request waited longer than its TTL", "rejected-ttl-expired");
-      case FlowOutcome::kRejectedNoEndpoints:
-      case FlowOutcome::kEvictedNoEndpoints:
-        return Deny(*q, 503, "the pool has no endpoints", std::string(kNoEndpoints));
-      case FlowOutcome::kCancelled:
-        return Deny(*q, 503, "the client left while the request was queued",
-                    "rejected-context-cancelled");
-      case FlowOutcome::kShuttingDown:
-        return Deny(*q, 503, "shutting down", "rejected-shutting-down");
-    }
-  };
   const uint64_t ticket = flow_->Enqueue(std::move(item));
-  wake_.notify_all();
+  if (flow_->size() > 0) wake_.notify_all();
   std::lock_guard lock(state->mutex);
   state->ticket = ticket;
+}
+
+void DirectorImpl::Dispatched(const std::shared_ptr<Question>& q, const FlowResult& result) {
+  q->state->queue_headers = QueueHeaders(result);
+  switch (result.outcome) {
+    case FlowOutcome::kDispatched:
+      q->dispatched = result.ticket;
+      return Decide(*q);
+    case FlowOutcome::kRejectedCapacity:
+      return Deny(*q, 429, "the queue is full", std::string(kSaturated));
+    case FlowOutcome::kDisplaced:
+      return Deny(*q, 429, "the queue is full and a request of higher priority came",
+                  "evicted-queue-pressure");
+    case FlowOutcome::kEvictedTtl:
+      return Deny(*q, 429, "the request waited longer than its TTL", "rejected-ttl-expired");
+    case FlowOutcome::kRejectedNoEndpoints:
+    case FlowOutcome::kEvictedNoEndpoints:
+      return Deny(*q, 503, "the pool has no endpoints", std::string(kNoEndpoints));
+    case FlowOutcome::kCancelled:
+      return Deny(*q, 503, "the client left while the request was queued",
+                  "rejected-context-cancelled");
+    case FlowOutcome::kRejectedShuttingDown:
+    case FlowOutcome::kShuttingDown:
+      return Deny(*q, 503, "shutting down", "rejected-shutting-down");
+  }
 }
 
 void DirectorImpl::Eligible(const Question& q, const Snapshot& snapshot,
@@ -238,7 +276,7 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
     state.series->total->Add();
     state.series->running->Add(1);
     state.series->size->Observe(static_cast<double>(request.body.size()));
-    if (flow_) state.on_end = [this] { flow_->Pump(); };
+    if (flow_) state.on_end = OnEnd(q.dispatched);
     if (!q.rewrite.empty() && q.rewrite != request.model && !request.model.empty()) {
       state.restorer.emplace(q.rewrite, request.model);
     }
@@ -262,7 +300,43 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
       std::chrono::duration<double>(clock_.Now() - request.received).count());
   Keep(q, record, routing);
   request.ReleaseBulk();
+  const bool evictable = flow_ && state.evicted;
+  const std::weak_ptr<RequestState> weak = q.state;
   q.done(std::move(routing));
+  if (evictable) {
+    flow_->Revocable(q.dispatched, [this, weak] {
+      if (const std::shared_ptr<RequestState> alive = weak.lock()) Evict(alive);
+    });
+  }
+}
+
+std::function<void(const Usage&)> DirectorImpl::OnEnd(uint64_t ticket) {
+  return [this, ticket](const Usage& usage) {
+    const bool known = usage.prompt_tokens >= 0 && usage.completion_tokens >= 0;
+    flow_->Complete(ticket,
+                    known ? FlowUsage{.prompt_tokens = static_cast<double>(usage.prompt_tokens),
+                                      .output_tokens = static_cast<double>(usage.completion_tokens),
+                                      .known = true}
+                          : FlowUsage{});
+  };
+}
+
+void DirectorImpl::Evict(const std::shared_ptr<RequestState>& state) {
+  std::function<void(const Denial&)> tell;
+  {
+    std::lock_guard lock(state->mutex);
+    if (state->ended) return;
+    tell = std::move(state->evicted);
+  }
+  const RequestContext& request = state->context;
+  const Denial denial{.http_status = 429,
+                      .message = "request evicted by flow control",
+                      .dropped_reason = "evicted-priority",
+                      .retry_after_s = flow_->RetryAfter(request.priority),
+                      .headers = {}};
+  metrics_.Error(request.model, request.target_model, denial.http_status);
+  state->log->Log(LogLevel::kDefault, "Request evicted", {{"priority", request.priority}});
+  if (tell) tell(denial);
 }
 
 void DirectorImpl::Keep(Question& q, DecisionRecord& record, Routing& routing) {
@@ -311,8 +385,9 @@ void DirectorImpl::Refuse(Question& q, int status, std::string message, std::str
   RequestContext& request = q.context();
   Routing routing;
   routing.request_id = request.request_id;
-  routing.denial = {status, std::move(message), std::move(reason),
-                    status == 429 || status == 503 ? 1 : 0};
+  routing.denial = {status, std::move(message), std::move(reason), 0, q.state->queue_headers};
+  if (status == 429 || status == 503)
+    routing.denial.retry_after_s = flow_ ? flow_->RetryAfter(request.priority) : 1;
   routing.state = q.state;
   metrics_.Error(request.model, request.target_model, status);
   q.state->log->Log(LogLevel::kDefault, "Request refused",
@@ -324,6 +399,7 @@ void DirectorImpl::Refuse(Question& q, int status, std::string message, std::str
     q.state->ended = true;
     request.ReleaseBulk();
   }
+  if (q.dispatched != 0) flow_->Complete(q.dispatched, {});
   q.done(std::move(routing));
 }
 
@@ -332,7 +408,7 @@ void DirectorImpl::Cancel(const std::shared_ptr<RequestState>& state) {
   uint64_t ticket = 0;
   {
     std::lock_guard lock(state->mutex);
-    ticket = state->series == nullptr ? state->ticket : 0;
+    ticket = state->ticket;
   }
   if (flow_ && ticket != 0) flow_->Cancel(ticket);
   state->End(true);

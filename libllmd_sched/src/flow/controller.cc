@@ -1,53 +1,35 @@
 #include "flow/controller.h"
 
 #include <algorithm>
-
-#include "plugins/flow/flow_policies.h"
+#include <cmath>
 
 namespace llmd::sched {
 namespace {
 
-const char* Name(FlowOutcome outcome) {
-  switch (outcome) {
-    case FlowOutcome::kDispatched:
-      return "Dispatched";
-    case FlowOutcome::kRejectedCapacity:
-      return "RejectedCapacity";
-    case FlowOutcome::kRejectedNoEndpoints:
-      return "RejectedNoEndpoints";
-    case FlowOutcome::kEvictedTtl:
-      return "EvictedTTL";
-    case FlowOutcome::kEvictedNoEndpoints:
-      return "EvictedNoEndpoints";
-    case FlowOutcome::kCancelled:
-      return "EvictedContextCancelled";
-    case FlowOutcome::kShuttingDown:
-      return "EvictedOther";
-  }
-  return "";
-}
+constexpr Duration kCollectEvery = std::chrono::seconds(10);
 
 TimePoint After(TimePoint start, Duration ttl) {
   return ttl > Duration::zero() ? start + ttl : TimePoint::max();
 }
 
+double Seconds(Duration d) {
+  return std::chrono::duration<double>(d).count();
+}
+
 }  // namespace
 
 FlowController::FlowController(std::shared_ptr<const Graph> graph, const Clock& clock,
-                               MetricsRegistry& metrics, std::string pool,
-                               std::function<double()> saturation, std::function<bool()> empty)
+                               MetricsRegistry& metrics, std::string pool, FlowHooks hooks,
+                               Duration refresh)
     : graph_(std::move(graph)),
       config_(graph_->flow),
       clock_(clock),
-      metrics_(metrics),
-      pool_(std::move(pool)),
-      saturation_(std::move(saturation)),
-      empty_(std::move(empty)),
-      saturation_gauge_(metrics.AddGauge("llm_d_epp_flow_control_pool_saturation",
-                                         "1 closes the gate",
-                                         {{"inference_pool", pool_}, {"stage", "effective"}})),
-      queue_gauge_(metrics.AddGauge("llm_d_epp_flow_control_queue_size", "Requests waiting",
-                                    {{"inference_pool", pool_}})) {
+      metrics_(metrics, std::move(pool)),
+      hooks_(std::move(hooks)) {
+  if (config_.eviction_filter != nullptr) {
+    evictor_ = std::make_unique<Evictor>(*config_.eviction_filter, *config_.eviction_order,
+                                         graph_->saturation->ReactionTime(refresh), metrics_);
+  }
   for (const BandConfig& band : config_.bands) BandOf(band.priority);
 }
 
@@ -55,93 +37,200 @@ FlowController::~FlowController() {
   Stop();
 }
 
-FlowController::Band& FlowController::BandOf(int priority) {
-  if (const auto it = bands_.find(priority); it != bands_.end()) return it->second;
-  Band band;
-  band.config = priority < 0 ? config_.default_negative_band : config_.default_band;
+Band& FlowController::BandOf(int priority) {
+  if (const auto it = bands_.find(priority); it != bands_.end()) return *it->second;
+  if (bands_.size() >= kMaxBands && priority != 0) return BandOf(0);
+  BandConfig config = priority < 0 ? config_.default_negative_band : config_.default_band;
+  bool configured = false;
   for (const BandConfig& c : config_.bands) {
-    if (c.priority == priority) band.config = c;
+    if (c.priority != priority) continue;
+    config = c;
+    configured = true;
   }
-  band.config.priority = priority;
+  config.priority = priority;
   priorities_.insert(
       std::lower_bound(priorities_.begin(), priorities_.end(), priority, std::greater<>()),
       priority);
-  return bands_.emplace(priority, std::move(band)).first->second;
+  ceilings_.resize(priorities_.size());
+  Band& band = *bands_.emplace(priority, std::make_unique<Band>(config, configured)).first->second;
+  band.last_used = clock_.Now();
+  ShowUse(band);
+  return band;
 }
 
-bool FlowController::Fits(const Band& band, size_t bytes) const {
-  const double b = static_cast<double>(bytes);
-  const bool band_fits = static_cast<double>(band.requests + 1) <= band.config.max_requests &&
-                         band.bytes + b <= band.config.max_bytes;
-  const bool all_fits =
-      (config_.max_requests <= 0 || static_cast<double>(requests_ + 1) <= config_.max_requests) &&
-      (config_.max_bytes <= 0 || bytes_ + b <= config_.max_bytes);
-  return band_fits && all_fits;
+bool FlowController::Fits(const FlowRequest& request) const {
+  return (config_.max_requests <= 0 ||
+          static_cast<double>(requests_ + 1) <= config_.max_requests) &&
+         (config_.max_bytes <= 0 ||
+          bytes_ + static_cast<double>(request.bytes) <= config_.max_bytes);
+}
+
+// A band's own capacity is its own affair; in the global one higher bands may displace sheddable
+// requests of lower ones, newest of the lowest first.
+bool FlowController::Admit(const FlowRequest& request, Band& band, Ended& ended) {
+  if (static_cast<double>(band.requests + 1) > band.config.max_requests) return false;
+  if (band.bytes + static_cast<double>(request.bytes) > band.config.max_bytes) return false;
+  return Fits(request) || Displace(request, ended);
+}
+
+bool FlowController::Displace(const FlowRequest& request, Ended& ended) {
+  if (evictor_ == nullptr) return false;
+  double requests = 0, bytes = 0;
+  for (const auto& [priority, band] : bands_) {
+    if (priority >= 0 || priority >= request.priority) continue;
+    requests += static_cast<double>(band->requests);
+    bytes += band->bytes;
+  }
+  const bool helps = (config_.max_requests <= 0 ||
+                      static_cast<double>(requests_ + 1) - requests <= config_.max_requests) &&
+                     (config_.max_bytes <= 0 ||
+                      bytes_ + static_cast<double>(request.bytes) - bytes <= config_.max_bytes);
+  if (!helps) return false;
+  const TimePoint now = clock_.Now();
+  for (auto it = bands_.rbegin(); it != bands_.rend() && !Fits(request); ++it) {
+    while (it->second->newest != nullptr && !Fits(request)) {
+      ended.push_back(Leave(*it->second->newest, FlowOutcome::kDisplaced, now));
+    }
+  }
+  return true;
+}
+
+void FlowController::SetExpiry(FlowItem& item) const {
+  const Duration ttl = was_empty_ ? config_.no_endpoint_ttl : config_.default_ttl;
+  item.expires = std::min(After(item.regime_start, ttl), item.own_deadline);
+}
+
+FlowItem& FlowController::Queue(FlowRequest request, Band& band, const FlowSeries& series) {
+  FlowItem& item = items_.Take();
+  const TimePoint now = clock_.Now();
+  item.state = FlowItem::State::kQueued;
+  item.sequence = next_sequence_++;
+  item.enqueued = item.regime_start = now;
+  item.own_deadline = After(now, request.ttl);
+  item.deadline = std::min(After(now, config_.default_ttl), item.own_deadline);
+  item.slo_deadline = request.slo_deadline;
+  item.bytes = request.bytes;
+  item.prompt_tokens = request.prompt_tokens;
+  item.max_output_tokens = request.max_output_tokens;
+  item.series = &series;
+  item.resume = std::move(request.resume);
+  SetExpiry(item);
+  if (item.expires != TimePoint::max()) expiry_.Push(&item);
+  band.Push(item, band.FlowOf(request.flow));
+  size_.store(++requests_, std::memory_order_relaxed);
+  bytes_ += static_cast<double>(item.bytes);
+  series.size->Add(1);
+  series.bytes->Add(static_cast<double>(item.bytes));
+  ShowUse(band);
+  return item;
 }
 
 uint64_t FlowController::Enqueue(FlowRequest request) {
+  const auto started = std::chrono::steady_clock::now();
   Ended ended;
   uint64_t ticket = 0;
   {
     std::lock_guard lock(mutex_);
     Band& band = BandOf(request.priority);
-    if (stopped_ || !Fits(band, request.bytes)) {
-      const FlowOutcome outcome = stopped_   ? FlowOutcome::kShuttingDown
-                                  : empty_() ? FlowOutcome::kRejectedNoEndpoints
-                                             : FlowOutcome::kRejectedCapacity;
-      Count(outcome, request.priority);
-      ended.emplace_back(std::move(request.resume), outcome);
+    const FlowSeries& series =
+        metrics_.Of(request.flow, band.config.priority, request.model, request.target_model);
+    FollowRegime(clock_.Now());
+    FlowOutcome refused{};
+    const bool admitted = !stopped_ && Admit(request, band, ended);
+    if (admitted) {
+      ticket = Queue(std::move(request), band, series).ticket();
     } else {
-      auto item = std::make_unique<Item>();
-      item->sequence = ticket = next_ticket_++;
-      item->enqueued = item->regime_start = clock_.Now();
-      item->deadline = After(item->enqueued, config_.default_ttl);
-      item->slo_deadline = request.slo_deadline;
-      item->bytes = request.bytes;
-      item->request = std::move(request);
-      queue_gauge_.Set(static_cast<double>(++requests_));
-      ++band.requests;
-      bytes_ += static_cast<double>(item->bytes);
-      band.bytes += static_cast<double>(item->bytes);
-      const auto flow =
-          band.flows.try_emplace(item->request.flow, Later{band.config.ordering}).first;
-      flow->second.insert(std::move(item));
+      refused = stopped_     ? FlowOutcome::kRejectedShuttingDown
+                : was_empty_ ? FlowOutcome::kRejectedNoEndpoints
+                             : FlowOutcome::kRejectedCapacity;
+      metrics_.Left(series, refused, 0);
+      ended.emplace_back(std::move(request.resume), FlowResult{.outcome = refused});
     }
+    metrics_.Enqueued(series, admitted ? nullptr : &refused,
+                      Seconds(std::chrono::steady_clock::now() - started));
   }
-  Run(std::move(ended));
+  Run(ended);
   Pump();
   return ticket;
 }
 
-std::unique_ptr<FlowController::Item> FlowController::Take(
-    Band& band, std::map<std::string, Queue>::iterator flow, Queue::iterator at) {
-  std::unique_ptr<Item> item = std::move(flow->second.extract(at).value());
-  if (flow->second.empty()) band.flows.erase(flow);
-  queue_gauge_.Set(static_cast<double>(--requests_));
-  --band.requests;
-  bytes_ -= static_cast<double>(item->bytes);
-  band.bytes -= static_cast<double>(item->bytes);
-  return item;
+FlowController::Resume FlowController::Leave(FlowItem& item, FlowOutcome outcome, TimePoint now) {
+  FlowQueue& flow = *item.flow;
+  Band& band = *flow.band;
+  Resume out;
+  out.first = std::move(item.resume);
+  out.second = {.outcome = outcome, .ticket = item.ticket(), .waited = now - item.enqueued};
+  if (item.sequence <= blocked_up_to_) out.second.reason = block_reason_;
+  if (item.in_expiry != kNotInHeap) expiry_.Remove(&item);
+  const bool dispatched = outcome == FlowOutcome::kDispatched;
+  if (dispatched) ++flow.in_flight;  // before it leaves: the flow is not idle
+  band.Remove(item, now);
+  size_.store(--requests_, std::memory_order_relaxed);
+  bytes_ -= static_cast<double>(item.bytes);
+  item.series->size->Add(-1);
+  item.series->bytes->Add(-static_cast<double>(item.bytes));
+  ShowUse(band);
+  metrics_.Left(*item.series, outcome, Seconds(out.second.waited));
+  if (dispatched) {
+    item.state = FlowItem::State::kInFlight;
+    item.in_flight = {
+        .sequence = item.sequence, .priority = band.config.priority, .dispatched = now};
+    ++in_flight_;
+    drain_.Dispatched(now);
+  } else {
+    items_.Free(item);
+  }
+  return out;
 }
 
-std::unique_ptr<FlowController::Item> FlowController::PopNext() {
-  if (requests_ == 0 || empty_()) return nullptr;
-  const double saturation = saturation_();
-  saturation_gauge_.Set(saturation);
-  for (auto& [priority, band] : bands_) {
-    if (band.flows.empty()) continue;
-    const auto rank = std::find(priorities_.begin(), priorities_.end(), priority);
+PoolLoad FlowController::ReadLoad() {
+  const PoolLoad load = hooks_.load();
+  metrics_.saturation_prefill.Set(load.prefill);
+  metrics_.saturation_decode.Set(load.decode);
+  metrics_.saturation_effective.Set(load.effective);
+  return load;
+}
+
+void FlowController::ShowLoad() {
+  std::lock_guard lock(mutex_);
+  ReadLoad();
+}
+
+FlowItem* FlowController::Choose(TimePoint now) {
+  if (requests_ == 0 || stopped_) return nullptr;
+  if (was_empty_) {
+    blocked_up_to_ = next_sequence_ - 1;
+    block_reason_ = "no-endpoints";
+    return nullptr;
+  }
+  const PoolLoad load = ReadLoad();
+  config_.limit->Ceilings(load.effective, priorities_, ceilings_);
+  size_t rank = 0;
+  for (auto it = bands_.begin(); it != bands_.end(); ++it, ++rank) {
+    if (it->second->requests == 0) continue;
     // A closed gate holds lower bands too: they must not overtake.
-    const size_t at = static_cast<size_t>(rank - priorities_.begin());
-    if (saturation >= config_.limit->Ceiling(at, priorities_)) return nullptr;
-    std::vector<FlowView> views;
-    for (auto& [flow, queue] : band.flows) views.push_back({&flow, queue.begin()->get()});
-    const size_t chosen = band.config.fairness->Next(views, band.last, *band.config.ordering);
-    const auto flow = band.flows.find(*views[chosen].flow);
-    band.last = flow->first;
-    return Take(band, flow, flow->second.begin());
+    if (load.effective >= ceilings_[rank]) {
+      Blocked(load, it, rank, now);
+      return nullptr;
+    }
+    return &it->second->Next(now);
   }
   return nullptr;
+}
+
+void FlowController::Blocked(const PoolLoad& load,
+                             std::map<int, std::unique_ptr<Band>, std::greater<>>::iterator at,
+                             size_t rank, TimePoint now) {
+  blocked_up_to_ = next_sequence_ - 1;
+  block_reason_ = load.stale > 0 ? "stale-metrics" : "saturated";
+  if (evictor_ == nullptr) return;
+  demands_.clear();
+  for (; at != bands_.end(); ++at, ++rank) {
+    if (at->second->requests > 0) demands_.push_back({at->first, ceilings_[rank]});
+  }
+  for (FlowItem* const victim : evictor_->Choose(load.effective, demands_, in_flight_, now)) {
+    revocations_.push_back(std::exchange(victim->revoke, nullptr));
+  }
 }
 
 void FlowController::Pump() {
@@ -150,34 +239,67 @@ void FlowController::Pump() {
   again_ = true;
   if (pumping_) return;
   pumping_ = true;
-  while (std::exchange(again_, false)) {
-    while (std::unique_ptr<Item> item = stopped_ ? nullptr : PopNext()) {
-      Count(FlowOutcome::kDispatched, item->request.priority);
-      lock.unlock();
-      item->request.resume(FlowOutcome::kDispatched);
-      lock.lock();
-    }
-  }
+  while (std::exchange(again_, false)) Pass(lock);
   pumping_ = false;
 }
 
-void FlowController::EndIf(const std::function<bool(const Item&)>& wanted, FlowOutcome outcome,
-                           Ended& ended) {
-  for (auto& [priority, band] : bands_) {
-    for (auto flow = band.flows.begin(); flow != band.flows.end();) {
-      const auto next_flow = std::next(flow);
-      for (auto at = flow->second.begin(); at != flow->second.end();) {
-        const auto next = std::next(at);
-        const bool last = flow->second.size() == 1;
-        if (wanted(**at)) {
-          std::unique_ptr<Item> item = Take(band, flow, at);
-          Count(outcome, priority);
-          ended.emplace_back(std::move(item->request.resume), outcome);
-          if (last) break;
-        }
-        at = next;
-      }
-      flow = next_flow;
+void FlowController::Pass(std::unique_lock<std::mutex>& lock) {
+  for (;;) {
+    const auto started = std::chrono::steady_clock::now();
+    const TimePoint now = clock_.Now();
+    FollowRegime(now);
+    FlowItem* const item = Choose(now);
+    if (item == nullptr) break;
+    const Resume resume = Leave(*item, FlowOutcome::kDispatched, now);
+    metrics_.cycle.Observe(Seconds(std::chrono::steady_clock::now() - started));
+    lock.unlock();
+    resume.first(resume.second);
+    lock.lock();
+  }
+  while (!revocations_.empty()) {
+    const std::function<void()> revoke = std::move(revocations_.back());
+    revocations_.pop_back();
+    lock.unlock();
+    revoke();
+    lock.lock();
+  }
+}
+
+void FlowController::Revocable(uint64_t ticket, std::function<void()> revoke) {
+  std::lock_guard lock(mutex_);
+  FlowItem* const item = items_.Find(ticket, FlowItem::State::kInFlight);
+  if (evictor_ == nullptr || item == nullptr) return;
+  item->revoke = std::move(revoke);
+  evictor_->Track(*item);
+}
+
+void FlowController::Complete(uint64_t ticket, const FlowUsage& usage) {
+  {
+    std::lock_guard lock(mutex_);
+    FlowItem* const item = items_.Find(ticket, FlowItem::State::kInFlight);
+    if (item == nullptr) return;
+    const TimePoint now = clock_.Now();
+    FlowQueue& flow = *item->flow;
+    flow.band->fairness->Completed(flow, now, item->charge, usage);
+    if (evictor_) evictor_->Ended(*item, now);
+    --in_flight_;
+    items_.Free(*item);
+    flow.band->Ended(flow, now);
+  }
+  Pump();
+}
+
+// The clock of waiting requests restarts when the pool becomes empty, or usable again; a client's
+// own deadline does not.
+void FlowController::FollowRegime(TimePoint now) {
+  const bool empty = hooks_.empty();
+  if (std::exchange(was_empty_, empty) == empty) return;
+  for (const auto& [priority, band] : bands_) {
+    for (FlowItem* item = band->oldest; item != nullptr; item = item->newer) {
+      item->regime_start = now;
+      SetExpiry(*item);
+      if (item->in_expiry != kNotInHeap) expiry_.Remove(item);
+      if (item->expires != TimePoint::max()) expiry_.Push(item);
     }
   }
 }
@@ -187,30 +309,42 @@ void FlowController::Expire() {
   {
     std::lock_guard lock(mutex_);
     const TimePoint now = clock_.Now();
-    const bool empty = empty_();
-    // The clock of waiting requests restarts when the pool becomes empty, or usable again.
-    if (std::exchange(was_empty_, empty) != empty) {
-      for (auto& [priority, band] : bands_) {
-        for (auto& [flow, queue] : band.flows) {
-          for (const auto& item : queue) item->regime_start = now;
-        }
-      }
+    FollowRegime(now);
+    while (!expiry_.empty() && expiry_.top()->expires <= now) {
+      ended.push_back(
+          Leave(*expiry_.top(),
+                was_empty_ ? FlowOutcome::kEvictedNoEndpoints : FlowOutcome::kEvictedTtl, now));
     }
-    const Duration ttl = empty ? config_.no_endpoint_ttl : config_.default_ttl;
-    EndIf([&](const Item& item) { return After(item.regime_start, ttl) <= now; },
-          empty ? FlowOutcome::kEvictedNoEndpoints : FlowOutcome::kEvictedTtl, ended);
+    if (now >= collect_at_) Collect(now);
   }
-  Run(std::move(ended));
+  Run(ended);
+}
+
+void FlowController::Collect(TimePoint now) {
+  collect_at_ = now + kCollectEvery;
+  for (auto it = bands_.begin(); it != bands_.end();) {
+    Band& band = *it->second;
+    band.CollectIdle(now - kIdleFlow);
+    const bool idle = band.requests == 0 && band.flow_count() == 0;
+    if (!idle || band.configured || now - band.last_used < kIdleBand) {
+      ++it;
+      continue;
+    }
+    priorities_.erase(std::find(priorities_.begin(), priorities_.end(), it->first));
+    ceilings_.resize(priorities_.size());
+    it = bands_.erase(it);
+  }
 }
 
 void FlowController::Cancel(uint64_t ticket) {
   Ended ended;
   {
     std::lock_guard lock(mutex_);
-    EndIf([&](const Item& item) { return item.sequence == ticket; }, FlowOutcome::kCancelled,
-          ended);
+    if (FlowItem* const item = items_.Find(ticket, FlowItem::State::kQueued)) {
+      ended.push_back(Leave(*item, FlowOutcome::kCancelled, clock_.Now()));
+    }
   }
-  Run(std::move(ended));
+  Run(ended);
 }
 
 void FlowController::Stop() {
@@ -218,30 +352,45 @@ void FlowController::Stop() {
   {
     std::lock_guard lock(mutex_);
     stopped_ = true;
-    EndIf([](const Item&) { return true; }, FlowOutcome::kShuttingDown, ended);
+    const TimePoint now = clock_.Now();
+    for (const auto& [priority, band] : bands_) {
+      while (band->oldest != nullptr)
+        ended.push_back(Leave(*band->oldest, FlowOutcome::kShuttingDown, now));
+    }
   }
-  Run(std::move(ended));
+  Run(ended);
 }
 
-void FlowController::Run(Ended ended) {
-  for (auto& [resume, outcome] : ended) resume(outcome);
+void FlowController::Run(Ended& ended) {
+  for (auto& [resume, result] : ended) resume(result);
 }
 
-void FlowController::Count(FlowOutcome outcome, int priority) {
-  Counter*& counter = BandOf(priority).outcomes[static_cast<size_t>(outcome)];
-  if (counter == nullptr) {
-    counter = &metrics_.AddCounter("llm_d_epp_flow_control_requests_total",
-                                   "Requests that left flow control",
-                                   {{"outcome", Name(outcome)},
-                                    {"priority", std::to_string(priority)},
-                                    {"inference_pool", pool_}});
-  }
-  counter->Add();
+void FlowController::ShowUse(const Band& band) {
+  metrics_.Use(band.config.priority, static_cast<double>(band.requests) / band.config.max_requests,
+               band.bytes / band.config.max_bytes);
+  metrics_.GlobalUse(static_cast<double>(requests_), bytes_, config_.max_requests,
+                     config_.max_bytes);
 }
 
-size_t FlowController::size() const {
+int FlowController::RetryAfter(int priority) const {
   std::lock_guard lock(mutex_);
-  return requests_;
+  size_t ahead = 0;
+  for (const auto& [p, band] : bands_) {
+    if (p >= priority) ahead += band->requests;
+  }
+  return drain_.RetryAfter(clock_.Now(), ahead);
+}
+
+size_t FlowController::flow_count() const {
+  std::lock_guard lock(mutex_);
+  size_t n = 0;
+  for (const auto& [priority, band] : bands_) n += band->flow_count();
+  return n;
+}
+
+size_t FlowController::band_count() const {
+  std::lock_guard lock(mutex_);
+  return bands_.size();
 }
 
 }  // namespace llmd::sched

@@ -1,108 +1,145 @@
 // Flow control: requests wait in priority bands until the pool has room (endpoint-picker.md §7).
 // Higher bands go first; in a band the fairness policy picks a flow, the ordering policy its head.
-// Dispatch runs when something arrives, completes or changes, and goes on until the gate closes.
+// Dispatch runs when something arrives, ends or changes, and goes on until the gate closes.
 #pragma once
 
-#include <array>
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "flow/drain_rate.h"
+#include "flow/evictor.h"
+#include "flow/flow_metrics.h"
+#include "flow/pool_load.h"
+#include "flow/queue.h"
 #include "graph.h"
 #include "llmd/clock.h"
 #include "llmd/metrics.h"
 
 namespace llmd::sched {
 
-enum class FlowOutcome {
-  kDispatched,
-  kRejectedCapacity,
-  kRejectedNoEndpoints,
-  kEvictedTtl,
-  kEvictedNoEndpoints,
-  kCancelled,
-  kShuttingDown
+// What became of a request that was handed to Enqueue.
+struct FlowResult {
+  FlowOutcome outcome = FlowOutcome::kDispatched;
+  uint64_t ticket = 0;
+  Duration waited{};
+  std::string_view reason;  // a literal: why it had to wait, "" = it did not
 };
 
+// Views hold for the call.
 struct FlowRequest {
   int priority = 0;
-  std::string flow;
+  std::string_view flow = "default-flow";
+  std::string_view model, target_model;  // for metrics
   size_t bytes = 0;
   TimePoint slo_deadline = TimePoint::max();
-  std::function<void(FlowOutcome)> resume;  // runs exactly once, outside all locks
+  Duration ttl{};  // the client's own, from now; 0 = none
+  double prompt_tokens = 0, max_output_tokens = -1;
+  std::function<void(const FlowResult&)> resume;  // runs exactly once, outside all locks
 };
 
-// Thread-safe. Bounded by the bands' and the global capacity.
+struct FlowHooks {
+  // The pool now. Called under the controller's lock; must not call back.
+  std::function<PoolLoad()> load;
+  std::function<bool()> empty;  // it has no endpoints
+};
+
+// Thread-safe. Bounded by the bands' and the global capacity, and by kMaxBands and Band::kMaxFlows.
 class FlowController {
  public:
-  // `saturation` of the pool now; `empty` = it has no endpoints. Both are called under the
-  // controller's lock and must not call back.
+  static constexpr size_t kMaxBands = 256;
+  static constexpr Duration kIdleFlow = std::chrono::minutes(5),
+                            kIdleBand = std::chrono::minutes(10);
+
+  // `refresh` = time between scrapes of the pool's metrics.
   FlowController(std::shared_ptr<const Graph> graph, const Clock& clock, MetricsRegistry& metrics,
-                 std::string pool, std::function<double()> saturation, std::function<bool()> empty);
+                 std::string pool, FlowHooks hooks,
+                 Duration refresh = std::chrono::milliseconds(50));
   ~FlowController();
 
-  // Queues; may resume before it returns. The ticket is for Cancel.
+  // Queues; may resume before it returns. The ticket names the request until it ends.
   uint64_t Enqueue(FlowRequest request);
   // Resumes with kCancelled when it still waits.
   void Cancel(uint64_t ticket);
-  // Dispatches what the gate lets through: call after a completion or a change of the metrics.
+  // A dispatched request may be taken back: `revoke` is called at most once, outside all locks.
+  // Without enableEviction it never is.
+  void Revocable(uint64_t ticket, std::function<void()> revoke);
+  // A dispatched request ended; dispatches what now has room. Idempotent.
+  void Complete(uint64_t ticket, const FlowUsage& usage);
+  // Dispatches what the gate lets through: call after a change of the pool or its metrics.
   void Pump();
-  // Ends what waited longer than its TTL.
+  // Ends what waited longer than its TTL, drops idle flows and bands. Cheap when nothing is due.
   void Expire();
   // Resumes all with kShuttingDown and refuses newcomers. Idempotent.
   void Stop();
-  size_t size() const;
+  // Brings the gauges of the pool's saturation up to date.
+  void ShowLoad();
+  // Waiting requests.
+  size_t size() const { return size_.load(std::memory_order_relaxed); }
+  // Flows and bands that are kept.
+  size_t flow_count() const;
+  size_t band_count() const;
+  // Seconds after which a refused request of that priority may expect its turn, 1..60.
+  int RetryAfter(int priority) const;
 
  private:
-  struct Item : QueuedItem {
-    FlowRequest request;
-    TimePoint regime_start{};  // when the pool last became empty or usable, or the enqueue
+  struct InExpiry {
+    size_t& operator()(FlowItem& item) const { return item.in_expiry; }
   };
-  struct Later {
-    const OrderingPolicy* ordering;
-    bool operator()(const std::unique_ptr<Item>& a, const std::unique_ptr<Item>& b) const {
-      return ordering->Before(*a, *b);
+  struct Sooner {
+    bool operator()(const FlowItem& a, const FlowItem& b) const {
+      return a.expires != b.expires ? a.expires < b.expires : a.sequence < b.sequence;
     }
   };
-  using Queue = std::set<std::unique_ptr<Item>, Later>;
-  struct Band {
-    BandConfig config;
-    std::map<std::string, Queue> flows;
-    std::string last;
-    size_t requests = 0;
-    double bytes = 0;
-    std::array<Counter*, 7> outcomes{};  // by FlowOutcome, made when first counted
-  };
-  using Ended = std::vector<std::pair<std::function<void(FlowOutcome)>, FlowOutcome>>;
+  using Resume = std::pair<std::function<void(const FlowResult&)>, FlowResult>;
+  using Ended = std::vector<Resume>;
 
   Band& BandOf(int priority);
-  bool Fits(const Band& band, size_t bytes) const;
-  std::unique_ptr<Item> PopNext();
-  std::unique_ptr<Item> Take(Band& band, std::map<std::string, Queue>::iterator flow,
-                             Queue::iterator item);
-  void EndIf(const std::function<bool(const Item&)>& wanted, FlowOutcome outcome, Ended& ended);
-  void Run(Ended ended);
-  void Count(FlowOutcome outcome, int priority);
+  bool Admit(const FlowRequest& request, Band& band, Ended& ended);
+  bool Fits(const FlowRequest& request) const;
+  bool Displace(const FlowRequest& request, Ended& ended);
+  FlowItem& Queue(FlowRequest request, Band& band, const FlowSeries& series);
+  void SetExpiry(FlowItem& item) const;
+  void FollowRegime(TimePoint now);
+  PoolLoad ReadLoad();
+  FlowItem* Choose(TimePoint now);
+  void Blocked(const PoolLoad& load,
+               std::map<int, std::unique_ptr<Band>, std::greater<>>::iterator at, size_t rank,
+               TimePoint now);
+  // The item leaves its queue; what to tell its owner. A dispatched one keeps its slot.
+  Resume Leave(FlowItem& item, FlowOutcome outcome, TimePoint now);
+  void Pass(std::unique_lock<std::mutex>& lock);
+  void Collect(TimePoint now);
+  void ShowUse(const Band& band);
+  static void Run(Ended& ended);
 
   const std::shared_ptr<const Graph> graph_;
   const FlowConfig& config_;
   const Clock& clock_;
-  MetricsRegistry& metrics_;
-  const std::string pool_;
-  const std::function<double()> saturation_;
-  const std::function<bool()> empty_;
-  Gauge &saturation_gauge_, &queue_gauge_;
-  mutable std::mutex mutex_;
-  std::map<int, Band, std::greater<>>
-      bands_;                    // by descending priority; guarded by mutex_, as all that follows
-  std::vector<int> priorities_;  // of bands_, descending
-  uint64_t next_ticket_ = 1;
-  size_t requests_ = 0;
+  FlowMetrics metrics_;
+  const FlowHooks hooks_;
+  std::atomic<size_t> size_{0};
+  mutable std::mutex mutex_;  // guards all that follows
+  FlowItems items_;
+  std::map<int, std::unique_ptr<Band>, std::greater<>> bands_;  // by descending priority
+  std::vector<int> priorities_;                                 // of bands_, descending
+  std::vector<double> ceilings_;                                // by rank; of the last decision
+  std::vector<Demand> demands_;
+  IndexedHeap<FlowItem, InExpiry, Sooner> expiry_;  // queued items that have a TTL
+  std::unique_ptr<Evictor> evictor_;                // null without enableEviction
+  std::vector<std::function<void()>> revocations_;  // to be called
+  DrainRate drain_;
+  uint64_t next_sequence_ = 1;
+  uint64_t blocked_up_to_ = 0;     // newest sequence that a closed gate has held
+  std::string_view block_reason_;  // why
+  size_t requests_ = 0, in_flight_ = 0;
   double bytes_ = 0;
+  TimePoint collect_at_{};
   bool pumping_ = false, again_ = false, stopped_ = false, was_empty_ = false;
 };
 

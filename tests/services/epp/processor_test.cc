@@ -22,6 +22,7 @@ class FakeDirector final : public sched::Director {
     subset = input.subset;
     headers = *input.headers;
     if (input.state != nullptr) *input.state = state;
+    evict = std::move(input.evicted);
     if (hold) {
       held = std::move(done);
     } else {
@@ -64,6 +65,7 @@ class FakeDirector final : public sched::Director {
   sched::Routing routing;
   bool hold = false, had_body = false;
   std::function<void(sched::Routing)> held;
+  std::function<void(const sched::Denial&)> evict;
   int skips = 0;
   int routes = 0, cancels = 0, response_status = 0, response_ends = 0;
   std::string body, response_body, replace;
@@ -238,7 +240,7 @@ TEST_F(ProcessorTest, AppliesBodyEdits) {
 
 TEST_F(ProcessorTest, RefusesWithReasonAndRetryAfter) {
   director.routing = {};
-  director.routing.denial = {429, "no capacity", "rejected-saturated", 2};
+  director.routing.denial = {429, "no capacity", "rejected-saturated", 2, {}};
   auto p = Make();
   p->OnRequestHeaders(post, false);
   p->OnRequestBody("{}", true);
@@ -336,6 +338,44 @@ TEST_F(ProcessorTest, AnswersALateRoutingFromAnotherThread) {
   EXPECT_THAT(sink->answers, IsEmpty());
   director.held(director.routing);
   EXPECT_THAT(sink->Kinds(), ElementsAre(Kind::kRequestHeaders, Kind::kRequestBody));
+}
+
+TEST_F(ProcessorTest, AnEvictionEndsTheStreamAtOnceAndIsConfirmedWhenItCloses) {
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnResponseHeaders({{":status", "200"}}, false);
+  p->OnResponseBody("half", false);
+  const size_t before = sink->answers.size();
+  director.evict({429, "request evicted by flow control", "evicted-priority", 7, {{"x-a", "b"}}});
+  ASSERT_THAT(sink->answers, SizeIs(before + 1));
+  const Recorded& last = sink->answers.back();
+  EXPECT_EQ(last.kind, Kind::kImmediate);
+  EXPECT_EQ(last.status, 429);
+  EXPECT_EQ(last.body, "request evicted by flow control");
+  EXPECT_THAT(last.set,
+              testing::IsSupersetOf({Pair("x-llm-d-request-dropped-reason", "evicted-priority"),
+                                     Pair("retry-after", "7"), Pair("x-a", "b")}));
+  p->OnResponseBody("more", true);
+  director.evict({429, "again", "", 1, {}});
+  EXPECT_THAT(sink->answers, SizeIs(before + 1));
+  EXPECT_EQ(director.response_body, "half");
+  EXPECT_EQ(director.cancels, 0);
+  p->Close();
+  EXPECT_EQ(director.cancels, 1);
+}
+
+TEST_F(ProcessorTest, AnEvictionAfterTheEndOrWithoutAStreamDoesNothing) {
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnResponseHeaders({{":status", "200"}}, true);
+  const size_t before = sink->answers.size();
+  director.evict({429, "late", "", 1, {}});
+  EXPECT_THAT(sink->answers, SizeIs(before));
+  p.reset();
+  director.evict({429, "nobody there", "", 1, {}});
+  EXPECT_THAT(sink->answers, SizeIs(before));
 }
 
 TEST_F(ProcessorTest, UsesTheLastSubsetHint) {

@@ -37,10 +37,18 @@ class FakePicker final : public Picker {
     }
     http::Task<std::string_view> OnResponseBody(std::string_view chunk, bool) override {
       owner_.response += chunk;
+      if (owner_.evict_at_body) denial_ = owner_.eviction;
       co_return chunk;
+    }
+    const sched::Denial* evicted() const override { return denial_ ? &*denial_ : nullptr; }
+    void OnEvicted(std::function<void()> callback) override {
+      if (!callback || !owner_.evict_before_call) return;
+      denial_ = owner_.eviction;
+      callback();
     }
 
    private:
+    std::optional<sched::Denial> denial_;
     FakePicker& owner_;
     sched::Routing routing_;
     std::string body_;
@@ -61,6 +69,8 @@ class FakePicker final : public Picker {
   std::deque<sched::Routing> script;
   Status failure;
   std::optional<std::string> edited;
+  sched::Denial eviction{429, "request evicted by flow control", "evicted-priority", 9, {}};
+  bool evict_at_body = false, evict_before_call = false;
   std::vector<PickInput> asked;
   int status = 0, ended = 0;
   std::string response;
@@ -75,7 +85,7 @@ sched::Routing To(std::vector<std::string> endpoints) {
 
 sched::Routing Refusal(int status, std::string message, std::string reason, int retry_after_s) {
   sched::Routing routing;
-  routing.denial = {status, std::move(message), std::move(reason), retry_after_s};
+  routing.denial = {status, std::move(message), std::move(reason), retry_after_s, {}};
   return routing;
 }
 
@@ -205,7 +215,8 @@ TEST_F(ForwarderTest, AsksAgainWithoutTheEndpointThatFailed) {
   EXPECT_THAT(picker.asked[0].exclude, IsEmpty());
   EXPECT_THAT(picker.asked[1].exclude, ElementsAre(dead));
   Post("{}");
-  EXPECT_THAT(picker.asked[2].exclude, ElementsAre(dead)) << "an ejected endpoint is left out at once";
+  EXPECT_THAT(picker.asked[2].exclude, ElementsAre(dead))
+      << "an ejected endpoint is left out at once";
 }
 
 TEST_F(ForwarderTest, Gives503WithAnErrorObjectWhenAllRefuse) {
@@ -243,6 +254,28 @@ TEST_F(ForwarderTest, TurnsACutStreamIntoAnErrorEventWithoutDone) {
   EXPECT_THAT(answer.body, testing::Not(HasSubstr("[DONE]")));
 }
 
+TEST_F(ForwarderTest, AnEvictionMidStreamBecomesAnErrorEvent) {
+  TestServer cut(CutEngine);
+  picker.script = {To({cut.address().ToString()})};
+  picker.evict_at_body = true;
+  const http::Response answer = Post("{}");
+  EXPECT_EQ(answer.head.status, 200);
+  EXPECT_THAT(answer.body, testing::StartsWith("data: {\"error\":"));
+  EXPECT_THAT(answer.body, HasSubstr("request evicted by flow control"));
+  EXPECT_THAT(answer.body, HasSubstr("\"code\":429"));
+  EXPECT_EQ(picker.ended, 1);
+}
+
+TEST_F(ForwarderTest, AnEvictionBeforeTheAnswerIsA429AndNoOtherEndpointIsTried) {
+  picker.script = {To({EngineAddress(), EngineAddress()})};
+  picker.evict_before_call = true;
+  const http::Response answer = Post("{}");
+  EXPECT_EQ(answer.head.status, 429);
+  EXPECT_EQ(answer.head.headers.Get("retry-after"), "9");
+  EXPECT_EQ(answer.head.headers.Get("x-llm-d-request-dropped-reason"), "evicted-priority");
+  EXPECT_EQ(picker.asked.size(), 1u);
+}
+
 TEST(Ejections, EndByTimeOrBySuccess) {
   FakeClock clock;
   Ejections ejections(std::chrono::seconds(2), clock);
@@ -263,10 +296,10 @@ TEST(PickerHeaders, LowersNamesKeepsRepeatsAndLeavesRoutingOut) {
   head.headers.Add("Cookie", "a");
   head.headers.Add("Cookie", "b");
   head.headers.Add("X-Gateway-Destination-Endpoint", "evil:1");
-  EXPECT_THAT(PickerHeaders(head),
-              ElementsAre(Pair(":method", "POST"), Pair(":path", "/v1/x?y=1"),
-                          Pair(":scheme", "http"), Pair(":authority", "example"),
-                          Pair("cookie", "a"), Pair("cookie", "b")));
+  EXPECT_THAT(
+      PickerHeaders(head),
+      ElementsAre(Pair(":method", "POST"), Pair(":path", "/v1/x?y=1"), Pair(":scheme", "http"),
+                  Pair(":authority", "example"), Pair("cookie", "a"), Pair("cookie", "b")));
 }
 
 }  // namespace

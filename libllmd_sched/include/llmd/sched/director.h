@@ -45,6 +45,14 @@ struct DirectorOptions {
 // the request's accounting.
 class RequestState;
 
+struct Denial {
+  int http_status = 0;
+  std::string message;         // the body says "inference error: <Code> - <message>"
+  std::string dropped_reason;  // x-llm-d-request-dropped-reason, or ""
+  int retry_after_s = 0;       // 0 = no header
+  HeaderList headers;          // more of them: how long the request was queued, and why
+};
+
 // The request as it stands when its body is complete. Views must hold until Route's callback has
 // run.
 struct RequestInput {
@@ -56,19 +64,16 @@ struct RequestInput {
   // When given, *state is set before Route returns or queues, so that a request still waiting can
   // be cancelled.
   std::shared_ptr<RequestState>* state = nullptr;
+  // Called at most once, from any thread, when flow control takes the request back after it was
+  // routed (enableEviction): answer the client with the denial, its message as the whole body;
+  // break off an answer under way; then Cancel. Without it the request is never taken back.
+  std::function<void(const Denial&)> evicted = nullptr;
 };
 
 // Replace [begin, end) of the original body by `text`; edits are sorted and disjoint.
 struct BodyEdit {
   size_t begin = 0, end = 0;
   std::string text;
-};
-
-struct Denial {
-  int http_status = 0;
-  std::string message;         // the body says "inference error: <Code> - <message>"
-  std::string dropped_reason;  // x-llm-d-request-dropped-reason, or ""
-  int retry_after_s = 0;       // 0 = no header
 };
 
 struct Routing {

@@ -2,6 +2,9 @@
 // exceed 1.
 #pragma once
 
+#include <cstddef>
+#include <vector>
+
 #include "llmd/sched/endpoint.h"
 #include "llmd/sched/plugin.h"
 
@@ -11,6 +14,15 @@ class SaturationDetector : public virtual Plugin {
  public:
   // Over the endpoints `candidates` of the snapshot; an empty set is saturated (1).
   virtual double Saturation(const Snapshot& snapshot, const std::vector<uint32_t>& candidates) = 0;
+  // How many of them are judged without fresh metrics; all endpoints of the pool are asked for at
+  // once, so this is where a gauge may be kept.
+  virtual size_t Stale(const Snapshot& snapshot, const std::vector<uint32_t>& candidates) const {
+    return 0;
+  }
+  // How long after the end of a request its room is sure to show; `refresh` = time between scrapes.
+  virtual Duration ReactionTime(Duration refresh) const {
+    return refresh + std::chrono::milliseconds(450);
+  }
 };
 
 }  // namespace llmd::sched

@@ -26,6 +26,8 @@ class ConcurrencyDetector final : public SaturationDetector, public Filter {
     for (uint32_t c : candidates) sum += Of(snapshot.set->slots[c]);
     return sum / static_cast<double>(candidates.size());
   }
+  // Our own counts fall with the request's end; what is left is the time of the callers.
+  Duration ReactionTime(Duration) const override { return std::chrono::milliseconds(10); }
   void Keep(RequestContext&, const Snapshot& snapshot, std::vector<uint32_t>& candidates) override {
     std::erase_if(candidates,
                   [&](uint32_t c) { return Of(snapshot.set->slots[c]) >= 1 + s_.headroom; });

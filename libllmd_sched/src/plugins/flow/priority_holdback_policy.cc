@@ -1,7 +1,7 @@
 // Formula: endpoint-picker.md §7: the lower a band, the earlier its gate closes.
+#include "llmd/sched/usage_limit.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
-#include "plugins/flow/flow_policies.h"
 
 namespace llmd::sched {
 namespace {
@@ -11,16 +11,20 @@ class PriorityHoldback final : public UsageLimitPolicy {
  public:
   PriorityHoldback(bool by_value, double min, double max)
       : by_value_(by_value), min_(min), max_(max) {}
-  double Ceiling(size_t rank, std::span<const int> priorities) const override {
-    if (priorities.size() < 2) return max_;
-    const double high = priorities.front(), low = priorities.back();
-    const double share =
-        by_value_ ? (high - priorities[rank]) / (high - low)
-                  : static_cast<double>(rank) / static_cast<double>(priorities.size() - 1);
-    return max_ - share * (max_ - min_);
+  void Ceilings(double, std::span<const int> priorities, std::span<double> ceilings) override {
+    const size_t n = priorities.size();
+    for (size_t i = 0; i < n; ++i) {
+      ceilings[i] = n < 2 ? max_ : max_ - Share(i, priorities) * (max_ - min_);
+    }
   }
 
  private:
+  // 0 for the highest band, 1 for the lowest.
+  double Share(size_t rank, std::span<const int> priorities) const {
+    const double high = priorities.front(), low = priorities.back();
+    return by_value_ ? (high - priorities[rank]) / (high - low)
+                     : static_cast<double>(rank) / static_cast<double>(priorities.size() - 1);
+  }
   const bool by_value_;
   const double min_, max_;
 };

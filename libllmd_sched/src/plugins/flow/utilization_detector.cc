@@ -35,13 +35,19 @@ class UtilizationDetector final : public SaturationDetector,
     if (candidates.empty()) return 1;
     const TimePoint now = clock_.Now();
     double sum = 0;
-    int stale = 0;
-    for (uint32_t c : candidates) {
-      stale += IsStale(snapshot, c, now);
-      sum += Of(snapshot, c, now);
-    }
-    stale_gauge_.Set(stale);
+    for (uint32_t c : candidates) sum += Of(snapshot, c, now);
     return sum / static_cast<double>(candidates.size());
+  }
+  size_t Stale(const Snapshot& snapshot, const std::vector<uint32_t>& candidates) const override {
+    const TimePoint now = clock_.Now();
+    const auto stale = std::count_if(candidates.begin(), candidates.end(),
+                                     [&](uint32_t c) { return IsStale(snapshot, c, now); });
+    stale_gauge_.Set(static_cast<double>(stale));
+    return static_cast<size_t>(stale);
+  }
+  // The next scrape, the age at which metrics still count, and the time an engine takes to abort.
+  Duration ReactionTime(Duration refresh) const override {
+    return refresh + s_.staleness + std::chrono::milliseconds(250);
   }
   // As a filter it drops stale endpoints too, and keeps all when none would remain.
   void Keep(RequestContext&, const Snapshot& snapshot, std::vector<uint32_t>& candidates) override {

@@ -1,0 +1,32 @@
+#include "flow/pool_load.h"
+
+#include <algorithm>
+
+namespace llmd::sched {
+
+std::shared_ptr<const PoolMeter::Stages> PoolMeter::StagesOf(
+    const std::shared_ptr<const EndpointSet>& set) {
+  std::lock_guard lock(mutex_);
+  if (stages_ && stages_->set == set) return stages_;
+  auto stages = std::make_shared<Stages>();
+  stages->set = set;
+  for (uint32_t i = 0; set && i < set->size(); ++i) {
+    if (set->roles[i] & (kRoleDecode | kRoleUnlabelled)) stages->decode.push_back(i);
+    if (set->roles[i] & kRolePrefill) stages->prefill.push_back(i);
+    stages->all.push_back(i);
+  }
+  stages_ = std::move(stages);
+  return stages_;
+}
+
+PoolLoad PoolMeter::Read(const Snapshot& snapshot) {
+  const std::shared_ptr<const Stages> stages = StagesOf(snapshot.set);
+  PoolLoad load;
+  load.decode = detector_.Saturation(snapshot, stages->decode);
+  if (!stages->prefill.empty()) load.prefill = detector_.Saturation(snapshot, stages->prefill);
+  load.effective = std::max(load.prefill, load.decode);
+  load.stale = detector_.Stale(snapshot, stages->all);
+  return load;
+}
+
+}  // namespace llmd::sched

@@ -1,0 +1,168 @@
+// Flow control as a request meets it in the Director: headers, refusals, eviction.
+#include <deque>
+
+#include "sched/director_support.h"
+
+namespace llmd::sched {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Key;
+using ::testing::Not;
+using ::testing::Pair;
+
+constexpr char kBody[] = R"({"model":"m","prompt":"hello"})";
+
+// One endpoint that takes one request at a time.
+class DirectorFlowTest : public DirectorFixture {
+ protected:
+  void Begin(const std::string& flow = "") {
+    Start(
+        "{name: a, address: 127.0.0.1, port: 8001}]\nobjectives: [{name: batch, priority: -1}, "
+        "{name: chat, priority: 5}",
+        {"{type: concurrency-detector, parameters: {maxConcurrency: 1}}"},
+        "schedulingProfiles: [{name: p}]\nfeatureGates: [flowControl]\nflowControl: "
+        "{saturationDetector: {pluginRef: concurrency-detector}" +
+            flow + "}\n");
+  }
+  struct Asked {
+    HeaderList headers;
+    std::shared_ptr<RequestState> state;
+    int answers = 0;
+    Routing routing;
+    std::vector<Denial> evictions;
+  };
+  void TearDown() override { director_->Stop(); }  // while its callbacks have where to write
+  Asked* Ask(const std::string& objective, HeaderList more = {}) {
+    Asked* const asked = &asked_.emplace_back();
+    asked->headers = std::move(more);
+    asked->headers.emplace_back(":path", "/v1/completions");
+    if (!objective.empty()) asked->headers.emplace_back("x-llm-d-inference-objective", objective);
+    RequestInput input;
+    input.headers = &asked->headers;
+    input.body = kBody;
+    input.state = &asked->state;
+    input.evicted = [asked](const Denial& d) { asked->evictions.push_back(d); };
+    director_->Route(std::move(input), [asked](Routing r) {
+      ++asked->answers;
+      asked->routing = std::move(r);
+    });
+    return asked;
+  }
+  std::deque<Asked> asked_;
+};
+
+TEST_F(DirectorFlowTest, AQueuedRequestSaysHowLongAndWhyOnItsAnswer) {
+  Begin();
+  Asked *const first = Ask(""), *const second = Ask("");
+  ASSERT_EQ(first->answers, 1);
+  ASSERT_EQ(second->answers, 0);
+  clock_.Advance(std::chrono::milliseconds(1234));
+  director_->OnResponseHeaders(first->state, 200, {});
+  director_->OnResponseBody(first->state, R"({"usage":{"prompt_tokens":1,"completion_tokens":2}})",
+                            true, nullptr);
+  ASSERT_EQ(second->answers, 1);
+  const HeaderList set = director_->OnResponseHeaders(second->state, 200, {});
+  EXPECT_THAT(set, Contains(Pair("x-llm-d-queue-time-ms", "1234")));
+  EXPECT_THAT(set, Contains(Pair("x-llm-d-queue-reason", "saturated")));
+  director_->Cancel(second->state);
+  Asked* const third = Ask("");
+  EXPECT_THAT(director_->OnResponseHeaders(third->state, 200, {}),
+              Not(Contains(Key("x-llm-d-queue-time-ms"))));
+}
+
+TEST_F(DirectorFlowTest, ACancelledOneSaysItToo) {
+  Begin();
+  Ask("");
+  Asked* const second = Ask("");
+  clock_.Advance(std::chrono::milliseconds(50));
+  director_->Cancel(second->state);
+  EXPECT_EQ(second->routing.denial.http_status, 503);
+  EXPECT_THAT(
+      second->routing.denial.headers,
+      ElementsAre(Pair("x-llm-d-queue-time-ms", "50"), Pair("x-llm-d-queue-reason", "saturated")));
+}
+
+TEST_F(DirectorFlowTest, AFullQueueIs429WithRetryAfterByTheDrainRate) {
+  Begin(", defaultPriorityBand: {maxRequests: 2}");
+  for (int i = 0; i < 3; ++i) Ask("");
+  Asked* const refused = Ask("");
+  EXPECT_EQ(refused->routing.denial.http_status, 429);
+  EXPECT_EQ(refused->routing.denial.dropped_reason, "rejected-saturated");
+  // One dispatched within the first second, two waiting.
+  EXPECT_EQ(refused->routing.denial.retry_after_s, 2);
+}
+
+TEST_F(DirectorFlowTest, ABadTtlHeaderIs400AndAGoodOneStaysHere) {
+  Begin();
+  for (const char* bad : {"5", "-1s", "0s", "soon"}) {
+    Asked* const asked = Ask("", {{"x-llm-d-inference-ttl", bad}});
+    EXPECT_EQ(asked->routing.denial.http_status, 400) << bad;
+    EXPECT_THAT(asked->routing.denial.message, HasSubstr("x-llm-d-inference-ttl"));
+  }
+  Asked* const good = Ask("", {{"x-llm-d-inference-ttl", "1500ms"}});
+  ASSERT_TRUE(good->routing.ok);
+  EXPECT_THAT(good->routing.remove_headers, Contains("x-llm-d-inference-ttl"));
+}
+
+TEST_F(DirectorFlowTest, ASheddableRequestInFlightIsTakenBackForAHigherOne) {
+  Begin(", enableEviction: true");
+  Asked* const batch = Ask("batch");
+  ASSERT_TRUE(batch->routing.ok);
+  director_->OnResponseHeaders(batch->state, 200, {});
+  Asked* const chat = Ask("chat");
+  EXPECT_EQ(chat->answers, 0);
+  ASSERT_EQ(batch->evictions.size(), 1u);
+  EXPECT_EQ(batch->evictions[0].http_status, 429);
+  EXPECT_EQ(batch->evictions[0].message, "request evicted by flow control");
+  EXPECT_EQ(batch->evictions[0].dropped_reason, "evicted-priority");
+  EXPECT_GE(batch->evictions[0].retry_after_s, 1);
+  director_->Cancel(batch->state);  // as the transport does when the stream has ended
+  ASSERT_EQ(chat->answers, 1);
+  EXPECT_TRUE(chat->routing.ok);
+  EXPECT_THAT(metrics_.Expose(), HasSubstr("llm_d_epp_flow_control_revocations_total{inference_"
+                                           "pool=\"epp\",outcome=\"confirmed\"} 1.0"));
+}
+
+TEST_F(DirectorFlowTest, NothingIsTakenBackUnlessConfigured) {
+  Begin();
+  Asked *const batch = Ask("batch"), *const chat = Ask("chat");
+  EXPECT_THAT(batch->evictions, IsEmpty());
+  EXPECT_EQ(chat->answers, 0);
+}
+
+TEST_F(DirectorFlowTest, AQueuedSheddableRequestGivesItsPlaceInAFullQueue) {
+  Begin(", enableEviction: true, maxRequests: 1");
+  Asked *const running = Ask("chat"), *const waiting = Ask("batch"), *const chat = Ask("chat");
+  ASSERT_EQ(waiting->answers, 1);
+  EXPECT_EQ(waiting->routing.denial.http_status, 429);
+  EXPECT_EQ(waiting->routing.denial.dropped_reason, "evicted-queue-pressure");
+  EXPECT_EQ(chat->answers, 0);
+  director_->Cancel(running->state);
+  EXPECT_TRUE(chat->routing.ok);
+}
+
+TEST_F(DirectorFlowTest, ARefusalAfterTheQueueFreesItsPlace) {
+  Begin();
+  for (int i = 0; i < 3; ++i) {
+    const Routing r = Route(kBody, {}, {"10.9.9.9:1"}, true);
+    EXPECT_EQ(r.denial.http_status, 503);
+  }
+  EXPECT_TRUE(Ask("")->routing.ok);
+}
+
+TEST_F(DirectorFlowTest, AStateDroppedWhileQueuedOrInFlightLeavesNothingBehind) {
+  Begin(", enableEviction: true");
+  Asked* const batch = Ask("batch");
+  ASSERT_TRUE(batch->routing.ok);
+  batch->routing = {};
+  batch->state.reset();
+  Asked* const next = Ask("");
+  EXPECT_TRUE(next->routing.ok);
+}
+
+}  // namespace
+}  // namespace llmd::sched
