@@ -46,6 +46,8 @@ BandConfig ReadBand(GraphBuilder& b, const config::Node& node, int priority) {
                                         "global-strict-fairness-policy", "fairness policy");
   out.ordering = Policy<OrderingPolicy>(b, node.Get("orderingPolicyRef"), "fcfs-ordering-policy",
                                         "ordering policy");
+  if (b.graph().flow.enabled && out.fairness != nullptr)
+    b.graph().wants_response_body |= out.fairness->wants_usage();
   if (node.IsMap()) {
     if (Status status = node.RejectUnknown(false); !status.ok()) b.Error(std::move(status));
   }

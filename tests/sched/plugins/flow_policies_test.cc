@@ -225,6 +225,22 @@ TEST(VirtualTokenCounterFairnessPolicy, CorrectsTheEstimateBothWays) {
   EXPECT_NEAR(f.charge(), 100 + 2 * (500 + (10 - 500) / 8.0), 1e-9);
 }
 
+TEST(TokenFairness, NeedsTheAnswersUsageWhereItIsUsed) {
+  const auto with = [](const std::string& policy, const std::string& gate) {
+    const auto graph = LoadGraph(
+        Config({"{type: " + policy + "}", "{type: queue-scorer}", "{type: utilization-detector}"}) +
+            "featureGates: [" + gate +
+            "]\nflowControl: {defaultPriorityBand: {fairnessPolicyRef: " + policy +
+            "}, saturationDetector: {pluginRef: utilization-detector}}\n",
+        {});
+    EXPECT_TRUE(graph.ok()) << graph.status().ToString();
+    return graph.ok() && (*graph)->wants_response_body;
+  };
+  EXPECT_TRUE(with("virtual-token-counter-fairness-policy", "flowControl"));
+  EXPECT_FALSE(with("virtual-token-counter-fairness-policy", ""));
+  EXPECT_FALSE(with("round-robin-fairness-policy", "flowControl"));
+}
+
 TEST(TokenCost, RefusesBadWeights) {
   for (const char* bad : {"{weights: {a: 0}}", "{weights: {a: x}}", "{weights: [1]}",
                           "{inputTokenWeight: 0, outputTokenWeight: 0}", "{defaultWeight: -1}"}) {

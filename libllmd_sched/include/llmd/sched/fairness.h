@@ -52,6 +52,8 @@ class FairnessPolicy : public virtual Plugin {
  public:
   // `ordering` is the band's and outlives what is returned.
   virtual std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy& ordering) const = 0;
+  // Completed needs the tokens of the answer, so that response bodies must be read.
+  virtual bool wants_usage() const { return false; }
 };
 
 }  // namespace llmd::sched

@@ -85,6 +85,7 @@ class DeficitRoundRobin final : public FairnessPolicy {
   std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy&) const override {
     return std::make_unique<DeficitBand>(s_);
   }
+  bool wants_usage() const override { return true; }
 
  private:
   const Settings s_;

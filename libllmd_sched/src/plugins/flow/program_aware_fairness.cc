@@ -111,6 +111,7 @@ class ProgramAware final : public FairnessPolicy {
   std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy& ordering) const override {
     return std::make_unique<ProgramBand>(s_, ordering);
   }
+  bool wants_usage() const override { return true; }
 
  private:
   const Settings s_;

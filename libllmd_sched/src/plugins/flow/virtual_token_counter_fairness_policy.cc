@@ -61,6 +61,7 @@ class VirtualTokenCounter final : public FairnessPolicy {
   std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy&) const override {
     return std::make_unique<CounterBand>(cost_);
   }
+  bool wants_usage() const override { return true; }
 
  private:
   const TokenCost cost_;
