@@ -15,6 +15,7 @@ const std::map<std::string, std::string, std::less<>>& DefaultProducers() {
       {"UncachedRequestTokens", "inflight-load-producer"},
       {"TokenizedPrompt", "token-producer"},
       {"SessionID", "session-id-producer"},
+      {"LatencyPredictionInfo", "predicted-latency-producer"},
   };
   return kMap;
 }

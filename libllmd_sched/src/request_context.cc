@@ -50,6 +50,7 @@ void Attribute::Clear() {
   bounds.clear();
   Release(hashes);
   text.clear();
+  latency.clear();
 }
 
 Attribute& RequestContext::Put(DataKey key) {
@@ -77,6 +78,7 @@ void RequestContext::Reset(size_t attribute_count) {
   peer = -1;
   slo_ttft_ms = slo_tpot_ms = -1;
   charges.clear();
+  visits.clear();
   response_headers.clear();
   log = nullptr;
 }

@@ -64,7 +64,11 @@ PluginRegistry BuiltinPlugins() {
                    RegisterTopologyAffinityFilter,
                    RegisterTopologyAffinityScorer,
                    RegisterEndpointAttributeFilter,
-                   RegisterEndpointAttributeScorer}) {
+                   RegisterEndpointAttributeScorer,
+                   RegisterPredictedLatencyProducer,
+                   RegisterLatencyScorer,
+                   RegisterSloHeadroomTierFilter,
+                   RegisterLatencySloAdmitter}) {
     LLMD_CHECK(add(registry).ok());
   }
   return registry;

@@ -65,5 +65,9 @@ Status RegisterTopologyAffinityFilter(PluginRegistry& registry);
 Status RegisterTopologyAffinityScorer(PluginRegistry& registry);
 Status RegisterEndpointAttributeFilter(PluginRegistry& registry);
 Status RegisterEndpointAttributeScorer(PluginRegistry& registry);
+Status RegisterPredictedLatencyProducer(PluginRegistry& registry);
+Status RegisterLatencyScorer(PluginRegistry& registry);
+Status RegisterSloHeadroomTierFilter(PluginRegistry& registry);
+Status RegisterLatencySloAdmitter(PluginRegistry& registry);
 
 }  // namespace llmd::sched

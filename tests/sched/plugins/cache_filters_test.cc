@@ -71,10 +71,11 @@ TEST_F(AffinityFilter, ExplorationKeepsAllAtTimes) {
   EXPECT_GT(all, 0);
 }
 
-TEST_F(AffinityFilter, RefusesAnEstimateItDoesNotHave) {
-  const auto s = Scheduler::FromYaml(
-      Config({"{type: prefix-cache-affinity-filter, parameters: {ttftSource: latencyPredictor}}"}));
-  EXPECT_THAT(s.status().message(), HasSubstr("only prefillThroughput"));
+TEST_F(AffinityFilter, WithoutPredictionsThePredictorHoldsNothingAgainstTheCache) {
+  Start("ttftSource: latencyPredictor, maxTTFTPenaltyMs: 1");
+  Send("b", TenBlocks());
+  EXPECT_EQ(Must(*scheduler_, Prompt(TenBlocks()), {Ep("a"), Ep("b")}).picked[0].endpoint,
+            "default/b");
 }
 
 TEST(UtilizationFilter, DropsWhatExceedsAnyCondition) {

@@ -12,6 +12,7 @@
 #include "llmd/clock.h"
 #include "llmd/json.h"
 #include "llmd/log.h"
+#include "llmd/sched/latency.h"
 
 namespace llmd::sched {
 
@@ -40,6 +41,7 @@ struct Attribute {
   std::vector<size_t> bounds;
   std::vector<uint64_t> hashes;  // of blocks, all prompts in order
   std::string text;
+  std::vector<LatencyPrediction> latency;  // by snapshot index
   void Clear();
 };
 
@@ -90,6 +92,7 @@ struct RequestContext {
 
   std::vector<Attribute> attributes;  // by DataKey
   std::vector<Charge> charges;
+  std::vector<LatencyVisit> visits;
   HeaderList response_headers;  // plugins' wishes for the answer
 
   // Set when the request's debug lines are wanted; carries x-request-id.

@@ -12,6 +12,7 @@ namespace {
 struct Settings {
   double threshold = 0.8, exploration = 0, max_penalty_ms = 18'000, peak_tokens_per_s = 15'928;
   DataKey match = kNoKey, load = kNoKey;
+  DataKey latency = kNoKey;  // with ttftSource latencyPredictor
 };
 
 class PrefixCacheAffinityFilter final : public Filter {
@@ -32,13 +33,21 @@ class PrefixCacheAffinityFilter final : public Filter {
       double& best = sticky(c) ? best_sticky : best_other;
       best = std::min(best, TtftMs(request, c));
     }
-    // Waiting for the cache costs more than computing again elsewhere.
-    if (best_sticky - best_other > s_.max_penalty_ms) return;
+    // Waiting for the cache costs more than computing again elsewhere. What is not predicted says
+    // nothing against the cache.
+    if (best_sticky < kNone && best_sticky - best_other > s_.max_penalty_ms) return;
     std::erase_if(candidates, [&](uint32_t c) { return !sticky(c); });
   }
 
  private:
+  // Infinity = not known.
   double TtftMs(const RequestContext& request, uint32_t c) const {
+    if (s_.latency != kNoKey) {
+      const Attribute* info = request.Get(s_.latency);
+      const double ttft =
+          info ? info->latency[c].ttft_ms : std::numeric_limits<double>::quiet_NaN();
+      return ttft >= 0 ? ttft : std::numeric_limits<double>::infinity();
+    }
     const Attribute* load = request.Get(s_.load);
     return load ? load->second[c] / s_.peak_tokens_per_s * 1000 : 0;
   }
@@ -52,11 +61,23 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
   s.exploration = params.Double("explorationProbability", 0, 0, 1);
   s.max_penalty_ms = params.Double("maxTTFTPenaltyMs", s.max_penalty_ms, 0, 1e9);
   s.peak_tokens_per_s = params.Double("peakPrefillThroughput", s.peak_tokens_per_s, 1e-3, 1e12);
-  if (params.String("ttftSource", "prefillThroughput") != "prefillThroughput")
-    params.Fail("ttftSource", "only prefillThroughput is supported yet");
+  const std::string source =
+      params.Choice("ttftSource", "prefillThroughput", {"prefillThroughput", "latencyPredictor"});
+  const std::string predictor = params.String("latencyPredictionInfoProducerName", "");
   s.match = args.env.Consume("PrefixCacheMatchInfo",
                              params.String("prefixMatchInfoProducerName", ""), true);
-  s.load = args.env.Consume("InFlightLoad", params.String("inFlightLoadProducerName", ""), true);
+  const std::string load = params.String("inFlightLoadProducerName", "");
+  if (source == "latencyPredictor") {
+    s.latency = args.env.Consume("LatencyPredictionInfo", predictor, true);
+    for (const char* unused : {"peakPrefillThroughput", "inFlightLoadProducerName"}) {
+      if (params.Has(unused))
+        args.env.Warn(std::string(unused) + " has no effect with ttftSource latencyPredictor");
+    }
+  } else {
+    s.load = args.env.Consume("InFlightLoad", load, true);
+    if (!predictor.empty())
+      params.Fail("latencyPredictionInfoProducerName", "needs ttftSource latencyPredictor");
+  }
   return Done(params, std::make_unique<PrefixCacheAffinityFilter>(s));
 }
 
@@ -72,11 +93,15 @@ Status RegisterPrefixCacheAffinityFilter(PluginRegistry& registry) {
        .params = {{"affinityThreshold", "0.8", "matched share of the prompt that makes it sticky"},
                   {"explorationProbability", "0", "chance of keeping all"},
                   {"maxTTFTPenaltyMs", "18000", "longest extra wait for a sticky endpoint"},
-                  {"ttftSource", "prefillThroughput", "the only estimate of this build"},
+                  {"ttftSource", "prefillThroughput",
+                   "prefillThroughput: in-flight tokens over a fixed rate; latencyPredictor: "
+                   "predicted-latency-producer"},
                   {"peakPrefillThroughput", "15928", "tokens/s an endpoint prefills"},
                   {"prefixMatchInfoProducerName", "approx-prefix-cache-producer",
                    "whose matches to read"},
-                  {"inFlightLoadProducerName", "inflight-load-producer", "whose counts to read"}},
+                  {"inFlightLoadProducerName", "inflight-load-producer", "whose counts to read"},
+                  {"latencyPredictionInfoProducerName", "predicted-latency-producer",
+                   "whose predictions to read, with ttftSource latencyPredictor"}},
        .make = Make});
 }
 
