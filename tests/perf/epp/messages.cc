@@ -195,6 +195,9 @@ Reply ReadReply(std::string_view message) {
         break;
       case 7:
         reply.kind = ReplyKind::kImmediate;
+        for (Fields status(Field(f.bytes, 1)); status.Next();) {
+          if (status.number == 1) reply.status = static_cast<int>(status.value);
+        }
         break;
       default:
         break;

@@ -50,6 +50,7 @@ struct Reply {
   std::string_view body;  // of a body reply
   bool end_of_stream = false;
   std::string_view destination;  // "127.0.0.1:PORT" of a request headers reply
+  int status = 0;                // of an immediate reply
 };
 Reply ReadReply(std::string_view message);
 
