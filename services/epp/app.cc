@@ -61,8 +61,8 @@ struct Listener {
   int port = 0;
 };
 
-StatusOr<Listener> Listen(const Flags& flags, uint16_t port,
-                          const std::vector<grpc::Service*>& services, const char* flag) {
+StatusOr<Listener> Listen(const Flags& flags, uint16_t port, grpc::Service* service,
+                          ExtProcService* ext_proc, const char* flag) {
   Listener listener;
   grpc::ServerBuilder builder;
   const std::string address = flags.host + ":" + std::to_string(port);
@@ -70,7 +70,8 @@ StatusOr<Listener> Listen(const Flags& flags, uint16_t port,
   builder.SetMaxReceiveMessageSize(static_cast<int>(flags.max_recv));
   builder.SetMaxSendMessageSize(static_cast<int>(flags.max_send));
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  for (grpc::Service* service : services) builder.RegisterService(service);
+  if (service != nullptr) builder.RegisterService(service);
+  if (ext_proc != nullptr) ext_proc->AddTo(builder);
   listener.server = builder.BuildAndStart();
   if (listener.server == nullptr || listener.port == 0) {
     return AlreadyExists(std::string(flag) + ": cannot listen on " + address +
@@ -118,11 +119,12 @@ Status StartGrpc(App& app, const Flags& flags) {
   app.ext_proc = std::make_unique<ExtProcService>(
       *app.director, options, static_cast<size_t>(flags.max_streams), app.metrics);
   app.health = std::make_unique<HealthService>(app.admin_sources.ready, app.logger);
-  std::vector<grpc::Service*> services{app.ext_proc.get()};
-  if (flags.health_checking) services.push_back(app.health.get());
-  LLMD_ASSIGN_OR_RETURN(app.grpc, Listen(flags, flags.grpc_port, services, "--grpc-port"));
-  LLMD_ASSIGN_OR_RETURN(app.grpc_health,
-                        Listen(flags, flags.health_port, {app.health.get()}, "--grpc-health-port"));
+  grpc::Service* beside = flags.health_checking ? app.health.get() : nullptr;
+  LLMD_ASSIGN_OR_RETURN(app.grpc,
+                        Listen(flags, flags.grpc_port, beside, app.ext_proc.get(), "--grpc-port"));
+  app.ext_proc->Start();
+  LLMD_ASSIGN_OR_RETURN(app.grpc_health, Listen(flags, flags.health_port, app.health.get(), nullptr,
+                                                "--grpc-health-port"));
   return OkStatus();
 }
 
@@ -147,6 +149,7 @@ void Drain(App& app, std::chrono::nanoseconds patience) {
   app.director->Stop();
   const auto now = std::chrono::system_clock::now();
   app.grpc.server->Shutdown(idle ? now : now + kLastAnswers);
+  app.ext_proc->Stop();
   app.grpc_health.server->Shutdown(now);
   app.admin->Stop(Duration::zero());
   app.runtime->Stop();

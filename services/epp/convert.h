@@ -1,18 +1,27 @@
-// Between Envoy's ext_proc messages and the processor's plain values.
+// Between Envoy's ext_proc messages, as bytes, and the processor's plain values. Field numbers are
+// those of services/proto; nothing is copied on the way but headers and what the processor keeps.
 #pragma once
 
-#include "envoy/service/ext_proc/v3/external_processor.pb.h"
+#include <span>
+#include <string_view>
+
 #include "epp/processor.h"
+#include "epp/wire_writer.h"
 
 namespace llmd::epp {
 
-// Names in lower case; the value from raw_value, else value; repeated lines kept.
-HeaderList ToHeaderList(const envoy::config::core::v3::HeaderMap& map);
-// Namespace envoy.lb.subset_hint: a list or a comma-separated string of ip:port.
-SubsetHint ToSubsetHint(const envoy::config::core::v3::Metadata& metadata);
-// Feeds one message to the processor. Takes the body out of the message.
-void Dispatch(envoy::service::ext_proc::v3::ProcessingRequest& message, Processor& processor);
-// Fills an empty `out`.
-void FromAnswer(const Answer& answer, envoy::service::ext_proc::v3::ProcessingResponse& out);
+// Feeds one serialized ProcessingRequest, which may lie in pieces, to the processor. False, and
+// nothing fed, when it is malformed.
+bool Dispatch(std::span<const std::string_view> message, Processor& processor);
+// Writes a ProcessingResponse to an empty writer. A body with an owner becomes its tail; others are
+// copied.
+void WriteAnswer(const Answer& answer, WireWriter& out);
+
+// A serialized HeaderMap: names in lower case; the value from raw_value, else value; repeated lines
+// kept. False when malformed.
+bool ReadHeaderMap(std::string_view map, HeaderList& out);
+// A serialized Metadata, namespace envoy.lb.subset_hint: a list or a comma-separated string of
+// ip:port.
+SubsetHint ReadSubsetHint(std::string_view metadata);
 
 }  // namespace llmd::epp

@@ -11,6 +11,8 @@ namespace {
 constexpr std::string_view kDestination = "x-gateway-destination-endpoint";
 // A declared length is a promise only: more is taken as it comes.
 constexpr size_t kMaxReserve = 1 << 20;
+// Smaller bodies cost less to copy than to keep.
+constexpr size_t kCopyBelowBytes = 4096;
 
 std::string_view CodeName(int http_status) {
   switch (http_status) {
@@ -111,23 +113,19 @@ void Processor::OnRequestHeaders(HeaderList headers, bool end_of_stream) {
   MoveTo(Phase::kBody);
   if (end_of_stream) return Route(false);
   const size_t declared = DeclaredLength(headers_);
-  if (declared <= options_.max_body_bytes) body_.reserve(std::min(declared, kMaxReserve));
+  if (declared <= options_.max_body_bytes) body_->reserve(std::min(declared, kMaxReserve));
 }
 
-void Processor::OnRequestBody(std::string chunk, bool end_of_stream) {
+void Processor::OnRequestBody(std::string_view chunk, bool end_of_stream) {
   if (phase() != Phase::kBody) return Violation("request_body out of order");
-  if (body_.size() + chunk.size() > options_.max_body_bytes) {
+  if (body_->size() + chunk.size() > options_.max_body_bytes) {
     sched::Denial denial;
     denial.http_status = 413;
     denial.message =
         "request body is larger than " + std::to_string(options_.max_body_bytes) + " bytes";
     return Deny(denial);
   }
-  if (body_.empty() && end_of_stream) {
-    body_ = std::move(chunk);
-  } else {
-    body_.append(chunk);
-  }
+  body_->append(chunk);
   if (end_of_stream) Route(true);
 }
 
@@ -157,7 +155,7 @@ void Processor::Route(bool has_body) {
   MoveTo(Phase::kRouting);
   sched::RequestInput input;
   input.headers = &headers_;
-  input.body = body_;
+  input.body = *body_;
   input.has_body = has_body;
   input.has_subset = hint_.present;
   input.subset = hint_.endpoints;
@@ -197,7 +195,7 @@ void Processor::OnRouted(sched::Routing routing) {
   }
   if (!routing.ok) return Deny(routing.denial);
   EmitRequest(routing);
-  body_ = std::string();
+  body_.reset();
   bool trailers = ended_by_trailers_;
   {
     std::lock_guard lock(mutex_);
@@ -253,20 +251,25 @@ void Processor::EmitRequest(const sched::Routing& routing) {
   head.with_scores = options_.emit_endpoint_scores;
   head.scores = routing.scores;
   if (!has_body_) return Emit(head);
-  std::string edited;
-  std::string_view body = body_;
-  if (!routing.body_edits.empty()) body = edited = services::ApplyEdits(body_, routing.body_edits);
+  std::shared_ptr<const std::string> owner = body_;
+  if (!routing.body_edits.empty()) {
+    owner = std::make_shared<const std::string>(services::ApplyEdits(*body_, routing.body_edits));
+  }
+  const std::string_view body = *owner;
   if (!body.empty() && !ended_by_trailers_)
     head.set_headers.emplace_back("content-length", std::to_string(body.size()));
   Emit(head);
-  EmitBody(Answer::Kind::kRequestBody, body, !ended_by_trailers_);
+  EmitBody(Answer::Kind::kRequestBody, body, !ended_by_trailers_, {},
+           body.size() < kCopyBelowBytes ? nullptr : owner);
 }
 
 void Processor::EmitBody(Answer::Kind kind, std::string_view body, bool end_of_stream,
-                         std::span<const sched::ReportedAttribute> report) {
+                         std::span<const sched::ReportedAttribute> report,
+                         const std::shared_ptr<const void>& owner) {
   do {
     Answer piece;
     piece.kind = kind;
+    piece.body_owner = owner;
     piece.body = body.substr(0, kMaxPieceBytes);
     body.remove_prefix(piece.body.size());
     piece.end_of_stream = end_of_stream && body.empty();

@@ -44,7 +44,9 @@ struct Answer {
   HeaderList set_headers;
   std::vector<std::string> remove_headers;
   bool clear_route_cache = false;
-  std::string_view body;       // of a body piece or an immediate answer
+  std::string_view body;  // of a body piece or an immediate answer
+  // Keeps `body` where it is for as long as it is held; without one a sink copies.
+  std::shared_ptr<const void> body_owner;
   bool end_of_stream = false;  // of a body piece
   int status = 0;              // of an immediate answer
   std::string details;
@@ -93,13 +95,15 @@ class Processor : public std::enable_shared_from_this<Processor> {
   void OnModes(BodyMode request, BodyMode response);
   void OnSubsetHint(SubsetHint hint);
   void OnRequestHeaders(HeaderList headers, bool end_of_stream);
-  void OnRequestBody(std::string chunk, bool end_of_stream);
+  void OnRequestBody(std::string_view chunk, bool end_of_stream);
   void OnRequestTrailers();
   // What the metadata of a response's headers says of the endpoint that answered; before them.
   void OnServed(std::string_view endpoint);
   void OnResponseHeaders(const HeaderList& headers, bool end_of_stream);
   void OnResponseBody(std::string_view chunk, bool end_of_stream);
   void OnResponseTrailers();
+  // The message could not be read.
+  void OnMalformed() { Violation("a malformed message"); }
   // The message has no content that is known here.
   void OnUnknown() { Violation("a message without a request"); }
   // Refuses the request whatever it is, before its first message.
@@ -135,7 +139,8 @@ class Processor : public std::enable_shared_from_this<Processor> {
   void Violation(const char* what);
   void EmitRequest(const sched::Routing& routing);
   void EmitBody(Answer::Kind kind, std::string_view body, bool end_of_stream,
-                std::span<const sched::ReportedAttribute> report = {});
+                std::span<const sched::ReportedAttribute> report = {},
+                const std::shared_ptr<const void>& owner = nullptr);
   void EmitResponseChunk(std::string_view chunk, bool changed, bool end_of_stream,
                          std::span<const sched::ReportedAttribute> report);
   void EmitBare(Answer::Kind kind);
@@ -157,7 +162,7 @@ class Processor : public std::enable_shared_from_this<Processor> {
   bool answering_ = false, trailers_due_ = false;  // the request's answer is being written
 
   HeaderList headers_;
-  std::string body_;
+  std::shared_ptr<std::string> body_ = std::make_shared<std::string>();
   SubsetHint hint_;
   BodyMode request_mode_ = BodyMode::kFullDuplex, response_mode_ = BodyMode::kFullDuplex;
   Bodies bodies_ = Bodies::kRead;

@@ -34,6 +34,7 @@ class ScriptedServer {
   }
   ~ScriptedServer() {
     shutdown(listener_, SHUT_RDWR);
+    shutdown(serving_, SHUT_RDWR);  // a kept connection
     thread_.join();
     close(listener_);
   }
@@ -44,6 +45,7 @@ class ScriptedServer {
  private:
   void Run() {
     for (int fd; (fd = accept(listener_, nullptr, nullptr)) >= 0; close(fd)) {
+      serving_ = fd;
       ++connections_;
       while (Serve(fd)) {
       }
@@ -66,7 +68,7 @@ class ScriptedServer {
   size_t next_ = 0;
   int listener_ = -1;
   uint16_t port_ = 0;
-  std::atomic<int> connections_{0};
+  std::atomic<int> connections_{0}, serving_{-1};
   std::thread thread_;
 };
 

@@ -4,6 +4,8 @@
 #include <google/protobuf/text_format.h>
 #include <gtest/gtest.h>
 
+#include "envoy/service/ext_proc/v3/external_processor.pb.h"
+
 namespace llmd::epp {
 namespace {
 
@@ -11,6 +13,7 @@ using envoy::config::core::v3::HeaderMap;
 using envoy::config::core::v3::HeaderValueOption;
 using envoy::config::core::v3::Metadata;
 using envoy::extensions::filters::http::ext_proc::v3::ProcessingMode;
+using envoy::service::ext_proc::v3::ProcessingRequest;
 using envoy::service::ext_proc::v3::ProcessingResponse;
 using google::protobuf::TextFormat;
 using testing::ElementsAre;
@@ -24,44 +27,52 @@ T Text(const std::string& text) {
   return message;
 }
 
-TEST(ToHeaderList, PrefersRawValueLowersNamesAndKeepsRepeats) {
+TEST(ReadHeaderMap, PrefersRawValueLowersNamesAndKeepsRepeats) {
   const auto map = Text<HeaderMap>(
       "headers { key: 'Cookie' raw_value: 'a' value: 'ignored' } headers { key: 'cookie' value: "
       "'b' }");
-  EXPECT_THAT(ToHeaderList(map), ElementsAre(Pair("cookie", "a"), Pair("cookie", "b")));
+  HeaderList headers;
+  EXPECT_TRUE(ReadHeaderMap(map.SerializeAsString(), headers));
+  EXPECT_THAT(headers, ElementsAre(Pair("cookie", "a"), Pair("cookie", "b")));
 }
 
-Metadata Hint(const std::string& value) {
-  return Text<Metadata>(
+std::string Hint(const std::string& value) {
+  const auto metadata = Text<Metadata>(
       "filter_metadata { key: 'envoy.lb.subset_hint' value { fields { key: "
       "'x-gateway-destination-endpoint-subset' value { " +
       value + " } } } }");
+  return metadata.SerializeAsString();
 }
 
-TEST(ToSubsetHint, TakesListsAndCommaSeparatedStrings) {
-  const SubsetHint list = ToSubsetHint(
+TEST(ReadSubsetHint, TakesListsAndCommaSeparatedStrings) {
+  const SubsetHint list = ReadSubsetHint(
       Hint("list_value { values { string_value: '10.0.0.1:1' } values { string_value: ' "
            "10.0.0.2:2 ' } }"));
   EXPECT_TRUE(list.present);
   EXPECT_THAT(list.endpoints, ElementsAre("10.0.0.1:1", "10.0.0.2:2"));
-  const SubsetHint text = ToSubsetHint(Hint("string_value: '10.0.0.1:1, 10.0.0.2:2,,'"));
+  const SubsetHint text = ReadSubsetHint(Hint("string_value: '10.0.0.1:1, 10.0.0.2:2,,'"));
   EXPECT_THAT(text.endpoints, ElementsAre("10.0.0.1:1", "10.0.0.2:2"));
 }
 
-TEST(ToSubsetHint, TellsAnEmptyListFromNoHint) {
-  const SubsetHint empty = ToSubsetHint(Hint("list_value {}"));
+TEST(ReadSubsetHint, TellsAnEmptyListFromNoHint) {
+  const SubsetHint empty = ReadSubsetHint(Hint("list_value {}"));
   EXPECT_TRUE(empty.present);
   EXPECT_THAT(empty.endpoints, IsEmpty());
-  EXPECT_FALSE(ToSubsetHint(Metadata()).present);
+  EXPECT_FALSE(ReadSubsetHint("").present);
 }
 
 ProcessingResponse Convert(const Answer& answer) {
+  WireWriter writer;
+  WriteAnswer(answer, writer);
+  std::string bytes(writer.View());
+  if (answer.body_owner) bytes += answer.body;
+  EXPECT_EQ(bytes.size(), writer.size());
   ProcessingResponse out;
-  FromAnswer(answer, out);
+  EXPECT_TRUE(out.ParseFromString(bytes));
   return out;
 }
 
-TEST(FromAnswer, WritesAReportAsNumbersUnderItsNamespaces) {
+TEST(WriteAnswer, WritesAReportAsNumbersUnderItsNamespaces) {
   const std::vector<sched::ReportedAttribute> report = {
       {"envoy.lb", "cost", 7}, {"envoy.lb", "more", -2}, {"other", "n", 1}};
   Answer answer;
@@ -75,7 +86,7 @@ TEST(FromAnswer, WritesAReportAsNumbersUnderItsNamespaces) {
   EXPECT_FALSE(Convert(Answer()).has_dynamic_metadata());
 }
 
-TEST(FromAnswer, WritesHeadersRawWithOverwriteAndMetadata) {
+TEST(WriteAnswer, WritesHeadersRawWithOverwriteAndMetadata) {
   Answer answer;
   answer.set_headers = {{"x-gateway-destination-endpoint", "10.0.0.1:1"}};
   answer.remove_headers = {"x-prefiller-url"};
@@ -102,7 +113,7 @@ TEST(FromAnswer, WritesHeadersRawWithOverwriteAndMetadata) {
             0.5);
 }
 
-TEST(FromAnswer, WritesBodyPiecesAsStreamedResponses) {
+TEST(WriteAnswer, WritesBodyPiecesAsStreamedResponses) {
   Answer answer;
   answer.kind = Answer::Kind::kResponseBody;
   const std::string body("a\0b", 3);
@@ -113,7 +124,34 @@ TEST(FromAnswer, WritesBodyPiecesAsStreamedResponses) {
   EXPECT_TRUE(piece.end_of_stream());
 }
 
-TEST(FromAnswer, WritesARefusal) {
+TEST(WriteAnswer, LeavesABodyThatIsKeptWhereItIs) {
+  const auto body = std::make_shared<const std::string>(100'000, 'x');
+  Answer answer;
+  answer.kind = Answer::Kind::kRequestBody;
+  answer.body = *body;
+  answer.body_owner = body;
+  answer.end_of_stream = true;
+  WireWriter writer;
+  WriteAnswer(answer, writer);
+  EXPECT_LT(writer.View().size(), 30u);
+  const auto piece = Convert(answer).request_body().response().body_mutation().streamed_response();
+  EXPECT_EQ(piece.body(), *body);
+  EXPECT_TRUE(piece.end_of_stream());
+}
+
+TEST(WriteAnswer, KeepsTheOrderOfHeaders) {
+  Answer answer;
+  answer.set_headers = {{"a", "1"}, {"b", std::string(5000, 'x')}, {"a", "2"}};
+  answer.remove_headers = {"c", "d"};
+  const auto mutation = Convert(answer).request_headers().response().header_mutation();
+  ASSERT_EQ(mutation.set_headers_size(), 3);
+  EXPECT_EQ(mutation.set_headers(0).header().raw_value(), "1");
+  EXPECT_EQ(mutation.set_headers(1).header().raw_value().size(), 5000u);
+  EXPECT_EQ(mutation.set_headers(2).header().raw_value(), "2");
+  EXPECT_THAT(mutation.remove_headers(), ElementsAre("c", "d"));
+}
+
+TEST(WriteAnswer, WritesARefusal) {
   Answer answer;
   answer.kind = Answer::Kind::kImmediate;
   answer.status = 429;
@@ -127,7 +165,7 @@ TEST(FromAnswer, WritesARefusal) {
   EXPECT_EQ(immediate.details(), "rejected-saturated");
 }
 
-TEST(FromAnswer, WritesAChunkOfAStreamedBodyOnlyWhenItChanged) {
+TEST(WriteAnswer, WritesAChunkOfAStreamedBodyOnlyWhenItChanged) {
   Answer answer;
   answer.kind = Answer::Kind::kResponseBody;
   answer.streamed = false;
@@ -139,7 +177,7 @@ TEST(FromAnswer, WritesAChunkOfAStreamedBodyOnlyWhenItChanged) {
   EXPECT_FALSE(out.response_body().response().has_body_mutation());
 }
 
-TEST(FromAnswer, AsksForNoBodiesButKeepsTheStream) {
+TEST(WriteAnswer, AsksForNoBodiesButKeepsTheStream) {
   Answer answer;
   answer.kind = Answer::Kind::kResponseHeaders;
   EXPECT_FALSE(Convert(answer).has_mode_override());
@@ -150,7 +188,120 @@ TEST(FromAnswer, AsksForNoBodiesButKeepsTheStream) {
   EXPECT_EQ(mode.response_trailer_mode(), ProcessingMode::SEND);
 }
 
-TEST(FromAnswer, HasTheCaseOfItsKind) {
+// What the processor was told, in the order of arrival.
+class RecordingDirector final : public sched::Director {
+ public:
+  void Route(sched::RequestInput input, std::function<void(sched::Routing)> done) override {
+    for (const auto& [name, value] : *input.headers) told += name + "=" + value + " ";
+    for (const std::string& endpoint : input.subset) told += "@" + endpoint + " ";
+    told += "body=" + std::string(input.body) + " ";
+    sched::Routing routing;
+    routing.ok = routing.reads_response = true;
+    routing.endpoints = {"10.0.0.1:1"};
+    routing.state = {marker, reinterpret_cast<sched::RequestState*>(marker.get())};
+    done(std::move(routing));
+  }
+  void Cancel(const std::shared_ptr<sched::RequestState>&) override { told += "cancel "; }
+  void OnServed(const std::shared_ptr<sched::RequestState>&, std::string_view by) override {
+    told += "served=" + std::string(by) + " ";
+  }
+  HeaderList OnResponseHeaders(const std::shared_ptr<sched::RequestState>&, int status,
+                               const HeaderList& headers) override {
+    told += std::to_string(status) + "/" + std::to_string(headers.size()) + " ";
+    return {};
+  }
+  bool OnResponseBody(const std::shared_ptr<sched::RequestState>&, std::string_view chunk, bool end,
+                      std::string*) override {
+    told += "chunk=" + std::string(chunk) + (end ? "." : "") + " ";
+    return false;
+  }
+  bool wants_response_body() const override { return true; }
+  bool ready() const override { return true; }
+  std::vector<sched::EndpointInfo> Endpoints() const override { return {}; }
+  StatusOr<std::string> Explain(std::string_view) const override { return NotFound("none"); }
+  void Stop() override {}
+  std::string told;
+  std::shared_ptr<int> marker = std::make_shared<int>(0);  // any address tells a state apart
+};
+
+class NoSink final : public AnswerSink {
+ public:
+  void Emit(const Answer&) override {}
+  void Abort(const Status& status) override { aborted = status.message(); }
+  std::string aborted;
+};
+
+const char* const kExchange[] = {
+    "request_headers { headers { headers { key: ':Path' raw_value: '/v1' } headers { key: 'x' "
+    "value: "
+    "'y' } } } metadata_context { filter_metadata { key: 'envoy.lb.subset_hint' value { fields { "
+    "key: 'x-gateway-destination-endpoint-subset' value { string_value: '10.0.0.1:1' } } } } } "
+    "protocol_config { request_body_mode: FULL_DUPLEX_STREAMED response_body_mode: "
+    "FULL_DUPLEX_STREAMED }",
+    "request_body { body: '{\"model\":' }",
+    "request_body { body: '\"m\"}' end_of_stream: true }",
+    "response_headers { headers { headers { key: ':status' raw_value: '200' } } } metadata_context "
+    "{ "
+    "filter_metadata { key: 'envoy.lb' value { fields { key: "
+    "'x-gateway-destination-endpoint-served' value { string_value: '10.0.0.1:1' } } } } }",
+    "response_body { body: 'hello' }",
+    "response_body { body: 'you' end_of_stream: true }",
+};
+constexpr char kTold[] =
+    ":path=/v1 x=y @10.0.0.1:1 body={\"model\":\"m\"} served=10.0.0.1:1 200/1 chunk=hello "
+    "chunk=you. ";
+
+TEST(Dispatch, ReadsMessagesWholeAndInPiecesOfAnySize) {
+  for (const size_t step : {1, 2, 3, 5, 16, 1000}) {
+    RecordingDirector director;
+    const auto sink = std::make_shared<NoSink>();
+    const auto processor = std::make_shared<Processor>(director, sink, ProcessorOptions());
+    for (const char* text : kExchange) {
+      const std::string bytes = Text<ProcessingRequest>(text).SerializeAsString();
+      std::vector<std::string_view> pieces = {""};
+      for (size_t at = 0; at < bytes.size(); at += step)
+        pieces.push_back(std::string_view(bytes).substr(at, step));
+      EXPECT_TRUE(Dispatch(pieces, *processor));
+    }
+    EXPECT_EQ(director.told, kTold) << step;
+    EXPECT_EQ(sink->aborted, "");
+  }
+}
+
+TEST(Dispatch, SkipsFieldsItDoesNotKnow) {
+  RecordingDirector director;
+  const auto processor =
+      std::make_shared<Processor>(director, std::make_shared<NoSink>(), ProcessorOptions());
+  // Fields 100 to 103 of every wire type around request_headers.
+  const std::string headers =
+      Text<ProcessingRequest>("request_headers { end_of_stream: true }").SerializeAsString();
+  const std::string bytes = std::string("\xa0\x06\x01", 3) + "\xa9\x06" + "12345678" + headers +
+                            "\xb2\x06\x03"
+                            "abc" +
+                            "\xbd\x06"
+                            "1234";
+  EXPECT_TRUE(Dispatch(std::vector<std::string_view>{bytes}, *processor));
+  EXPECT_EQ(director.told, "body= ");
+}
+
+TEST(Dispatch, FeedsNothingOfAMalformedMessage) {
+  const std::string good = Text<ProcessingRequest>(
+                               "request_headers { headers { headers { key: 'k' value: 'v' } } "
+                               "end_of_stream: true }")
+                               .SerializeAsString();
+  std::vector<std::string> bad = {"\x12\x05", "\x13", "\x14", "\x02\x01x",
+                                  "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"};
+  for (size_t cut = 1; cut < good.size(); ++cut) bad.push_back(good.substr(0, cut));
+  for (const std::string& bytes : bad) {
+    RecordingDirector director;
+    const auto processor =
+        std::make_shared<Processor>(director, std::make_shared<NoSink>(), ProcessorOptions());
+    EXPECT_FALSE(Dispatch(std::vector<std::string_view>{bytes}, *processor));
+    EXPECT_EQ(director.told, "");
+  }
+}
+
+TEST(WriteAnswer, HasTheCaseOfItsKind) {
   using Case = ProcessingResponse::ResponseCase;
   const std::vector<std::pair<Answer::Kind, Case>> table = {
       {Answer::Kind::kRequestHeaders, ProcessingResponse::kRequestHeaders},
