@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "graph.h"
+#include "latency/headroom.h"
 #include "llmd/sched/testing/pool.h"
 
 namespace llmd::sched::testing {
@@ -42,6 +43,17 @@ void Fill(Attribute& out, const Fact& fact, const Snapshot& snapshot) {
   };
   out.per_endpoint = by_index(fact.per_endpoint);
   out.second = by_index(fact.second);
+}
+
+// As predicted-latency-producer leaves it for a request that streams and has no SLO.
+void FillLatency(Attribute& out) {
+  out.latency.assign(out.per_endpoint.size(), {});
+  for (size_t i = 0; i < out.latency.size(); ++i) {
+    LatencyPrediction& p = out.latency[i];
+    p.ttft_ms = out.per_endpoint[i];
+    p.tpot_ms = out.second[i];
+    latency::SetHeadroom({}, std::numeric_limits<double>::infinity(), true, p);
+  }
 }
 
 std::vector<uint32_t> Chosen(const Scene& scene,
@@ -114,7 +126,9 @@ StatusOr<std::unique_ptr<Scene>> PluginUnderTest::Set(const FakeRequest& request
     bool read = false;
     for (size_t key = 0; key < graph_->data_keys.size(); ++key) {
       if (graph_->data_keys[key].first != type) continue;
-      Fill(context.Put(static_cast<DataKey>(key)), fact, scene->snapshot);
+      Attribute& attribute = context.Put(static_cast<DataKey>(key));
+      Fill(attribute, fact, scene->snapshot);
+      if (type == "LatencyPredictionInfo") FillLatency(attribute);
       read = true;
     }
     if (!read) return InvalidArgument("plugin '" + plugin_->type() + "' does not read " + type);

@@ -26,6 +26,11 @@ Fact InFlight(std::map<std::string, double, std::less<>> requests,
   return out;
 }
 
+Fact PredictedLatency(std::map<std::string, double, std::less<>> ttft_ms,
+                      std::map<std::string, double, std::less<>> tpot_ms) {
+  return InFlight(std::move(ttft_ms), std::move(tpot_ms));
+}
+
 FakeRequest FakeRequest::Completions(std::string prompt, std::string model) {
   FakeRequest out;
   out.spec_.path = "/v1/completions";

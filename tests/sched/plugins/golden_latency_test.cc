@@ -175,6 +175,22 @@ TEST(LatencyConsumers, AStaleEndpointStaysUnscoredBeforePredictions) {
   EXPECT_TRUE(std::isnan(scores[1]));
 }
 
+TEST(LatencyConsumers, PredictionsOfAnotherPoolCountAsNone) {
+  const json::Value c = *json::Parse(
+      R"({"streaming":true,"factor":1,"slo":{"ttft":1},"priority":-1,"endpoints":[
+          {"name":"a","role":"","waiting":2,"kv":0.5,"prefix":1,"dispatched":1,"ttft":9,"tpot":9},
+          {"name":"b","role":"","waiting":4,"kv":0.5,"prefix":0,"dispatched":1,"ttft":9,"tpot":9}
+          ]})");
+  for (const char* type : {"latency-scorer", "slo-headroom-tier-filter", "latency-slo-admitter"}) {
+    Bench bench(type);
+    bench.Fill(c);
+    for (Attribute& a : bench.request().attributes) a.latency.resize(1);
+    if (type == std::string("latency-scorer")) EXPECT_EQ(bench.Scores()[0], 0.67);
+    if (type == std::string("slo-headroom-tier-filter")) EXPECT_EQ(bench.Kept().size(), 2u);
+    if (type == std::string("latency-slo-admitter")) EXPECT_EQ(bench.Admit().http_status, 0);
+  }
+}
+
 TEST(LatencyConsumers, TheDefaultProducerIsAddedForThem) {
   for (const char* entry : {"{type: latency-scorer}", "{type: slo-headroom-tier-filter}",
                             "{type: latency-slo-admitter}",

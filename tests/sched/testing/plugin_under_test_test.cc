@@ -40,6 +40,14 @@ TEST(PluginUnderTest, FactsStandInForProducers) {
   EXPECT_THAT(*scorer->ScoreOf(kHello, pool), ElementsAre(0.0, 0.0, 0.0));
 }
 
+TEST(PluginUnderTest, PredictionsAreFactsToo) {
+  const std::vector<EndpointState> pool{FakeEndpoint("a"), FakeEndpoint("b"), FakeEndpoint("c")};
+  const FakeRequest request = FakeRequest(kHello).With(
+      "LatencyPredictionInfo",
+      PredictedLatency({{"a", 100}, {"b", 200}, {"c", 300}}, {{"a", 10}, {"b", 10}, {"c", 10}}));
+  EXPECT_THAT(*Make("latency-scorer")->ScoreOf(request, pool), ElementsAre(1.0, 0.61, 0.2));
+}
+
 TEST(PluginUnderTest, AFactNobodyReadsIsAnError) {
   const auto scene =
       Make("queue-scorer")

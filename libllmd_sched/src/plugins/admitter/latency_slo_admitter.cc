@@ -4,6 +4,7 @@
 #include "llmd/sched/admitter.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
+#include "plugins/predictions.h"
 
 namespace llmd::sched {
 namespace {
@@ -14,12 +15,12 @@ class LatencySloAdmitter final : public Admitter {
  public:
   explicit LatencySloAdmitter(DataKey latency) : latency_(latency) {}
   AdmissionDenied Admit(RequestContext& request, const Snapshot& snapshot) override {
-    const Attribute* info = request.Get(latency_);
+    const LatencyPrediction* info = PredictionsOf(request, latency_, snapshot);
     const bool asks = request.slo_ttft_ms >= 0 || request.slo_tpot_ms >= 0;
     if (request.priority >= 0 || !asks || info == nullptr) return {};
     bool predicted = false;
     for (size_t i = 0; i < snapshot.size(); ++i) {
-      const LatencyPrediction& p = info->latency[i];
+      const LatencyPrediction& p = info[i];
       predicted = predicted || p.valid;
       // NaN, the use of a stale endpoint, is not cold.
       if (p.Meets() || p.dispatched == 0 || snapshot.kv_usage[i] < kColdKvUsage) return {};

@@ -5,6 +5,7 @@
 #include "llmd/sched/filter.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
+#include "plugins/predictions.h"
 
 namespace llmd::sched {
 namespace {
@@ -19,7 +20,8 @@ class PrefixCacheAffinityFilter final : public Filter {
  public:
   explicit PrefixCacheAffinityFilter(Settings settings) : s_(settings) {}
 
-  void Keep(RequestContext& request, const Snapshot&, std::vector<uint32_t>& candidates) override {
+  void Keep(RequestContext& request, const Snapshot& snapshot,
+            std::vector<uint32_t>& candidates) override {
     const Attribute* match = request.Get(s_.match);
     if (candidates.size() <= 1 || match == nullptr || match->total <= 0) return;
     const auto sticky = [&](uint32_t c) {
@@ -29,9 +31,10 @@ class PrefixCacheAffinityFilter final : public Filter {
     if (s_.exploration > 0 && RandomUnit(request.random) < s_.exploration) return;
     constexpr double kNone = std::numeric_limits<double>::infinity();
     double best_sticky = kNone, best_other = kNone;
+    const LatencyPrediction* predicted = PredictionsOf(request, s_.latency, snapshot);
     for (uint32_t c : candidates) {
       double& best = sticky(c) ? best_sticky : best_other;
-      best = std::min(best, TtftMs(request, c));
+      best = std::min(best, TtftMs(request, predicted, c));
     }
     // Waiting for the cache costs more than computing again elsewhere. What is not predicted says
     // nothing against the cache.
@@ -41,12 +44,11 @@ class PrefixCacheAffinityFilter final : public Filter {
 
  private:
   // Infinity = not known.
-  double TtftMs(const RequestContext& request, uint32_t c) const {
+  double TtftMs(const RequestContext& request, const LatencyPrediction* predicted,
+                uint32_t c) const {
     if (s_.latency != kNoKey) {
-      const Attribute* info = request.Get(s_.latency);
-      const double ttft =
-          info ? info->latency[c].ttft_ms : std::numeric_limits<double>::quiet_NaN();
-      return ttft >= 0 ? ttft : std::numeric_limits<double>::infinity();
+      constexpr double kUnknown = std::numeric_limits<double>::infinity();
+      return predicted && predicted[c].ttft_ms >= 0 ? predicted[c].ttft_ms : kUnknown;
     }
     const Attribute* load = request.Get(s_.load);
     return load ? load->second[c] / s_.peak_tokens_per_s * 1000 : 0;

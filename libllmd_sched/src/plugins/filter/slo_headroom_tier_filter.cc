@@ -4,6 +4,7 @@
 #include "llmd/sched/filter.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
+#include "plugins/predictions.h"
 
 namespace llmd::sched {
 namespace {
@@ -12,10 +13,11 @@ class SloHeadroomTierFilter final : public Filter {
  public:
   SloHeadroomTierFilter(double explore, DataKey latency) : explore_(explore), latency_(latency) {}
 
-  void Keep(RequestContext& request, const Snapshot&, std::vector<uint32_t>& candidates) override {
-    const Attribute* info = request.Get(latency_);
+  void Keep(RequestContext& request, const Snapshot& snapshot,
+            std::vector<uint32_t>& candidates) override {
+    const LatencyPrediction* info = PredictionsOf(request, latency_, snapshot);
     if (info == nullptr) return;
-    const auto meets = [&](uint32_t c) { return info->latency[c].Meets(); };
+    const auto meets = [&](uint32_t c) { return info[c].Meets(); };
     // Without any prediction, and with all in one tier, there is nothing to tell apart.
     const auto positive = std::count_if(candidates.begin(), candidates.end(), meets);
     if (positive == 0 || positive == std::ssize(candidates)) return;

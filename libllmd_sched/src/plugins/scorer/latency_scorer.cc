@@ -7,6 +7,7 @@
 #include "llmd/sched/scorer.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
+#include "plugins/predictions.h"
 
 namespace llmd::sched {
 namespace {
@@ -45,14 +46,13 @@ class LatencyScorer final : public Scorer {
 
   void Score(RequestContext& request, const Snapshot& snapshot,
              std::span<const uint32_t> candidates, std::span<double> scores) override {
-    const Attribute* info = request.Get(s_.latency);
+    const LatencyPrediction* info = PredictionsOf(request, s_.latency, snapshot);
     Tier best = kUnpredicted;
-    for (uint32_t c : candidates)
-      best = info ? std::min(best, TierOf(info->latency[c])) : kUnpredicted;
+    for (uint32_t c : candidates) best = info ? std::min(best, TierOf(info[c])) : kUnpredicted;
     if (best == kUnpredicted) return Composite(request, snapshot, candidates, scores);
     Range ttft, tpot;
     for (uint32_t c : candidates) {
-      const LatencyPrediction& p = info->latency[c];
+      const LatencyPrediction& p = info[c];
       if (TierOf(p) != best) continue;
       ttft.Add(std::abs(p.ttft_headroom_ms));
       tpot.Add(std::abs(p.tpot_headroom_ms));
@@ -60,7 +60,7 @@ class LatencyScorer final : public Scorer {
     const double alpha = ttft.flat() ? 0 : s_.ttft, beta = tpot.flat() ? 0 : s_.tpot;
     const bool most = s_.most && best == kMeets;
     for (size_t i = 0; i < candidates.size(); ++i) {
-      const LatencyPrediction& p = info->latency[candidates[i]];
+      const LatencyPrediction& p = info[candidates[i]];
       scores[i] = 0;
       if (TierOf(p) != best) continue;
       const double c = alpha * ttft.Of(std::abs(p.ttft_headroom_ms)) +

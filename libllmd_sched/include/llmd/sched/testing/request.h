@@ -33,6 +33,11 @@ Fact Tokens(std::vector<uint32_t> ids);
 Fact InFlight(std::map<std::string, double, std::less<>> requests,
               std::map<std::string, double, std::less<>> tokens = {});
 
+// LatencyPredictionInfo: milliseconds to the first token, and per token after it, of a request
+// without SLOs.
+Fact PredictedLatency(std::map<std::string, double, std::less<>> ttft_ms,
+                      std::map<std::string, double, std::less<>> tpot_ms);
+
 class FakeRequest {
  public:
   static FakeRequest Completions(std::string prompt, std::string model = "test-model");
