@@ -36,7 +36,7 @@ void BlockSignals() {
 void KeepBodyMemory() {
   mallopt(M_ARENA_MAX, 2);
   mallopt(M_MMAP_THRESHOLD, 4 << 20);
-  mallopt(M_TRIM_THRESHOLD, 16 << 20);
+  mallopt(M_TRIM_THRESHOLD, 8 << 20);
 }
 
 int WaitForSignal(const std::function<void()>& on_hup) {

@@ -297,6 +297,7 @@ class ScrapeFetch final : public sched::Fetch {
   void Cancel() {
     TakeInbox();
     std::vector<Connection*> all;
+    all.reserve(open_.size());
     for (const auto& [connection, owned] : open_) all.push_back(connection);
     for (Connection* c : all) {
       if (c->job) {

@@ -1,9 +1,11 @@
 # The fuzz targets, each one source file beside this one and a folder of corpus/.
-set(LLMD_FUZZ_TARGETS chat_template gguf http_message json kv_wire openai pd_body prom_text sse stop_matcher yaml)
+set(LLMD_FUZZ_TARGETS chat_template ext_proc_wire gguf http_message json kv_wire openai pd_body prom_text scraped_page sse stop_matcher yaml)
 set(LLMD_FUZZ_LINK llmd::core llmd::text llmd::pd llmd::kv)
 # Parsers inside libraries that are large to build: only their own sources are taken.
 set(LLMD_FUZZ_http_message_SOURCES libllmd/src/http/parser.cc libllmd/src/http/message.cc)
+set(LLMD_FUZZ_ext_proc_wire_SOURCES services/epp/wire_reader.cc)
+set(LLMD_FUZZ_scraped_page_SOURCES services/common/page_reader.cc)
 set(LLMD_FUZZ_sse_SOURCES libllmd/src/http/sse.cc)
 set(LLMD_FUZZ_gguf_SOURCES libllmd_engine/src/weights/gguf.cc libllmd_engine/src/weights/tensor_view.cc)
 set(LLMD_FUZZ_INCLUDES ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR}/libllmd/src ${PROJECT_SOURCE_DIR}/libllmd_kv/src
-  ${PROJECT_SOURCE_DIR}/libllmd_engine/include ${PROJECT_SOURCE_DIR}/libllmd_engine/src)
+  ${PROJECT_SOURCE_DIR}/libllmd_engine/include ${PROJECT_SOURCE_DIR}/libllmd_engine/src ${PROJECT_SOURCE_DIR}/services)

@@ -56,33 +56,53 @@ TEST(BlockLru, AgreesWithAPlainListUnderRandomWork) {
   BlockLru lru;
   std::vector<uint64_t> model;  // most recent first
   for (int round = 0; round < 3'000; ++round) {
-    std::vector<uint64_t> chain, fresh, expected;
+    const size_t capacity = round % 500 < 250 ? 50 : 20 + rng() % 200;
+    std::vector<uint64_t> chain, fresh, expected_fresh, expected_old;
+    std::vector<BlockLru::Block> old;
     // Equal low halves: tags that clash and long probe runs.
     for (size_t n = rng() % 20; chain.size() < n;) {
       const uint64_t hash = (rng() % 40 << 32) | (rng() % 16 << 3);
       if (std::find(chain.begin(), chain.end(), hash) == chain.end()) chain.push_back(hash);
     }
+    const auto shrink = [&] {
+      for (; model.size() > capacity; model.pop_back()) expected_old.push_back(model.back());
+    };
+    shrink();
     for (size_t i = chain.size(); i-- > 0;) {
       const auto at = std::find(model.begin(), model.end(), chain[i]);
       if (at == model.end()) {
-        expected.push_back(chain[i]);
+        expected_fresh.push_back(chain[i]);
       } else {
         model.erase(at);
       }
       model.insert(model.begin(), chain[i]);
+      shrink();
     }
-    lru.Touch(chain, static_cast<uint8_t>(round % 16), fresh);
-    ASSERT_EQ(fresh, expected);
-    const size_t capacity = 50 + rng() % 200;
-    std::vector<BlockLru::Block> old;
-    lru.Evict(capacity, old);
-    for (const BlockLru::Block& block : old) {
-      ASSERT_EQ(block.hash, model.back());
-      model.pop_back();
-    }
+    lru.Touch(chain, 3, capacity, fresh, old);
+    ASSERT_EQ(fresh, expected_fresh);
+    ASSERT_EQ(old.size(), expected_old.size());
+    for (size_t i = 0; i < old.size(); ++i) ASSERT_EQ(old[i].hash, expected_old[i]);
     ASSERT_EQ(lru.size(), model.size());
-    ASSERT_LE(lru.size(), capacity);
   }
+  std::vector<BlockLru::Block> old;
+  lru.Evict(0, old);
+  ASSERT_EQ(old.size(), model.size());
+  for (const BlockLru::Block& block : old) {
+    EXPECT_EQ(block.hash, model.back());
+    EXPECT_EQ(block.shard, 3);
+    model.pop_back();
+  }
+}
+
+TEST(PrefixIndex, AChainThatPushesOutItsOwnFrontKeepsIt) {
+  PrefixIndex index;
+  index.Insert(std::vector<uint64_t>{1, 2}, 0, 4);
+  index.Insert(std::vector<uint64_t>{8, 9}, 0, 4);
+  // 1 and 2 are the oldest when 3 and 4 come, and are in the chain themselves.
+  index.Insert(std::vector<uint64_t>{1, 2, 3, 4}, 0, 4);
+  EXPECT_THAT(Match(index, {1, 2, 3, 4}, 1), ElementsAre(4u));
+  EXPECT_THAT(Match(index, {8, 9}, 1), ElementsAre(0u));
+  EXPECT_EQ(index.size(), 4u);
 }
 
 TEST(HashMap, AgreesWithAStandardMapUnderRandomWork) {

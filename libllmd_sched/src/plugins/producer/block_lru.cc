@@ -8,50 +8,61 @@ constexpr size_t kAhead = 12;
 
 }  // namespace
 
-BlockLru::BlockLru() : nodes_(1), shards_(1), cells_(16), mask_(15) {}
+BlockLru::BlockLru() : cells_(16), mask_(15) {
+  pages_.push_back(std::make_unique<Page>());
+}
 
-void BlockLru::Touch(std::span<const uint64_t> chain, uint8_t shard, std::vector<uint64_t>& fresh) {
+void BlockLru::Touch(std::span<const uint64_t> chain, uint8_t shard, size_t capacity,
+                     std::vector<uint64_t>& fresh, std::vector<Block>& old) {
+  Evict(capacity, old);  // it may have been larger before
+  scout_ = 0;
   // Back to front, so that the front of a chain outlives its tail.
   for (size_t i = chain.size(); i-- > 0;) {
     if (i >= kAhead) __builtin_prefetch(&cells_[chain[i - kAhead] & mask_]);
-    TouchOne(chain[i], shard, fresh);
+    if (!TouchOne(chain[i], shard)) continue;
+    fresh.push_back(chain[i]);
+    if (size_ > capacity) old.push_back(PopOldest());
   }
 }
 
-void BlockLru::TouchOne(uint64_t hash, uint8_t shard, std::vector<uint64_t>& fresh) {
+bool BlockLru::TouchOne(uint64_t hash, uint8_t shard) {
   Cell& cell = cells_[CellOf(hash)];
   if (cell.node != 0) {
     Unlink(cell.node);
-    return LinkFront(cell.node);
+    LinkFront(cell.node);
+    return false;
   }
   const uint32_t node = Allocate(hash, shard);
   cell = {static_cast<uint32_t>(hash), node};
   LinkFront(node);
-  fresh.push_back(hash);
-  if (++size_ * 10 > cells_.size() * 7) Grow();
+  if (++size_ * 8 > cells_.size() * 7) Grow();
+  return true;
 }
 
 void BlockLru::Evict(size_t capacity, std::vector<Block>& old) {
-  if (size_ <= capacity) return;
-  const size_t first = old.size(), count = size_ - capacity;
-  for (size_t i = 0; i < count; ++i) {
-    const uint32_t last = nodes_[0].prev;
-    old.push_back({nodes_[last].hash, shards_[last]});
-    Unlink(last);
-    free_.push_back(last);
+  scout_ = 0;
+  while (size_ > capacity) old.push_back(PopOldest());
+}
+
+BlockLru::Block BlockLru::PopOldest() {
+  for (size_t i = scout_ == 0 ? kAhead : 1; i > 0; --i) {
+    scout_ = At(scout_).prev;
+    __builtin_prefetch(&cells_[At(scout_).hash & mask_]);
   }
-  for (size_t i = first; i < old.size(); ++i) {
-    if (i + kAhead < old.size()) __builtin_prefetch(&cells_[old[i + kAhead].hash & mask_]);
-    Erase(old[i].hash);
-  }
-  size_ = capacity;
+  const uint32_t last = At(0).prev;
+  const Block block{At(last).hash, ShardAt(last)};
+  Unlink(last);
+  free_.push_back(last);
+  Erase(block.hash);
+  --size_;
+  return block;
 }
 
 size_t BlockLru::CellOf(uint64_t hash) const {
   const auto tag = static_cast<uint32_t>(hash);
   for (size_t i = hash & mask_;; i = (i + 1) & mask_) {
     const Cell& cell = cells_[i];
-    if (cell.node == 0 || (cell.tag == tag && nodes_[cell.node].hash == hash)) return i;
+    if (cell.node == 0 || (cell.tag == tag && At(cell.node).hash == hash)) return i;
   }
 }
 
@@ -79,28 +90,30 @@ void BlockLru::Grow() {
 }
 
 uint32_t BlockLru::Allocate(uint64_t hash, uint8_t shard) {
-  if (free_.empty()) {
-    nodes_.push_back({hash});
-    shards_.push_back(shard);
-    return static_cast<uint32_t>(nodes_.size() - 1);
+  uint32_t n = nodes_;
+  if (!free_.empty()) {
+    n = free_.back();
+    free_.pop_back();
+  } else if (++nodes_ > pages_.size() * kPage) {
+    pages_.push_back(std::make_unique<Page>());
   }
-  const uint32_t n = free_.back();
-  free_.pop_back();
-  nodes_[n].hash = hash;
-  shards_[n] = shard;
+  At(n).hash = hash;
+  ShardAt(n) = shard;
   return n;
 }
 
 void BlockLru::Unlink(uint32_t n) {
-  nodes_[nodes_[n].prev].next = nodes_[n].next;
-  nodes_[nodes_[n].next].prev = nodes_[n].prev;
+  const Node& node = At(n);
+  At(node.prev).next = node.next;
+  At(node.next).prev = node.prev;
 }
 
 void BlockLru::LinkFront(uint32_t n) {
-  nodes_[n].prev = 0;
-  nodes_[n].next = nodes_[0].next;
-  nodes_[nodes_[0].next].prev = n;
-  nodes_[0].next = n;
+  Node &head = At(0), &node = At(n);
+  node.prev = 0;
+  node.next = head.next;
+  At(head.next).prev = n;
+  head.next = n;
 }
 
 }  // namespace llmd::sched

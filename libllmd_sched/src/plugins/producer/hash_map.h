@@ -1,5 +1,5 @@
 // An open-addressing map from 64-bit hashes (already well mixed) to 64-bit words. Linear probing,
-// backward-shift deletion, load at most 0.7. Key 0 is stored beside the table. Thread-compatible.
+// backward-shift deletion, load at most 7/8. Key 0 is stored beside the table. Thread-compatible.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,7 @@ class HashMap {
       return zero_;
     }
     if (uint64_t* found = Find(key)) return *found;
-    if ((size_ + 1) * 10 > cells_.size() * 7) Grow();
+    if ((size_ + 1) * 8 > cells_.size() * 7) Grow();
     ++size_;
     return Place(key, 0);
   }

@@ -50,10 +50,11 @@ void PrefixIndex::Insert(std::span<const uint64_t> chain, uint32_t slot, size_t 
   old.clear();
   Lru& lru = LruOf(slot);
   std::lock_guard lock(lru.mutex);
-  lru.blocks.Touch(chain, static_cast<uint8_t>(shard), fresh);
-  lru.blocks.Evict(capacity, old);
-  SetBits(shard, fresh, slot);
+  lru.blocks.Touch(chain, static_cast<uint8_t>(shard), capacity, fresh, old);
+  // First out, then in: a block may be in both, and the tables need not grow for what stays only a
+  // moment.
   ClearBits(old, slot);
+  SetBits(shard, fresh, slot);
 }
 
 void PrefixIndex::Remove(uint32_t slot) {
