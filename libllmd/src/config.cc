@@ -44,6 +44,21 @@ json::Value TreeToJson(const Tree& tree) {
   return members;
 }
 
+bool SameTrees(const Tree& a, const Tree& b) {
+  if (a.kind != b.kind || a.quoted != b.quoted || a.scalar != b.scalar ||
+      a.children.size() != b.children.size()) {
+    return false;
+  }
+  const auto same_child = [&](const Tree::Child& child, size_t i) {
+    const Tree* other = a.kind == Tree::Kind::kMap ? b.Find(child.key) : b.children[i].value.get();
+    return other != nullptr && SameTrees(*child.value, *other);
+  };
+  for (size_t i = 0; i < a.children.size(); ++i) {
+    if (!same_child(a.children[i], i)) return false;
+  }
+  return true;
+}
+
 std::string UnknownKeyMessage(const Tree& map, std::string_view key) {
   const std::vector<std::string> known(map.known.begin(), map.known.end());
   std::string message = "unknown key";
@@ -56,18 +71,21 @@ std::string UnknownKeyMessage(const Tree& map, std::string_view key) {
   return message;
 }
 
-Status CheckKnown(const Document& document, const Tree& tree, const std::string& path, bool deep) {
+void CheckKnown(const Document& document, const Tree& tree, const std::string& path, bool deep,
+                std::string& errors) {
   size_t index = 0;
   for (const auto& child : tree.children) {
     const bool list = tree.kind == Tree::Kind::kList;
     const std::string child_path =
         list ? path + '[' + std::to_string(index++) + ']' : JoinPath(path, child.key);
     if (!list && tree.read && !tree.known.contains(child.key)) {
-      return ErrorAt(&document, child.key_line, child_path, UnknownKeyMessage(tree, child.key));
+      if (!errors.empty()) errors += '\n';
+      errors += ErrorAt(&document, child.key_line, child_path, UnknownKeyMessage(tree, child.key))
+                    .message();
+    } else if (deep) {
+      CheckKnown(document, *child.value, child_path, true, errors);
     }
-    if (deep) LLMD_RETURN_IF_ERROR(CheckKnown(document, *child.value, child_path, true));
   }
-  return OkStatus();
 }
 
 StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes) {
@@ -177,7 +195,9 @@ std::vector<std::pair<std::string, Node>> Node::Members() const {
 Status Node::RejectUnknown(bool deep) const {
   if (!impl_->tree) return OkStatus();
   if (IsMap()) impl_->tree->read = true;
-  return CheckKnown(*impl_->document, *impl_->tree, impl_->path, deep);
+  std::string errors;
+  CheckKnown(*impl_->document, *impl_->tree, impl_->path, deep, errors);
+  return errors.empty() ? OkStatus() : InvalidArgument(std::move(errors));
 }
 
 Status Node::Error(std::string_view message) const {
@@ -186,6 +206,11 @@ Status Node::Error(std::string_view message) const {
 
 json::Value Node::ToJson() const {
   return impl_->tree ? TreeToJson(*impl_->tree) : json::Value();
+}
+
+bool Node::SameAs(const Node& other) const {
+  if (IsNull() || other.IsNull()) return IsNull() == other.IsNull();
+  return SameTrees(*impl_->tree, *other.impl_->tree);
 }
 
 StatusOr<Node> Parse(std::string_view text, Limits limits) {

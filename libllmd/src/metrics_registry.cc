@@ -9,6 +9,12 @@ namespace {
 
 using Callback = std::shared_ptr<const std::function<double()>>;
 
+// Held by its owner; an exposition under way keeps the lock, so that the owner may go afterwards.
+struct Collector {
+  std::mutex mutex;
+  std::function<void(const MetricsRegistry::GaugeEmit&)> collect;  // guarded by mutex
+};
+
 bool IsNameByte(char c, bool first) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
          (!first && c >= '0' && c <= '9');
@@ -50,16 +56,19 @@ std::string RenderLabels(Labels labels) {
   return out;
 }
 
-// The labels of each bucket, its le among them.
-std::vector<std::string> RenderBuckets(const Labels& labels, const std::vector<double>& bounds) {
+// The text of each bucket's le, +Inf last.
+std::vector<std::string> BucketTexts(const std::vector<double>& bounds) {
   std::vector<std::string> out;
-  for (size_t i = 0; i <= bounds.size(); ++i) {
-    Labels with = labels;
-    const double bound = i < bounds.size() ? bounds[i] : std::numeric_limits<double>::infinity();
-    with.emplace_back("le", FormatMetricValue(bound));
-    out.push_back(RenderLabels(std::move(with)));
-  }
+  out.reserve(bounds.size() + 1);
+  for (const double bound : bounds) out.push_back(FormatMetricValue(bound));
+  out.push_back(FormatMetricValue(std::numeric_limits<double>::infinity()));
   return out;
+}
+
+// Bytes of the rendered labels that go before "le".
+size_t PlaceOfLe(Labels labels) {
+  std::erase_if(labels, [](const auto& label) { return label.first >= "le"; });
+  return RenderLabels(std::move(labels)).size();
 }
 
 struct Series {
@@ -67,7 +76,7 @@ struct Series {
   std::unique_ptr<Counter> counter;
   std::unique_ptr<Gauge> gauge;
   std::unique_ptr<Histogram> histogram;
-  std::vector<std::string> bucket_labels;
+  size_t place_of_le = 0;  // in the rendered labels of a histogram
   Callback read;
 };
 
@@ -75,7 +84,9 @@ struct Family {
   MetricType type = MetricType::kGauge;
   std::string help;
   std::vector<double> bounds;
+  std::vector<std::string> bucket_texts;  // of a histogram
   std::map<std::string, Series, std::less<>> series;
+  std::vector<std::weak_ptr<Collector>> collectors;
 };
 
 // One series as it is about to be printed. Series never move or go, so that printing needs no lock;
@@ -88,11 +99,26 @@ struct SeriesView {
   const Histogram* histogram;
   Callback read;
 };
-struct FamilyView {
-  std::string_view name;
-  const Family* family;
-  std::vector<SeriesView> series;
+struct Alias {
+  std::string name, label, old_label;
 };
+struct FamilyView {
+  std::string name;
+  const Family* family = nullptr;
+  const Alias* alias = nullptr;  // null: the name is the family's own
+  std::vector<SeriesView> series;
+  std::vector<std::pair<std::string, double>> collected;  // by labels
+};
+
+// `a="1"` with the label renamed.
+std::string Renamed(const std::string& labels, const Alias* alias) {
+  if (alias == nullptr || alias->label.empty()) return labels;
+  const std::string from = alias->label + "=\"";
+  size_t at = labels.starts_with(from) ? 0 : labels.find("," + from);
+  if (at == std::string::npos) return labels;
+  if (at > 0) ++at;
+  return labels.substr(0, at) + alias->old_label + labels.substr(at + alias->label.size());
+}
 
 std::string_view TypeText(MetricType type) {
   switch (type) {
@@ -110,15 +136,22 @@ class TextWriter {
  public:
   explicit TextWriter(std::string& out) : out_(out) {}
 
-  void Write(const FamilyView& view, bool with_created) {
-    Header(view.name, "", view.family->help, TypeText(view.family->type));
-    for (const SeriesView& s : view.series) WriteSeries(view.name, s);
-    if (!with_created || view.family->type == MetricType::kGauge) return;
-    std::string_view base = view.name;
+  // The views of one family, of one registry each.
+  void Write(const std::vector<const FamilyView*>& views, bool with_created) {
+    const FamilyView& first = *views[0];
+    Header(first.name, "", first.family->help, TypeText(first.family->type));
+    for (const FamilyView* view : views) {
+      for (const SeriesView& s : view->series) WriteSeries(*view, s);
+      for (const auto& [labels, v] : view->collected)
+        Sample(view->name, "", Renamed(labels, view->alias), v);
+    }
+    if (!with_created || first.family->type == MetricType::kGauge) return;
+    std::string_view base = first.name;
     if (base.ends_with("_total")) base.remove_suffix(std::string_view("_total").size());
-    Header(base, "_created", view.family->help, "gauge");
-    for (const SeriesView& s : view.series) {
-      Sample(base, "_created", *s.labels, s.series->created_seconds);
+    Header(base, "_created", first.family->help, "gauge");
+    for (const FamilyView* view : views) {
+      for (const SeriesView& s : view->series)
+        Sample(base, "_created", Renamed(*s.labels, view->alias), s.series->created_seconds);
     }
   }
 
@@ -136,25 +169,32 @@ class TextWriter {
     out_.append(" ").append(FormatMetricValue(v)).append("\n");
   }
 
-  void WriteSeries(std::string_view name, const SeriesView& s) {
-    if (s.histogram) {
-      WriteHistogram(name, s);
-    } else if (s.counter) {
-      Sample(name, "", *s.labels, s.counter->value());
-    } else {
-      Sample(name, "", *s.labels, s.read ? (*s.read)() : s.gauge->value());
-    }
+  void WriteSeries(const FamilyView& view, const SeriesView& s) {
+    if (s.histogram) return WriteHistogram(view, s);
+    const std::string labels = Renamed(*s.labels, view.alias);
+    if (s.counter) return Sample(view.name, "", labels, s.counter->value());
+    Sample(view.name, "", labels, s.read ? (*s.read)() : s.gauge->value());
   }
 
-  void WriteHistogram(std::string_view name, const SeriesView& s) {
+  void WriteHistogram(const FamilyView& view, const SeriesView& s) {
     const std::vector<uint64_t> counts = s.histogram->Counts();
+    const size_t place = s.series->place_of_le;
+    std::string before = Renamed(s.labels->substr(0, place), view.alias);
+    std::string after = s.labels->substr(place + (place > 0 && place < s.labels->size()));
+    after = Renamed(after, view.alias);
+    if (!before.empty()) before += ',';
+    if (!after.empty()) after.insert(0, 1, ',');
     uint64_t total = 0;
+    std::string labels;
     for (size_t i = 0; i < counts.size(); ++i) {
       total += counts[i];
-      Sample(name, "_bucket", s.series->bucket_labels[i], static_cast<double>(total));
+      labels = before;
+      labels.append("le=\"").append(view.family->bucket_texts[i]).append("\"").append(after);
+      Sample(view.name, "_bucket", labels, static_cast<double>(total));
     }
-    Sample(name, "_count", *s.labels, static_cast<double>(total));
-    Sample(name, "_sum", *s.labels, s.histogram->sum());
+    labels = Renamed(*s.labels, view.alias);
+    Sample(view.name, "_count", labels, static_cast<double>(total));
+    Sample(view.name, "_sum", labels, s.histogram->sum());
   }
 
   std::string& out_;
@@ -163,14 +203,20 @@ class TextWriter {
 }  // namespace
 
 struct MetricsRegistry::Impl {
-  explicit Impl(const Clock& c) : clock(c) {}
+  Impl(const Clock& c, Labels l) : clock(c), constant(std::move(l)) {}
+
+  Labels Full(Labels labels) const {
+    labels.insert(labels.end(), constant.begin(), constant.end());
+    return labels;
+  }
 
   Family& FamilyOf(std::string_view name, std::string_view help, MetricType type,
                    const std::vector<double>& bounds) {
     auto it = families.find(name);
     if (it == families.end()) {
       LLMD_CHECK(IsName(name, true));
-      it = families.emplace(std::string(name), Family{type, std::string(help), bounds, {}}).first;
+      it = families.emplace(std::string(name), Family{type, std::string(help), bounds, {}, {}, {}})
+               .first;
     }
     LLMD_CHECK(it->second.type == type);
     LLMD_CHECK(it->second.bounds == bounds);
@@ -178,39 +224,65 @@ struct MetricsRegistry::Impl {
   }
 
   Series& SeriesOf(Family& family, const Labels& labels) {
-    const auto [it, fresh] = family.series.try_emplace(RenderLabels(labels));
+    const auto [it, fresh] = family.series.try_emplace(RenderLabels(Full(labels)));
     if (fresh) it->second.created_seconds = static_cast<double>(clock.UnixNanos()) / 1e9;
     return it->second;
   }
 
+  // Every name this registry exposes. The collectors run without the lock.
   std::vector<FamilyView> View() {
-    const std::lock_guard lock(mutex);
-    std::map<std::string_view, const Family*> named;
-    for (const auto& [name, family] : families) named.emplace(name, &family);
-    for (const auto& [alias, name] : aliases) {
-      if (const auto it = families.find(name); it != families.end()) {
-        named.emplace(alias, &it->second);
+    std::vector<FamilyView> out;
+    std::vector<std::vector<std::shared_ptr<Collector>>> collectors;
+    {
+      const std::lock_guard lock(mutex);
+      for (const auto& [name, family] : families) AddView(name, family, nullptr, out, collectors);
+      for (const auto& [name, alias] : aliases) {
+        if (!with_aliases.load(std::memory_order_relaxed)) break;
+        const auto it = families.find(alias.name);
+        if (it != families.end()) AddView(name, it->second, &alias, out, collectors);
       }
     }
-    std::vector<FamilyView> out;
-    for (const auto& [name, family] : named) {
-      FamilyView& view = out.emplace_back(FamilyView{name, family, {}});
-      for (const auto& [labels, s] : family->series) {
-        view.series.push_back(
-            {&labels, &s, s.counter.get(), s.gauge.get(), s.histogram.get(), s.read});
-      }
+    for (size_t i = 0; i < out.size(); ++i) {
+      for (const auto& collector : collectors[i]) Collect(*collector, out[i]);
     }
     return out;
   }
 
+  static void AddView(const std::string& name, const Family& family, const Alias* alias,
+                      std::vector<FamilyView>& out,
+                      std::vector<std::vector<std::shared_ptr<Collector>>>& collectors) {
+    FamilyView& view = out.emplace_back();
+    view.name = name;
+    view.family = &family;
+    view.alias = alias;
+    for (const auto& [labels, s] : family.series) {
+      view.series.push_back(
+          {&labels, &s, s.counter.get(), s.gauge.get(), s.histogram.get(), s.read});
+    }
+    auto& live = collectors.emplace_back();
+    for (const auto& weak : family.collectors) {
+      if (auto collector = weak.lock()) live.push_back(std::move(collector));
+    }
+  }
+
+  void Collect(Collector& collector, FamilyView& view) const {
+    const std::lock_guard lock(collector.mutex);
+    if (!collector.collect) return;
+    collector.collect([&](const Labels& labels, double v) {
+      view.collected.emplace_back(RenderLabels(Full(labels)), v);
+    });
+  }
+
   const Clock& clock;
+  const Labels constant;
   std::mutex mutex;
   std::map<std::string, Family, std::less<>> families;
-  std::map<std::string, std::string, std::less<>> aliases;  // alias → name
-  std::atomic<bool> created{false};
+  std::map<std::string, Alias, std::less<>> aliases;  // by the other name
+  std::atomic<bool> created{false}, with_aliases{true};
 };
 
-MetricsRegistry::MetricsRegistry(const Clock& clock) : impl_(std::make_unique<Impl>(clock)) {}
+MetricsRegistry::MetricsRegistry(const Clock& clock, Labels constant)
+    : impl_(std::make_unique<Impl>(clock, std::move(constant))) {}
 MetricsRegistry::~MetricsRegistry() = default;
 
 Counter& MetricsRegistry::AddCounter(std::string_view name, std::string_view help,
@@ -236,7 +308,8 @@ Histogram& MetricsRegistry::AddHistogram(std::string_view name, std::string_view
   Family& family = impl_->FamilyOf(name, help, MetricType::kHistogram, bounds);
   Series& series = impl_->SeriesOf(family, labels);
   if (!series.histogram) {
-    series.bucket_labels = RenderBuckets(labels, bounds);
+    series.place_of_le = PlaceOfLe(impl_->Full(labels));
+    if (family.bucket_texts.empty()) family.bucket_texts = BucketTexts(bounds);
     series.histogram = std::make_unique<Histogram>(std::move(bounds));
   }
   return *series.histogram;
@@ -250,11 +323,32 @@ void MetricsRegistry::AddGaugeCallback(std::string_view name, std::string_view h
   series.read = std::make_shared<const std::function<double()>>(std::move(read));
 }
 
-void MetricsRegistry::AddAlias(std::string_view name, std::string_view alias) {
+std::shared_ptr<const void> MetricsRegistry::AddGaugeCollector(
+    std::string_view name, std::string_view help, std::function<void(const GaugeEmit&)> collect) {
+  auto collector = std::make_shared<Collector>();
+  collector->collect = std::move(collect);
+  const std::lock_guard lock(impl_->mutex);
+  Family& family = impl_->FamilyOf(name, help, MetricType::kGauge, {});
+  std::erase_if(family.collectors, [](const auto& weak) { return weak.expired(); });
+  family.collectors.push_back(collector);
+  return {nullptr, [collector](const void*) {
+            const std::lock_guard in_use(collector->mutex);
+            collector->collect = nullptr;
+          }};
+}
+
+void MetricsRegistry::AddAlias(std::string_view name, std::string_view alias,
+                               std::string_view label, std::string_view old_label) {
   const std::lock_guard lock(impl_->mutex);
   LLMD_CHECK(IsName(alias, true));
   LLMD_CHECK(impl_->families.find(alias) == impl_->families.end());
-  impl_->aliases.insert_or_assign(std::string(alias), std::string(name));
+  const auto [it, fresh] = impl_->aliases.try_emplace(
+      std::string(alias), Alias{std::string(name), std::string(label), std::string(old_label)});
+  LLMD_CHECK(fresh || it->second.name == name);
+}
+
+void MetricsRegistry::ExposeAliases(bool on) {
+  impl_->with_aliases.store(on, std::memory_order_relaxed);
 }
 
 void MetricsRegistry::ExposeCreated(bool on) {
@@ -262,11 +356,23 @@ void MetricsRegistry::ExposeCreated(bool on) {
 }
 
 std::string MetricsRegistry::Expose() const {
-  const std::vector<FamilyView> families = impl_->View();
-  const bool created = impl_->created.load(std::memory_order_relaxed);
+  return ExposeTogether({this});
+}
+
+std::string MetricsRegistry::ExposeTogether(const std::vector<const MetricsRegistry*>& registries) {
+  std::vector<std::vector<FamilyView>> views;
+  std::map<std::string_view, std::vector<const FamilyView*>> by_name;
+  bool created = false;
+  for (const MetricsRegistry* registry : registries) {
+    views.push_back(registry->impl_->View());
+    created |= registry->impl_->created.load(std::memory_order_relaxed);
+  }
+  for (const auto& of_one : views) {
+    for (const FamilyView& view : of_one) by_name[view.name].push_back(&view);
+  }
   std::string out;
   TextWriter writer(out);
-  for (const FamilyView& family : families) writer.Write(family, created);
+  for (const auto& [name, families] : by_name) writer.Write(families, created);
   return out;
 }
 

@@ -1,6 +1,7 @@
 #include "llmd/sched/config_loader.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "flow_loader.h"
 #include "graph_builder.h"
@@ -29,11 +30,6 @@ std::string Ref(GraphBuilder& b, const config::Node& node) {
   return name.value_or("");
 }
 
-void CheckKeys(GraphBuilder& b, const config::Node& node) {
-  if (!node.IsMap()) return;
-  if (Status status = node.RejectUnknown(false); !status.ok()) b.Error(std::move(status));
-}
-
 void ReadHead(GraphBuilder& b, const config::Node& root) {
   const std::string version = root.Get("apiVersion").String().value_or("");
   if (version == "inference.networking.x-k8s.io/v1alpha1") {
@@ -47,25 +43,25 @@ void ReadHead(GraphBuilder& b, const config::Node& root) {
 }
 
 // Gates: flowControl, and haPopulateNonLeaderDatastore, which only matters with leader election.
-void ReadGates(GraphBuilder& b, const config::Node& root) {
-  for (const config::Node& item : root.Get("featureGates").Items()) {
-    std::string gate = item.String().value_or("");
-    bool on = true;
-    if (const size_t eq = gate.find('='); eq != std::string::npos) {
-      const std::string value = gate.substr(eq + 1);
-      if (value != "true" && value != "false")
-        b.Error(item, "expected true or false after '=', got '" + value + "'");
-      on = value == "true";
-      gate.resize(eq);
-    }
-    if (gate == "flowControl") {
-      b.graph().flow.enabled = on;
-    } else if (gate == "haPopulateNonLeaderDatastore") {
-      b.Warn("feature gate haPopulateNonLeaderDatastore has no effect without leader election");
-    } else {
-      b.Error(item, "unknown feature gate '" + gate +
-                        "'; known: flowControl, haPopulateNonLeaderDatastore");
-    }
+void ReadGate(GraphBuilder& b, const config::Node& item) {
+  StatusOr<std::string> text = item.String();
+  if (!text.ok()) return b.Error(text.status());
+  std::string gate = *std::move(text);
+  bool on = true;
+  if (const size_t eq = gate.find('='); eq != std::string::npos) {
+    const std::string value = gate.substr(eq + 1);
+    if (value != "true" && value != "false")
+      b.Error(item, "expected true or false after '=', got '" + value + "'");
+    on = value == "true";
+    gate.resize(eq);
+  }
+  if (gate == "flowControl") {
+    b.graph().flow.enabled = on;
+  } else if (gate == "haPopulateNonLeaderDatastore") {
+    b.Warn("feature gate haPopulateNonLeaderDatastore has no effect without leader election");
+  } else {
+    b.Error(item, "unknown feature gate '" + gate +
+                      "'; known: flowControl, haPopulateNonLeaderDatastore");
   }
 }
 
@@ -102,16 +98,17 @@ void ReadProfile(GraphBuilder& b, const config::Node& node) {
     if (other.name == profile.name)
       b.Error(node, "another profile is already called '" + profile.name + "'");
   }
-  for (const config::Node& item : node.Get("plugins").Items()) {
+  for (const config::Node& item : b.ListOf(node.Get("plugins"))) {
     const std::string name = Ref(b, item);
     double weight = 1;
     if (const config::Node w = item.Get("weight"); !w.IsNull()) {
       const StatusOr<double> value = w.Double();
       if (!value.ok()) b.Error(value.status());
       weight = value.value_or(1);
-      if (weight < 0) b.Error(w, "expected a weight that is not negative");
+      if (!(weight >= 0 && std::isfinite(weight)))
+        b.Error(w, "expected a finite weight that is not negative");
     }
-    CheckKeys(b, item);
+    b.CheckMap(item);
     Plugin* plugin = name.empty() ? nullptr : b.Find(item.Get("pluginRef"), name);
     if (!plugin) continue;
     if (item.Has("weight") && !dynamic_cast<Scorer*>(plugin)) {
@@ -120,7 +117,7 @@ void ReadProfile(GraphBuilder& b, const config::Node& node) {
     }
     AddToProfile(b, profile, plugin, weight, item);
   }
-  CheckKeys(b, node);
+  b.CheckMap(node);
   b.graph().profiles.push_back(std::move(profile));
 }
 
@@ -175,16 +172,16 @@ void CompleteHandler(GraphBuilder& b, const config::Node& root) {
 
 // What hangs on it must follow endpoints: pages never come.
 void ReadNotificationSource(GraphBuilder& b, const config::Node& item) {
-  for (const config::Node& e : item.Get("extractors").Items()) {
+  for (const config::Node& e : b.ListOf(item.Get("extractors"))) {
     const std::string name = Ref(b, e);
     Plugin* plugin = b.Find(e.Get("pluginRef"), name);
     if (plugin && !dynamic_cast<EndpointExtractor*>(plugin) &&
         !dynamic_cast<EndpointObserver*>(plugin)) {
       b.Error(e.Get("pluginRef"), "plugin '" + name + "' follows no endpoints");
     }
-    CheckKeys(b, e);
+    b.CheckMap(e);
   }
-  CheckKeys(b, item);
+  b.CheckMap(item);
 }
 
 void ReadSource(GraphBuilder& b, const config::Node& item) {
@@ -195,13 +192,13 @@ void ReadSource(GraphBuilder& b, const config::Node& item) {
   binding.source = dynamic_cast<Source*>(plugin);
   if (plugin && !binding.source)
     b.Error(item.Get("pluginRef"), "plugin '" + name + "' is no data source");
-  for (const config::Node& e : item.Get("extractors").Items()) {
+  for (const config::Node& e : b.ListOf(item.Get("extractors"))) {
     if (auto* x = b.FindAs<Extractor>(e.Get("pluginRef"), Ref(b, e), "extractor of pages"))
       binding.extractors.push_back(x);
-    CheckKeys(b, e);
+    b.CheckMap(e);
   }
   if (item.Get("extractors").Items().empty()) b.Error(item, "expected at least one extractor");
-  CheckKeys(b, item);
+  b.CheckMap(item);
   if (binding.source) b.graph().sources.push_back(std::move(binding));
 }
 
@@ -225,34 +222,38 @@ void ReadDataLayer(GraphBuilder& b, const config::Node& root) {
   const config::Node inject = layer.Get("injectDefaults");
   const StatusOr<bool> defaults = inject.IsNull() ? StatusOr<bool>(true) : inject.Bool();
   if (!defaults.ok()) b.Error(defaults.status());
-  for (const config::Node& item : layer.Get("sources").Items()) ReadSource(b, item);
+  for (const config::Node& item : b.ListOf(layer.Get("sources"))) ReadSource(b, item);
   if (const config::Node d = layer.Get("discovery"); !d.IsNull()) {
     b.graph().discovery = b.FindAs<Discovery>(d.Get("pluginRef"), Ref(b, d), "discovery");
-    CheckKeys(b, d);
+    b.CheckMap(d);
   }
   for (const char* key :
        {"peerDiscovery", "crossReplicaSyncerPluginRef", "crossReplicaSyncInterval"}) {
-    if (layer.Has(key))
-      b.Error(layer.Get(key), "sharing state between replicas is not supported yet");
+    if (layer.Has(key)) {
+      b.Error(layer.Get(key),
+              "no plugin shares state between replicas (the field's picker has none either): leave "
+              "this key out");
+    }
   }
-  CheckKeys(b, layer);
+  b.CheckMap(layer);
   if (b.graph().sources.empty() && defaults.value_or(true)) InjectMetrics(b);
 }
 
 void ReadParsers(GraphBuilder& b, const config::Node& root) {
   const config::Node handler = root.Get("requestHandler");
-  std::vector<config::Node> items = handler.Get("parsers").Items();
+  std::vector<config::Node> items = b.ListOf(handler.Get("parsers"));
   if (const config::Node old = root.Get("parser"); !old.IsNull()) {
     b.Warn("the top-level key parser is deprecated; use requestHandler.parsers");
+    if (!items.empty()) b.Error(old, "requestHandler.parsers says it already");
     items.push_back(old);
   }
   for (const config::Node& item : items) {
     if (auto* parser = b.FindAs<Parser>(item.Get("pluginRef"), Ref(b, item), "parser")) {
       b.graph().parsers.push_back(parser);
     }
-    CheckKeys(b, item);
+    b.CheckMap(item);
   }
-  CheckKeys(b, handler);
+  b.CheckMap(handler);
   if (!items.empty()) return;
   for (const char* type :
        {"openai-parser", "anthropic-parser", "vllmhttp-parser", "passthrough-parser"}) {
@@ -277,16 +278,16 @@ StatusOr<std::shared_ptr<Graph>> LoadGraph(std::string_view yaml, const LoadOpti
   const PluginRegistry builtin = options.registry ? PluginRegistry() : BuiltinPlugins();
   GraphBuilder b(options.registry ? *options.registry : builtin, options);
   ReadHead(b, *root);
-  ReadGates(b, *root);
-  for (const config::Node& item : root->Get("plugins").Items()) b.Declare(item);
+  for (const config::Node& item : b.ListOf(root->Get("featureGates"))) ReadGate(b, item);
+  for (const config::Node& item : b.ListOf(root->Get("plugins"))) b.Declare(item);
   b.BuildAll();
-  for (const config::Node& item : root->Get("schedulingProfiles").Items()) ReadProfile(b, item);
+  for (const config::Node& item : b.ListOf(root->Get("schedulingProfiles"))) ReadProfile(b, item);
   CompleteProfiles(b);
   CompleteHandler(b, *root);
   ReadDataLayer(b, *root);
   ReadParsers(b, *root);
   ReadFlowControl(b, *root);
-  CheckKeys(b, *root);
+  b.CheckMap(*root);
   StatusOr<std::shared_ptr<Graph>> graph = b.Finish();
   if (!graph.ok()) return with_name(graph.status());
   for (std::string& doubt : DoubtsOf(**graph, options))
@@ -299,7 +300,7 @@ std::vector<std::string> GraphWarnings(const Graph& graph) {
 }
 
 json::Value DescribeGraph(const Graph& graph) {
-  json::Array plugins, profiles, producers;
+  json::Array plugins, profiles, producers, parsers, sources;
   for (const auto& p : graph.plugins)
     plugins.push_back(json::Object{{"name", p->name()}, {"type", p->type()}});
   for (const Profile& p : graph.profiles) {
@@ -314,11 +315,18 @@ json::Value DescribeGraph(const Graph& graph) {
                                     {"picker", p.picker.plugin->name()}});
   }
   for (const auto& p : graph.producers) producers.emplace_back(p.plugin->name());
-  return json::Object{{"plugins", std::move(plugins)},
-                      {"profiles", std::move(profiles)},
-                      {"profileHandler", graph.handler->name()},
-                      {"producers", std::move(producers)},
-                      {"flowControl", graph.flow.enabled}};
+  for (const Parser* p : graph.parsers) parsers.emplace_back(p->name());
+  for (const SourceBinding& s : graph.sources) sources.emplace_back(s.source->name());
+  return json::Object{
+      {"plugins", std::move(plugins)},
+      {"profiles", std::move(profiles)},
+      {"profileHandler", graph.handler->name()},
+      {"producers", std::move(producers)},
+      {"parsers", std::move(parsers)},
+      {"sources", std::move(sources)},
+      {"discovery", graph.discovery ? json::Value(graph.discovery->name()) : nullptr},
+      {"saturationDetector", graph.saturation->name()},
+      {"flowControl", graph.flow.enabled}};
 }
 
 bool Graph::ReadsGauges() const {

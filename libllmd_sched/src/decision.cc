@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 
 namespace llmd::sched {
 namespace {
@@ -28,8 +29,12 @@ json::Value ProfileToJson(const ProfileTrace& p) {
   for (const FilterTrace& f : p.filters)
     filters.push_back(json::Object{{"filter", f.filter}, {"kept", List(f.kept)}});
   for (const ScoreTrace& s : p.scores) {
-    scores.push_back(
-        json::Object{{"scorer", s.scorer}, {"weight", s.weight}, {"raw", List(s.raw)}});
+    std::vector<double> weighted;
+    for (size_t c = 0; c < s.raw.size(); ++c) weighted.push_back(p.Weighted(s, c));
+    scores.push_back(json::Object{{"scorer", s.scorer},
+                                  {"weight", s.weight},
+                                  {"raw", List(s.raw)},
+                                  {"weighted", List(weighted)}});
   }
   return json::Object{{"profile", p.profile},
                       {"filters", std::move(filters)},
@@ -39,6 +44,7 @@ json::Value ProfileToJson(const ProfileTrace& p) {
                       {"picker", p.picker},
                       {"picked", List(p.picked)},
                       {"tied", p.tied},
+                      {"margin", p.Margin()},
                       {"error", p.error}};
 }
 
@@ -140,7 +146,8 @@ std::vector<std::string> EndpointRow(const DecisionTrace& t, const ProfileTrace&
     return row;
   }
   const size_t c = static_cast<size_t>(at - p.candidates.begin());
-  for (const ScoreTrace& s : p.scores) row.push_back(Fixed(s.raw[c]));
+  for (const ScoreTrace& s : p.scores)
+    row.push_back(std::isnan(s.raw[c]) ? "-" : Fixed(s.raw[c]) + " -> " + Fixed(p.Weighted(s, c)));
   row.push_back(c < p.totals.size() ? Fixed(p.totals[c]) : "-");
   const auto picked = std::find(p.picked.begin(), p.picked.end(), e);
   if (picked != p.picked.end()) {
@@ -149,13 +156,6 @@ std::vector<std::string> EndpointRow(const DecisionTrace& t, const ProfileTrace&
                       : "fallback " + std::to_string(picked - p.picked.begin()));
   }
   return row;
-}
-
-// The best total less the best one of another endpoint.
-std::string Margin(const ProfileTrace& p) {
-  std::vector<double> sorted = p.totals;
-  std::sort(sorted.rbegin(), sorted.rend());
-  return sorted.size() < 2 ? "" : ", margin " + Fixed(sorted[0] - sorted[1]);
 }
 
 std::string ProfileToText(const DecisionTrace& t, const ProfileTrace& p) {
@@ -171,17 +171,89 @@ std::string ProfileToText(const DecisionTrace& t, const ProfileTrace& p) {
   out += Table(rows) + "    " + p.picker + ": ";
   if (!p.error.empty()) return out + p.error + "\n";
   out += p.picked.empty() ? "nothing" : t.endpoints[p.picked[0]];
-  out += Margin(p);
+  if (p.totals.size() > 1) out += ", margin " + Fixed(p.Margin());
   if (p.tied > 1) out += ", tie of " + std::to_string(p.tied) + " broken at random";
   return out + "\n";
 }
 
+json::Value ProfileToHeader(const DecisionTrace& t, const ProfileTrace& p) {
+  json::Value out = json::Object{{"profile", p.profile},
+                                 {"candidates", static_cast<int64_t>(p.candidates.size())}};
+  if (p.picked.empty()) {
+    out.Set("error", p.error);
+    return out;
+  }
+  const int e = p.picked[0];
+  out.Set("endpoint", t.endpoints[e]);
+  out.Set("age_ms", std::round(t.metrics_age_ms[e]));
+  const auto c = static_cast<size_t>(std::find(p.candidates.begin(), p.candidates.end(), e) -
+                                     p.candidates.begin());
+  if (c < p.totals.size()) {
+    out.Set("total", p.totals[c]);
+    out.Set("margin", p.Margin());
+    out.Set("tied", p.tied);
+    json::Object scores;
+    for (const ScoreTrace& s : p.scores) scores.emplace_back(s.scorer, p.Weighted(s, c));
+    out.Set("scores", std::move(scores));
+  }
+  return out;
+}
+
 }  // namespace
+
+double ProfileTrace::Weighted(const ScoreTrace& score, size_t c) const {
+  const double raw = score.raw[c];
+  return raw > 0 ? score.weight * std::min(raw, 1.0) : 0.0;  // NaN gives 0
+}
+
+double ProfileTrace::Margin() const {
+  if (picked.empty() || totals.size() < 2 || totals.size() != candidates.size()) return 0;
+  double chosen = 0, best_other = -std::numeric_limits<double>::infinity();
+  for (size_t c = 0; c < totals.size(); ++c) {
+    if (candidates[c] == picked[0])
+      chosen = totals[c];
+    else
+      best_other = std::max(best_other, totals[c]);
+  }
+  return chosen - best_other;
+}
+
+json::Value Summary(const DecisionTrace& t) {
+  json::Value out = json::Object{{"request_id", t.request_id},
+                                 {"model", t.model},
+                                 {"unix_nanos", t.unix_nanos},
+                                 {"decision_ns", t.decision_ns},
+                                 {"decision_type", t.decision_type}};
+  if (!t.pool.empty()) out.Set("pool", t.pool);
+  if (t.denied_status != 0) {
+    out.Set("denied_status", t.denied_status);
+    out.Set("denied_reason", t.denied_reason);
+  } else if (t.primary >= 0) {
+    out.Set("endpoint", t.endpoints[t.primary]);
+    out.Set("address", t.addresses[t.primary]);
+  }
+  return out;
+}
+
+std::string ToHeader(const DecisionTrace& t, size_t max_bytes) {
+  json::Array profiles;
+  for (const ProfileTrace& p : t.profiles) profiles.push_back(ProfileToHeader(t, p));
+  json::Value out = json::Object{{"type", t.decision_type},
+                                 {"decision_us", static_cast<double>(t.decision_ns / 100) / 10},
+                                 {"profiles", std::move(profiles)}};
+  if (!t.pool.empty()) out.Set("pool", t.pool);
+  std::string text = out.Dump();
+  for (char& c : text) {
+    if (c < 0x20 || c > 0x7e) c = '?';
+  }
+  return text.size() <= max_bytes ? text : "";
+}
 
 json::Value ToJson(const DecisionTrace& t) {
   json::Array profiles;
   for (const ProfileTrace& p : t.profiles) profiles.push_back(ProfileToJson(p));
   return json::Object{{"request_id", t.request_id},
+                      {"pool", t.pool},
                       {"model", t.model},
                       {"unix_nanos", t.unix_nanos},
                       {"decision_ns", t.decision_ns},
@@ -201,6 +273,7 @@ StatusOr<DecisionTrace> DecisionFromJson(const json::Value& v) {
     return InvalidArgument("expected a decision object, got " + std::string(v.TypeName()));
   DecisionTrace out;
   out.request_id = v["request_id"].AsString();
+  out.pool = v["pool"].AsString();
   out.model = v["model"].AsString();
   out.unix_nanos = v["unix_nanos"].AsInt();
   out.decision_ns = v["decision_ns"].AsUint();
@@ -219,8 +292,8 @@ StatusOr<DecisionTrace> DecisionFromJson(const json::Value& v) {
 }
 
 std::string ToText(const DecisionTrace& t) {
-  std::string out = "request " + t.request_id + "\n  model " +
-                    (t.model.empty() ? "(none)" : t.model) + ", " +
+  std::string out = "request " + t.request_id + (t.pool.empty() ? "" : ", pool " + t.pool) +
+                    "\n  model " + (t.model.empty() ? "(none)" : t.model) + ", " +
                     std::to_string(t.endpoints.size()) + " endpoints, decided in " +
                     Fixed(static_cast<double>(t.decision_ns) / 1000, 1) + " us\n";
   if (t.denied_status != 0) {

@@ -48,9 +48,7 @@ BandConfig ReadBand(GraphBuilder& b, const config::Node& node, int priority) {
                                         "ordering policy");
   if (b.graph().flow.enabled && out.fairness != nullptr)
     b.graph().wants_response_body |= out.fairness->wants_usage();
-  if (node.IsMap()) {
-    if (Status status = node.RejectUnknown(false); !status.ok()) b.Error(std::move(status));
-  }
+  b.CheckMap(node);
   return out;
 }
 
@@ -61,7 +59,7 @@ void ReadBands(GraphBuilder& b, const config::Node& section) {
                                    ? ReadBand(b, section.Get("defaultNegativePriorityBand"), -1)
                                    : flow.default_band;
   std::set<int64_t> seen;
-  for (const config::Node& item : section.Get("priorityBands").Items()) {
+  for (const config::Node& item : b.ListOf(section.Get("priorityBands"))) {
     const StatusOr<int64_t> priority = item.Get("priority").Int();
     if (!priority.ok()) b.Error(priority.status());
     if (priority.ok() && *priority != static_cast<int32_t>(*priority))
@@ -76,7 +74,8 @@ void ReadBands(GraphBuilder& b, const config::Node& section) {
 
 void ReadDetector(GraphBuilder& b, const config::Node& root, const config::Node& section) {
   config::Node node = section.Get("saturationDetector");
-  if (const config::Node old = root.Get("saturationDetector"); node.IsNull() && !old.IsNull()) {
+  if (const config::Node old = root.Get("saturationDetector"); !old.IsNull()) {
+    if (!node.IsNull()) b.Error(old, "flowControl.saturationDetector says it already");
     b.Warn(
         "the top-level key saturationDetector is deprecated; use flowControl.saturationDetector");
     node = old;
@@ -85,9 +84,7 @@ void ReadDetector(GraphBuilder& b, const config::Node& root, const config::Node&
   const std::string name = ref.String().value_or("utilization-detector");
   b.graph().saturation =
       b.FindAs<SaturationDetector>(ref, name, "saturation detector", ref.IsNull());
-  if (node.IsMap()) {
-    if (Status status = node.RejectUnknown(false); !status.ok()) b.Error(std::move(status));
-  }
+  b.CheckMap(node);
 }
 
 // The one configured plugin of a kind, else the default.
@@ -132,9 +129,7 @@ void ReadFlowControl(GraphBuilder& b, const config::Node& root) {
   flow.limit =
       Policy<UsageLimitPolicy>(b, limit, "static-usage-limit-policy", "usage limit policy");
   ReadEviction(b, section.Get("enableEviction"));
-  if (section.IsMap()) {
-    if (Status status = section.RejectUnknown(false); !status.ok()) b.Error(std::move(status));
-  }
+  b.CheckMap(section);
 }
 
 }  // namespace llmd::sched

@@ -77,11 +77,49 @@ struct FlowConfig {
   const EvictionOrder* eviction_order = nullptr;
 };
 
+// What a plugin was made from and asked for: by this a reload knows whether it can stay.
+struct PluginOrigin {
+  struct Use {
+    std::string data_type, producer;
+    DataKey key = kNoKey;
+    bool required = false;
+  };
+  config::Node parameters;
+  std::vector<Use> produces, consumes;
+  struct Read {
+    std::string attribute, producer;  // as asked for
+    AttributeId id = kNoAttribute;
+  };
+  std::vector<Read> attributes;
+  bool fills_attributes = false;  // holds places of its own graph
+  std::vector<std::pair<std::string, Plugin*>> dependencies;
+  std::vector<std::string> warnings;
+};
+
+// The names a decision's record needs; outlives the plugins.
+struct GraphNames {
+  struct Scorer {
+    std::string name;
+    double weight = 1;
+  };
+  struct Profile {
+    std::string name, picker;
+    std::vector<std::string> filters;
+    std::vector<Scorer> scorers;
+  };
+  std::vector<Profile> profiles;
+};
+
 struct Graph {
-  // Declared first: plugins hold references into it.
-  std::unique_ptr<MetricsRegistry> own_metrics;  // when none was given
+  // Declared first: plugins hold references into it. Shared with the graph this one replaced.
+  std::shared_ptr<MetricsRegistry> own_metrics;  // when none was given
   std::deque<EndpointAttribute> attributes;      // plugins hold pointers into it
-  std::vector<std::unique_ptr<Plugin>> plugins;  // in the order they were built
+  AttributeId next_attribute = kFirstAttribute;
+  // In the order they were built; a reload shares those that did not change.
+  std::vector<std::shared_ptr<Plugin>> plugins;
+  std::vector<PluginOrigin> origins;                      // by plugin
+  std::vector<std::pair<std::string, std::string>> keys;  // by DataKey: type, producer; "" = free
+  std::shared_ptr<const GraphNames> names;
   std::vector<Profile> profiles;
   ProfileHandler* handler = nullptr;
   std::vector<Timed<Producer>> producers;  // in run order

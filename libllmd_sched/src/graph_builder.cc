@@ -40,18 +40,19 @@ class GraphBuilder::Env final : public PluginEnv {
   }
   const AttributeId* ProduceAttribute(std::string_view name, AttributeId own) override {
     std::deque<EndpointAttribute>& all = builder_.graph_->attributes;
+    Origin().fills_attributes = true;
     all.push_back({std::string(name), builder_.declared_[declaration_].name, kNoAttribute, own});
     return &all.back().id;
   }
   StatusOr<AttributeId> ConsumeAttribute(std::string_view name,
                                          std::string_view producer) override {
-    return builder_.ReadAttribute(std::string(name), std::string(producer));
+    const auto id = builder_.ReadAttribute(std::string(name), std::string(producer));
+    if (id.ok()) Origin().attributes.push_back({std::string(name), std::string(producer), *id});
+    return id;
   }
   DataKey Produce(std::string_view data_type) override {
-    const DataKey key =
-        builder_.KeyOf(std::string(data_type), builder_.declared_[declaration_].name);
-    builder_.produced_by_[key] = declaration_;
-    return key;
+    return builder_.Produce(declaration_, std::string(data_type),
+                            builder_.declared_[declaration_].name);
   }
   DataKey Consume(std::string_view data_type, std::string_view producer, bool required) override {
     std::string name(producer);
@@ -59,18 +60,21 @@ class GraphBuilder::Env final : public PluginEnv {
       const auto it = DefaultProducers().find(data_type);
       if (it != DefaultProducers().end()) name = it->second;
     }
-    const DataKey key = builder_.KeyOf(std::string(data_type), name);
-    builder_.uses_.push_back({key, declaration_, required});
-    return key;
+    return builder_.Consume(declaration_, std::string(data_type), name, required);
   }
   StatusOr<Plugin*> Dependency(std::string_view name) override {
-    return builder_.Dependency(std::string(name));
+    StatusOr<Plugin*> found = builder_.Dependency(std::string(name));
+    if (found.ok()) Origin().dependencies.emplace_back(name, *found);
+    return found;
   }
   void Warn(std::string message) override {
-    builder_.Warn("plugin '" + builder_.declared_[declaration_].name + "': " + message);
+    Origin().warnings.push_back("plugin '" + builder_.declared_[declaration_].name +
+                                "': " + message);
+    builder_.Warn(Origin().warnings.back());
   }
 
  private:
+  PluginOrigin& Origin() { return builder_.declared_[declaration_].origin; }
   GraphBuilder& builder_;
   const size_t declaration_;
 };
@@ -81,9 +85,26 @@ GraphBuilder::GraphBuilder(const PluginRegistry& registry, const LoadOptions& op
       metrics_(options.metrics),
       clock_(options.clock ? options.clock : &SystemClock()),
       graph_(std::make_shared<Graph>()) {
+  // Keys keep their numbers, so that plugins that stay find their data under them.
+  if (options.previous) {
+    keys_ = options.previous->keys;
+    graph_->next_attribute = options.previous->next_attribute;
+  }
   if (metrics_) return;
-  graph_->own_metrics = std::make_unique<MetricsRegistry>();
+  if (options.previous) graph_->own_metrics = options.previous->own_metrics;
+  if (!graph_->own_metrics) graph_->own_metrics = std::make_shared<MetricsRegistry>();
   metrics_ = graph_->own_metrics.get();
+}
+
+std::vector<config::Node> GraphBuilder::ListOf(const config::Node& node) {
+  if (!node.IsNull() && !node.IsList()) Error(node, "expected a list");
+  return node.Items();
+}
+
+void GraphBuilder::CheckMap(const config::Node& node) {
+  if (node.IsNull()) return;
+  if (!node.IsMap()) return Error(node, "expected a map");
+  if (Status status = node.RejectUnknown(false); !status.ok()) Error(std::move(status));
 }
 
 void GraphBuilder::Declare(const config::Node& node) {
@@ -133,19 +154,29 @@ Plugin* GraphBuilder::Build(size_t i) {
   if ((*descriptor)->stability == Stability::kDeprecated)
     Warn("plugin type '" + d.type + "' is deprecated");
   declared_[i].state = Declaration::kBuilding;
+  std::shared_ptr<Plugin> plugin = Kept(i);
+  if (!plugin) {
+    StatusOr<std::shared_ptr<Plugin>> made = Make(i, **descriptor);
+    if (!made.ok()) Error(made.status());
+    plugin = made.ok() ? std::move(*made) : nullptr;
+  }
+  declared_[i].state = plugin ? Declaration::kBuilt : Declaration::kFailed;
+  declared_[i].plugin = plugin.get();
+  if (!plugin) return nullptr;
+  graph_->plugins.push_back(std::move(plugin));
+  graph_->origins.push_back(declared_[i].origin);
+  return declared_[i].plugin;
+}
+
+StatusOr<std::shared_ptr<Plugin>> GraphBuilder::Make(size_t i, const PluginDescriptor& descriptor) {
+  const Declaration d = declared_[i];  // a copy: making may declare more
+  declared_[i].origin = {.parameters = d.parameters};
   Env env(*this, i);
   PluginArgs args{d.name, d.type, d.parameters, env};
-  StatusOr<std::unique_ptr<Plugin>> made = (*descriptor)->make(args);
-  declared_[i].state = made.ok() ? Declaration::kBuilt : Declaration::kFailed;
-  if (!made.ok()) {
-    Error(made.status());
-    return nullptr;
-  }
-  (*made)->name_ = d.name;
-  (*made)->type_ = d.type;
-  declared_[i].plugin = made->get();
-  graph_->plugins.push_back(std::move(*made));
-  return declared_[i].plugin;
+  LLMD_ASSIGN_OR_RETURN(std::unique_ptr<Plugin> made, descriptor.make(args));
+  made->name_ = d.name;
+  made->type_ = d.type;
+  return std::shared_ptr<Plugin>(std::move(made));
 }
 
 StatusOr<Plugin*> GraphBuilder::Dependency(const std::string& name) {
@@ -205,7 +236,15 @@ StatusOr<AttributeId> GraphBuilder::ReadAttribute(const std::string& name,
                     "'; known: " + (known.empty() ? "none" : known));
   }
   if (found->id != kNoAttribute) return found->id;
-  return found->id = found->own != kNoAttribute ? found->own : next_attribute_++;
+  if (found->own != kNoAttribute) return found->id = found->own;
+  if (options_.previous) {
+    // Values under the old number are already with the endpoints.
+    for (const EndpointAttribute& old : options_.previous->attributes) {
+      if (old.name == name && old.producer == found->producer) found->id = old.id;
+    }
+  }
+  if (found->id == kNoAttribute) found->id = graph_->next_attribute++;
+  return found->id;
 }
 
 void GraphBuilder::BindAttributes() {
@@ -221,11 +260,27 @@ void GraphBuilder::BindAttributes() {
 }
 
 DataKey GraphBuilder::KeyOf(const std::string& data_type, const std::string& producer) {
-  const std::pair<std::string, std::string> key(data_type, producer);
-  const auto it = std::find(keys_.begin(), keys_.end(), key);
-  if (it != keys_.end()) return static_cast<DataKey>(it - keys_.begin());
-  keys_.push_back(key);
-  return static_cast<DataKey>(keys_.size() - 1);
+  const std::pair<std::string, std::string> key(data_type, producer), free;
+  auto it = std::find(keys_.begin(), keys_.end(), key);
+  if (it == keys_.end()) it = std::find(keys_.begin(), keys_.end(), free);
+  if (it == keys_.end()) it = keys_.insert(it, key);
+  *it = key;
+  return static_cast<DataKey>(it - keys_.begin());
+}
+
+DataKey GraphBuilder::Produce(size_t i, const std::string& data_type, const std::string& name) {
+  const DataKey key = KeyOf(data_type, name);
+  produced_by_[key] = i;
+  declared_[i].origin.produces.push_back({data_type, name, key});
+  return key;
+}
+
+DataKey GraphBuilder::Consume(size_t i, const std::string& data_type, const std::string& producer,
+                              bool required) {
+  const DataKey key = KeyOf(data_type, producer);
+  uses_.push_back({key, i, required});
+  declared_[i].origin.consumes.push_back({data_type, producer, key, required});
+  return key;
 }
 
 void GraphBuilder::CreateDefaultProducers() {
@@ -278,6 +333,28 @@ void GraphBuilder::OrderProducers() {
   }
 }
 
+void GraphBuilder::FreeKeys() {
+  std::set<DataKey> used;
+  for (const auto& [key, declaration] : produced_by_) used.insert(key);
+  for (const Use& use : uses_) used.insert(use.key);
+  for (size_t k = 0; k < keys_.size(); ++k) {
+    if (!used.contains(static_cast<DataKey>(k))) keys_[k] = {};
+  }
+  while (!keys_.empty() && keys_.back().first.empty()) keys_.pop_back();
+}
+
+void GraphBuilder::Name() {
+  auto names = std::make_shared<GraphNames>();
+  for (const Profile& p : graph_->profiles) {
+    GraphNames::Profile& out = names->profiles.emplace_back();
+    out.name = p.name;
+    out.picker = p.picker.plugin->name();
+    for (const auto& f : p.filters) out.filters.push_back(f.plugin->name());
+    for (const auto& s : p.scorers) out.scorers.push_back({s.plugin->name(), s.weight});
+  }
+  graph_->names = std::move(names);
+}
+
 StatusOr<std::shared_ptr<Graph>> GraphBuilder::Finish() {
   if (errors_.empty()) CreateDefaultProducers();
   if (errors_.empty()) OrderProducers();
@@ -286,6 +363,10 @@ StatusOr<std::shared_ptr<Graph>> GraphBuilder::Finish() {
     for (const std::string& e : errors_) all += (all.empty() ? "" : "\n") + e;
     return InvalidArgument(std::move(all));
   }
+  HandOver();
+  FreeKeys();
+  Name();
+  graph_->keys = keys_;
   graph_->attribute_count = keys_.size();
   graph_->data_keys = keys_;
   BindAttributes();

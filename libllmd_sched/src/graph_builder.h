@@ -20,6 +20,10 @@ class GraphBuilder {
   Graph& graph() { return *graph_; }
   void Error(Status status) { errors_.push_back(status.message()); }
   void Error(const config::Node& where, std::string_view message) { Error(where.Error(message)); }
+  // The items of a list; an error at the node when it is anything else, absent apart.
+  std::vector<config::Node> ListOf(const config::Node& node);
+  // Refuses keys that nobody has asked for, and what is no map, absent apart.
+  void CheckMap(const config::Node& node);
   void Warn(std::string message) { graph_->warnings.push_back(std::move(message)); }
 
   // Adds `plugins[i]`; its name and type are read, its parameters when it is built.
@@ -61,6 +65,7 @@ class GraphBuilder {
     config::Node node, parameters;
     enum { kNew, kBuilding, kBuilt, kFailed } state = kNew;
     Plugin* plugin = nullptr;
+    PluginOrigin origin;
   };
   struct Use {
     DataKey key;
@@ -68,6 +73,15 @@ class GraphBuilder {
     bool required;
   };
   Plugin* Build(size_t declaration);
+  StatusOr<std::shared_ptr<Plugin>> Make(size_t declaration, const PluginDescriptor& descriptor);
+  // The previous graph's plugin for the declaration when nothing it was made from differs, else
+  // null.
+  std::shared_ptr<Plugin> Kept(size_t declaration);
+  Plugin* Predecessor(const Plugin& plugin) const;
+  void HandOver();
+  DataKey Produce(size_t declaration, const std::string& data_type, const std::string& name);
+  DataKey Consume(size_t declaration, const std::string& data_type, const std::string& producer,
+                  bool required);
   StatusOr<Plugin*> Dependency(const std::string& name);
   std::optional<size_t> IndexOf(const std::string& name) const;
   StatusOr<AttributeId> ReadAttribute(const std::string& name, const std::string& producer);
@@ -75,6 +89,8 @@ class GraphBuilder {
   DataKey KeyOf(const std::string& data_type, const std::string& producer);
   void CreateDefaultProducers();
   void OrderProducers();
+  void FreeKeys();
+  void Name();
 
   const PluginRegistry& registry_;
   const LoadOptions& options_;
@@ -82,9 +98,8 @@ class GraphBuilder {
   const Clock* clock_;
   std::shared_ptr<Graph> graph_;
   std::vector<Declaration> declared_;
-  std::vector<std::pair<std::string, std::string>> keys_;  // by DataKey: type, producer
+  std::vector<std::pair<std::string, std::string>> keys_;  // by DataKey: type, producer; "" = free
   std::map<DataKey, size_t> produced_by_;
-  AttributeId next_attribute_ = kFirstAttribute;
   std::vector<Use> uses_;
   std::vector<std::string> errors_;
 };

@@ -1,5 +1,6 @@
 #include "record.h"
 
+#include <algorithm>
 #include <functional>
 
 namespace llmd::sched {
@@ -7,12 +8,12 @@ namespace {
 
 constexpr size_t kShards = 16;
 
-ProfileTrace TraceOf(const ProfileRecord& record, const Profile& profile) {
+ProfileTrace TraceOf(const ProfileRecord& record, const GraphNames::Profile& profile) {
   ProfileTrace out;
   out.profile = profile.name;
   uint32_t begin = 0;
   for (size_t f = 0; f < record.kept_ends.size(); ++f) {
-    FilterTrace filter{profile.filters[f].plugin->name(), {}};
+    FilterTrace filter{profile.filters[f], {}};
     filter.kept.assign(record.kept.begin() + begin, record.kept.begin() + record.kept_ends[f]);
     begin = record.kept_ends[f];
     out.filters.push_back(std::move(filter));
@@ -21,11 +22,10 @@ ProfileTrace TraceOf(const ProfileRecord& record, const Profile& profile) {
   out.candidates.assign(record.candidates.begin(), record.candidates.end());
   for (size_t s = 0; s * n < record.raw.size() && s < profile.scorers.size(); ++s) {
     const double* raw = record.raw.data() + s * n;
-    out.scores.push_back(
-        {profile.scorers[s].plugin->name(), profile.scorers[s].weight, {raw, raw + n}});
+    out.scores.push_back({profile.scorers[s].name, profile.scorers[s].weight, {raw, raw + n}});
   }
   out.totals = record.totals;
-  out.picker = profile.picker.plugin->name();
+  out.picker = profile.picker;
   out.picked.assign(record.picked.begin(), record.picked.end());
   out.tied = record.tied;
   if (record.picked.empty()) {
@@ -37,7 +37,7 @@ ProfileTrace TraceOf(const ProfileRecord& record, const Profile& profile) {
 }  // namespace
 
 void DecisionRecord::Reset() {
-  graph.reset();
+  names.reset();
   set.reset();
   ages_ms.clear();
   stale.clear();
@@ -75,7 +75,7 @@ DecisionTrace DecisionRecord::ToTrace() const {
   out.metrics_age_ms = ages_ms;
   out.stale.assign(stale.begin(), stale.end());
   for (size_t i = 0; i < profile_count; ++i) {
-    out.profiles.push_back(TraceOf(profiles[i], graph->profiles[profiles[i].profile]));
+    out.profiles.push_back(TraceOf(profiles[i], names->profiles[profiles[i].profile]));
   }
   out.decision_type = decision_type;
   out.primary = primary;
@@ -98,6 +98,23 @@ void DecisionRing::Swap(DecisionRecord& record) {
   std::lock_guard lock(shard.mutex);
   std::swap(shard.slots[shard.next], record);
   shard.next = (shard.next + 1) % shard.slots.size();
+}
+
+std::vector<DecisionTrace> DecisionRing::Latest(size_t limit) const {
+  std::vector<DecisionTrace> out;
+  for (const Shard& shard : shards_) {
+    std::lock_guard lock(shard.mutex);
+    const size_t n = shard.slots.size();
+    for (size_t back = 1; back <= std::min(n, limit); ++back) {
+      const DecisionRecord& record = shard.slots[(shard.next + n - back) % n];
+      if (!record.request_id.empty()) out.push_back(record.ToTrace());
+    }
+  }
+  std::sort(out.begin(), out.end(), [](const DecisionTrace& a, const DecisionTrace& b) {
+    return a.unix_nanos > b.unix_nanos;
+  });
+  if (out.size() > limit) out.resize(limit);
+  return out;
 }
 
 StatusOr<DecisionTrace> DecisionRing::Find(std::string_view request_id) const {

@@ -27,7 +27,7 @@ struct ProfileRecord {
 };
 
 struct DecisionRecord {
-  std::shared_ptr<const Graph> graph;
+  std::shared_ptr<const GraphNames> names;
   std::shared_ptr<const EndpointSet> set;
   std::vector<double> ages_ms;
   std::vector<uint32_t> stale;
@@ -56,6 +56,9 @@ class DecisionRing {
   void Swap(DecisionRecord& record);
   // The newest decision with that request id.
   StatusOr<DecisionTrace> Find(std::string_view request_id) const;
+  // The newest ones, newest first.
+  std::vector<DecisionTrace> Latest(size_t limit) const;
+  bool enabled() const { return capacity_ > 0; }
 
  private:
   struct Shard {

@@ -81,6 +81,7 @@ void RequestContext::Reset(size_t attribute_count) {
   visits.clear();
   response_headers.clear();
   log = nullptr;
+  spans = nullptr;
 }
 
 void RequestContext::ReleaseBulk() {

@@ -128,7 +128,7 @@ class SchedulerImpl final : public Scheduler {
           {snapshot.set->names[e], snapshot.set->host_ports[e], TotalOf(record, outcome, e)});
     }
     if (!outcome.prefill.empty()) out.prefill = snapshot.set->names[outcome.prefill[0]];
-    record.graph = graph_;
+    record.names = graph_->names;
     record.SetEndpoints(snapshot, clock_.Now());
     record.id = request.id;
     record.request_id = request.request_id;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "llmd/tracing.h"
 #include "schedule_log.h"
 
 namespace llmd::sched {
@@ -26,6 +27,18 @@ double Clamp(double score) {
   return score > 0 ? std::min(score, 1.0) : 0.0;
 }  // NaN gives 0
 
+void DescribeScores(const WeightedScorer& scorer, std::span<const double> raw, ScopedSpan& span) {
+  double best = 0, sum = 0;
+  for (const double score : raw) {
+    best = std::max(best, Clamp(score));
+    sum += Clamp(score);
+  }
+  span.Add("llm_d.epp.scorer.name", scorer.plugin->name());
+  span.Add("llm_d.epp.scorer.weight", scorer.weight);
+  span.Add("llm_d.epp.score.max", best);
+  span.Add("llm_d.epp.score.mean", sum / static_cast<double>(raw.size()));
+}
+
 }  // namespace
 
 void SchedulingPass::Produce() {
@@ -42,6 +55,9 @@ void SchedulingPass::Produce() {
 
 void SchedulingPass::Schedule(ScheduleOutcome& outcome) {
   outcome.Clear();
+  // One profile alone leaves nothing to choose between.
+  const bool stages = graph_.profiles.size() > 1;
+  const ScopedSpan span(stages ? request_.spans : nullptr, "pick_disagg_profile");
   graph_.handler->Schedule(request_, *this, outcome);
   record_.decision_type = outcome.decision_type;
   record_.primary = outcome.primary.empty() ? -1 : static_cast<int>(outcome.primary[0]);
@@ -73,6 +89,8 @@ ProfileRecord& SchedulingPass::NextRecord(int profile) {
 
 const std::vector<uint32_t>& SchedulingPass::Run(int profile) {
   const Profile& p = graph_.profiles[profile];
+  ScopedSpan span(request_.spans, "run_scheduler_profile");
+  if (request_.spans) span.Add("llm_d.epp.profile", p.name);
   ProfileRecord& record = NextRecord(profile);
   schedule_log::LineWithPods(request_, "Scheduling a request", snapshot_, eligible_);
   RunFilters(p, record);
@@ -88,6 +106,7 @@ const std::vector<uint32_t>& SchedulingPass::Run(int profile) {
 void SchedulingPass::RunFilters(const Profile& profile, ProfileRecord& record) {
   schedule_log::LineWithPods(request_, "Before running filter plugins", snapshot_,
                              record.candidates);
+  ScopedSpan span(request_.spans, "filter_endpoints");
   Stopwatch watch;
   for (const Timed<Filter>& filter : profile.filters) {
     schedule_log::LineWith(request_, "Running filter plugin", "plugin", *filter.plugin);
@@ -101,23 +120,28 @@ void SchedulingPass::RunFilters(const Profile& profile, ProfileRecord& record) {
       break;
     }
   }
+  if (request_.spans)
+    span.Add("llm_d.epp.candidates", static_cast<int64_t>(record.candidates.size()));
   schedule_log::Line(request_, "After running filter plugins");
 }
 
 void SchedulingPass::RunScorers(const Profile& profile, ProfileRecord& record) {
   schedule_log::LineWithPods(request_, "Before running scorer plugins", snapshot_,
                              record.candidates);
+  const ScopedSpan scoring(request_.spans, "llm_d.epp.scoring");
   const size_t n = record.candidates.size();
   record.totals.assign(n, 0.0);
   record.raw.assign(n * profile.scorers.size(), std::numeric_limits<double>::quiet_NaN());
   Stopwatch watch;
   for (size_t s = 0; s < profile.scorers.size(); ++s) {
     const WeightedScorer& scorer = profile.scorers[s];
+    ScopedSpan span(request_.spans, "llm_d.epp.scorer.", scorer.plugin->type());
     schedule_log::LineWith(request_, "Running scorer", "scorer", *scorer.plugin);
     const std::span<double> raw(record.raw.data() + s * n, n);
     scorer.plugin->Score(request_, snapshot_, record.candidates, raw);
     for (size_t i = 0; i < n; ++i) record.totals[i] += scorer.weight * Clamp(raw[i]);
     watch.Lap(scorer.duration);
+    if (request_.spans) DescribeScores(scorer, raw, span);
     schedule_log::LineWith(request_, "After running scorer", "scorer", *scorer.plugin);
   }
   schedule_log::Line(request_, "After running scorer plugins");
@@ -125,11 +149,15 @@ void SchedulingPass::RunScorers(const Profile& profile, ProfileRecord& record) {
 
 void SchedulingPass::RunPicker(const Profile& profile, ProfileRecord& record) {
   schedule_log::BeforePicker(request_, snapshot_, record);
+  ScopedSpan span(request_.spans, "pick_endpoints");
   Stopwatch watch;
   record.tied = profile.picker.plugin->Pick(request_, snapshot_, record.candidates, record.totals,
                                             record.picked);
   watch.Lap(profile.picker.duration);
   schedule_log::AfterPicker(request_, snapshot_, record);
+  if (request_.spans == nullptr || record.picked.empty()) return;
+  span.Add("llm_d.epp.endpoint", snapshot_.set->names[record.picked[0]]);
+  span.Add("llm_d.epp.tied", int64_t{record.tied});
 }
 
 }  // namespace llmd::sched

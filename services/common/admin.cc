@@ -1,9 +1,12 @@
 #include "common/admin.h"
 
+#include <charconv>
+
 namespace llmd::services {
 namespace {
 
 constexpr std::string_view kDecisions = "/debug/decisions/";
+constexpr size_t kDefaultLimit = 50, kMaxLimit = 1000;
 
 http::Response Text(int status, std::string body,
                     std::string_view type = "text/plain; charset=utf-8") {
@@ -23,12 +26,44 @@ struct Route {
   }
 };
 
+// The value of `name=…` in a query, as it stands; "" when absent.
+std::string_view Parameter(std::string_view query, std::string_view name) {
+  while (!query.empty()) {
+    const size_t end = query.find('&');
+    const std::string_view one = query.substr(0, end);
+    if (one.starts_with(name) && one.substr(name.size()).starts_with('='))
+      return one.substr(name.size() + 1);
+    query = end == std::string_view::npos ? std::string_view() : query.substr(end + 1);
+  }
+  return "";
+}
+
+http::Response Bad(int status, const std::string& message) {
+  return http::JsonResponse(status, json::Value(json::Object{{"error", message}}).Dump());
+}
+
+http::Response ListResponse(const AdminSources& sources, std::string_view query) {
+  size_t limit = kDefaultLimit;
+  if (const std::string_view text = Parameter(query, "limit"); !text.empty()) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), limit);
+    if (error != std::errc() || end != text.data() + text.size() || limit < 1 || limit > kMaxLimit)
+      return Bad(400, "limit: expected a number of 1 to " + std::to_string(kMaxLimit));
+  }
+  return http::JsonResponse(200, sources.decisions(limit).Dump());
+}
+
+http::Response ReadyResponse(const AdminSources& sources, std::string_view query) {
+  const std::string_view pool = Parameter(query, "pool");
+  const bool ready = pool.empty()
+                         ? sources.ready()
+                         : sources.ready() && sources.pool_ready && sources.pool_ready(pool);
+  return ready ? Text(200, "ok\n") : Text(503, "not ready\n");
+}
+
 http::Response ExplainResponse(const AdminSources& sources, std::string_view path) {
   auto trace = sources.explain(path.substr(kDecisions.size()));
   if (trace.ok()) return http::JsonResponse(200, std::move(*trace));
-  json::Value error;
-  error.Set("error", trace.status().message());
-  return http::JsonResponse(404, error.Dump());
+  return Bad(404, trace.status().message());
 }
 
 }  // namespace
@@ -40,13 +75,21 @@ void AddAdminRoutes(http::Router& router, const AdminSources& sources) {
     router.Add("GET", path, Route{std::move(make)});
   };
   add("/metrics", [from](const http::RequestHead&) {
-    return Text(200, from->metrics->Expose(), "text/plain; version=0.0.4; charset=utf-8");
+    return Text(200, from->metrics(), "text/plain; version=0.0.4; charset=utf-8");
   });
   add("/healthz", [](const http::RequestHead&) { return Text(200, "ok\n"); });
-  add("/readyz", [from](const http::RequestHead&) {
-    return from->ready() ? Text(200, "ok\n") : Text(503, "not ready\n");
-  });
+  add("/readyz",
+      [from](const http::RequestHead& head) { return ReadyResponse(*from, head.query()); });
+  if (from->plugin_state) {
+    add("/debug/plugins/state", [from](const http::RequestHead&) {
+      return http::JsonResponse(200, from->plugin_state().Dump());
+    });
+  }
   if (!from->explain) return;
+  if (from->decisions) {
+    add("/debug/decisions",
+        [from](const http::RequestHead& head) { return ListResponse(*from, head.query()); });
+  }
   add("/debug/decisions/*",
       [from](const http::RequestHead& head) { return ExplainResponse(*from, head.path()); });
 }

@@ -1,4 +1,5 @@
-// The admin port of a router: /metrics, /healthz, /readyz, /debug/decisions/{request id}.
+// The admin port of a router: /metrics, /healthz, /readyz, /debug/decisions,
+// /debug/decisions/{request id} and /debug/plugins/state.
 #pragma once
 
 #include <functional>
@@ -6,16 +7,22 @@
 #include <string_view>
 
 #include "llmd/http/server.h"
-#include "llmd/metrics.h"
+#include "llmd/json.h"
 #include "llmd/status.h"
 
 namespace llmd::services {
 
 struct AdminSources {
-  MetricsRegistry* metrics = nullptr;
+  std::function<std::string()> metrics;  // the page
   std::function<bool()> ready;
+  // Of one pool (/readyz?pool=NAME); may be empty.
+  std::function<bool(std::string_view pool)> pool_ready;
   // May be empty: no such route.
   std::function<StatusOr<std::string>(std::string_view request_id)> explain;
+  // The last decisions as a JSON array; with explain.
+  std::function<json::Value(size_t limit)> decisions;
+  // May be empty: no such route.
+  std::function<json::Value()> plugin_state;
 };
 
 // Adds the routes; the sources must outlive the router's server.

@@ -12,16 +12,6 @@ namespace {
 
 constexpr size_t kMaxConfigBytes = 1 << 20;
 
-StatusOr<std::string> ReadConfig(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return NotFound("--config-file: cannot read '" + path + "'");
-  std::stringstream text;
-  text << in.rdbuf();
-  if (text.str().size() > kMaxConfigBytes)
-    return InvalidArgument("--config-file '" + path + "' is larger than 1 MiB");
-  return text.str();
-}
-
 std::string EnvironmentOr(const char* name, std::string fallback) {
   const char* value = std::getenv(name);
   return value != nullptr && *value != '\0' ? std::string(value) : std::move(fallback);
@@ -49,9 +39,23 @@ void AddKnownElsewhere(FlagSet& set) {
 
 }  // namespace
 
+StatusOr<std::string> ReadConfigFile(const std::string& flag, const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return NotFound(flag + ": cannot read '" + path + "'");
+  std::stringstream text;
+  text << in.rdbuf();
+  if (text.str().size() > kMaxConfigBytes)
+    return InvalidArgument(flag + " '" + path + "' is larger than 1 MiB");
+  return text.str();
+}
+
 void AddPickerFlags(FlagSet& set, PickerFlags& flags) {
   set.String("config-file", &flags.config_file, "EndpointPickerConfig YAML file");
   set.String("config-text", &flags.config_text, "EndpointPickerConfig YAML, inline");
+  set.String("pools-file", &flags.pools_file,
+             "several pools (kind EndpointPickerPools), instead of --config-file and --pool-name");
+  set.Bool("config-reload", &flags.config_reload,
+           "follow changes of --config-file (SIGHUP reads it again in any case)");
   set.List("plugin-library", &flags.plugin_libraries,
            "shared library with plugins of your own (docs/custom-plugins.md); may be repeated");
   set.String("pool-name", &flags.pool_name, "name of the InferencePool");
@@ -75,7 +79,14 @@ void AddPickerFlags(FlagSet& set, PickerFlags& flags) {
            "admit plugins marked Alpha");
   set.Bool("metrics-endpoint-auth", &flags.metrics_endpoint_auth,
            "token check on the metrics port; needs Kubernetes, so false in file mode");
-  set.Bool("tracing", &flags.tracing, "export spans (must be false for now)");
+  set.Bool(
+      "tracing", &flags.tracing,
+      "export spans as the OTEL_* environment says (exporter console unless it says otherwise)");
+  set.Bool("deprecated-metric-names", &flags.deprecated_metric_names,
+           "expose the metrics under their older names too");
+  set.String("explain-header-token", &flags.explain_header_token,
+             "answer the request header x-llm-d-explain: TOKEN with the decision in the response "
+             "header x-llm-d-decision; empty = never");
   set.Int("max-body-bytes", &flags.max_body_bytes, 1, int64_t{1} << 40,
           "larger request bodies get 413");
   set.Int("v", &flags.verbosity, 0, 5, "log verbosity: 2 default, 3 verbose, 4 debug, 5 trace");
@@ -106,31 +117,41 @@ StatusOr<sched::PluginRegistry> LoadPlugins(const std::vector<std::string>& libr
   return registry;
 }
 
-StatusOr<sched::DirectorOptions> ToDirectorOptions(const PickerFlags& flags) {
+Status CheckPickerFlags(const PickerFlags& flags) {
   if (!flags.config_file.empty() && !flags.config_text.empty()) {
     return InvalidArgument("--config-file and --config-text exclude each other");
+  }
+  if (!flags.pools_file.empty() && (!flags.config_file.empty() || !flags.config_text.empty())) {
+    return InvalidArgument(
+        "--pools-file names the configurations: no --config-file or --config-text");
   }
   if (flags.metrics_endpoint_auth) {
     return Unimplemented(
         "--metrics-endpoint-auth: the token check needs Kubernetes; in file mode pass "
         "--metrics-endpoint-auth=false");
   }
-  if (flags.tracing)
-    return Unimplemented("--tracing: span export is not built; pass --tracing=false");
   if (flags.zap_encoder != "json") {
     return InvalidArgument("--zap-encoder '" + flags.zap_encoder +
                            "': logs are JSON only; expected json");
   }
+  return OkStatus();
+}
+
+StatusOr<sched::DirectorOptions> ToDirectorOptions(const PickerFlags& flags) {
+  LLMD_RETURN_IF_ERROR(CheckPickerFlags(flags));
   sched::DirectorOptions options;
   options.config_yaml = flags.config_text;
   options.config_path = flags.config_file;
   if (!flags.config_file.empty()) {
-    LLMD_ASSIGN_OR_RETURN(options.config_yaml, ReadConfig(flags.config_file));
+    LLMD_ASSIGN_OR_RETURN(options.config_yaml, ReadConfigFile("--config-file", flags.config_file));
   }
   if (!flags.plugin_libraries.empty()) {
     LLMD_ASSIGN_OR_RETURN(sched::PluginRegistry registry, LoadPlugins(flags.plugin_libraries));
     options.registry = std::make_shared<const sched::PluginRegistry>(std::move(registry));
   }
+  options.attach_trace = false;
+  options.explain_token = flags.explain_header_token;
+  options.watch_config = flags.config_reload;
   options.pool_name = flags.pool_name;
   options.pool_namespace =
       flags.pool_namespace.empty() ? EnvironmentOr("NAMESPACE", "default") : flags.pool_namespace;

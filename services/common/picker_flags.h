@@ -13,7 +13,7 @@
 namespace llmd::services {
 
 struct PickerFlags {
-  std::string config_file, config_text;
+  std::string config_file, config_text, pools_file;
   std::vector<std::string> plugin_libraries;
   std::string pool_name = "epp", pool_namespace, pool_group = "inference.networking.k8s.io";
   uint16_t metrics_port = 9090;
@@ -27,12 +27,19 @@ struct PickerFlags {
   bool metrics_endpoint_auth =
       false;  // upstream's default is true with Kubernetes, none in file mode
   bool tracing = false;
+  bool config_reload = true;
+  bool deprecated_metric_names = true;
+  std::string explain_header_token;
   int64_t max_body_bytes = 100 << 20;
   int64_t verbosity = 2;
   std::string zap_log_level, zap_encoder = "json";
 };
 
 void AddPickerFlags(FlagSet& set, PickerFlags& flags);
+// The text of a configuration file of at most 1 MiB; errors name `flag`.
+StatusOr<std::string> ReadConfigFile(const std::string& flag, const std::string& path);
+// What ToDirectorOptions would say of the flags themselves; reads no file.
+Status CheckPickerFlags(const PickerFlags& flags);
 // INVALID_ARGUMENT for combinations that cannot be (both --config-file and --config-text),
 // UNIMPLEMENTED for a default that must be given explicitly until TLS and token checks exist; the
 // message names the flag.

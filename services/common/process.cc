@@ -56,6 +56,13 @@ int WaitForSignal(const std::function<void()>& on_hup) {
   }
 }
 
+void AddBuildInfo(MetricsRegistry& metrics) {
+  metrics
+      .AddGauge("llm_d_epp_info", "What runs here",
+                {{"commit", LLMD_COMMIT}, {"build_ref", "v" LLMD_VERSION}})
+      .Set(1);
+}
+
 int Fail(const Status& status) {
   std::fprintf(stderr, "error: %s\n", status.message().c_str());
   return 1;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "llmd/log.h"
+#include "llmd/metrics.h"
 
 namespace llmd::services {
 
@@ -17,14 +18,16 @@ Logger MakeLogger(int verbosity);
 // Blocks SIGINT/SIGTERM/SIGHUP in this thread and those it starts later; ignores SIGPIPE. Call
 // first in main.
 void BlockSignals();
-// For processes that pass large bodies through: few allocation arenas, and blocks of the bodies' size
-// stay with the process instead of being mapped, cleared and unmapped for each. Call before the
-// first thread.
+// For processes that pass large bodies through: few allocation arenas, and blocks of the bodies'
+// size stay with the process instead of being mapped, cleared and unmapped for each. Call before
+// the first thread.
 void KeepBodyMemory();
 // Waits for SIGINT or SIGTERM and returns its number; a second one during the drain ends the
 // process at once. `on_hup` runs for each SIGHUP.
 int WaitForSignal(const std::function<void()>& on_hup = {});
 // Writes "error: …" to stderr and gives 1, for `return Fail(status)` in main.
 int Fail(const class ::llmd::Status& status);
+// The gauge llm_d_epp_info{commit, build_ref}: 1.
+void AddBuildInfo(MetricsRegistry& metrics);
 
 }  // namespace llmd::services

@@ -9,8 +9,10 @@
 #include "common/flags.h"
 #include "common/http_fetch.h"
 #include "common/picker_flags.h"
+#include "common/pools.h"
 #include "common/process.h"
 #include "common/scrape_fetch.h"
+#include "common/tracing.h"
 #include "epp/ext_proc_service.h"
 #include "epp/health_service.h"
 
@@ -86,7 +88,8 @@ struct App {
   MetricsRegistry metrics;
   std::unique_ptr<http::Runtime> runtime;
   std::shared_ptr<sched::Fetch> fetch;
-  std::unique_ptr<sched::Director> director;
+  std::unique_ptr<Tracer> tracer;  // null without --tracing
+  std::unique_ptr<services::Pools> pools;
   std::atomic<bool> draining{false};
   services::AdminSources admin_sources;
   http::Router admin_router;
@@ -94,12 +97,19 @@ struct App {
   std::unique_ptr<ExtProcService> ext_proc;
   std::unique_ptr<HealthService> health;
   Listener grpc, grpc_health;
+
+  sched::Director& director() { return pools->director(); }
 };
 
 Status StartAdmin(App& app, const Flags& flags) {
-  app.admin_sources.metrics = &app.metrics;
-  app.admin_sources.ready = [&app] { return !app.draining && app.director->ready(); };
-  app.admin_sources.explain = [&app](std::string_view id) { return app.director->Explain(id); };
+  app.admin_sources.metrics = [&app] { return app.pools->Expose(); };
+  app.admin_sources.pool_ready = [&app](std::string_view pool) {
+    return !app.draining && app.pools->ready(pool);
+  };
+  app.admin_sources.ready = [&app] { return app.admin_sources.pool_ready(""); };
+  app.admin_sources.explain = [&app](std::string_view id) { return app.director().Explain(id); };
+  app.admin_sources.plugin_state = [&app] { return app.director().PluginState(); };
+  app.admin_sources.decisions = [&app](size_t n) { return app.director().Decisions(n); };
   services::AddAdminRoutes(app.admin_router, app.admin_sources);
   http::ServerOptions options;
   options.host = flags.picker.metrics_host;
@@ -117,8 +127,9 @@ Status StartGrpc(App& app, const Flags& flags) {
   options.emit_endpoint_scores = flags.picker.emit_endpoint_scores;
   options.token_metrics = flags.token_metrics;
   app.ext_proc = std::make_unique<ExtProcService>(
-      *app.director, options, static_cast<size_t>(flags.max_streams), app.metrics);
-  app.health = std::make_unique<HealthService>(app.admin_sources.ready, app.logger);
+      app.director(), options, static_cast<size_t>(flags.max_streams), app.metrics);
+  app.health =
+      std::make_unique<HealthService>(app.admin_sources.pool_ready, app.pools->names(), app.logger);
   grpc::Service* beside = flags.health_checking ? app.health.get() : nullptr;
   LLMD_ASSIGN_OR_RETURN(app.grpc,
                         Listen(flags, flags.grpc_port, beside, app.ext_proc.get(), "--grpc-port"));
@@ -128,12 +139,16 @@ Status StartGrpc(App& app, const Flags& flags) {
   return OkStatus();
 }
 
-Status Start(App& app, const Flags& flags, sched::DirectorOptions options) {
+Status Start(App& app, const Flags& flags) {
+  services::AddBuildInfo(app.metrics);
   LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(1));
   app.fetch = services::MakeScrapeFetch(services::MakeHttpFetch(*app.runtime));
-  LLMD_ASSIGN_OR_RETURN(
-      app.director, sched::Director::Create(std::move(options), app.fetch, app.logger, app.metrics,
-                                            SystemClock()));
+  if (flags.picker.tracing) {
+    LLMD_ASSIGN_OR_RETURN(app.tracer,
+                          services::MakeTracer(*app.runtime, app.metrics, app.logger, "llm-d-epp"));
+  }
+  LLMD_ASSIGN_OR_RETURN(app.pools, services::Pools::Create(flags.picker, app.fetch, app.logger,
+                                                           app.metrics, app.tracer.get()));
   LLMD_RETURN_IF_ERROR(StartAdmin(app, flags));
   return StartGrpc(app, flags);
 }
@@ -146,7 +161,8 @@ void Drain(App& app, std::chrono::nanoseconds patience) {
                   {{"timeoutSeconds", std::chrono::duration<double>(patience).count()}});
   const bool idle = app.ext_proc->gate().WaitIdle(std::chrono::steady_clock::now() + patience);
   app.ext_proc->gate().Close();
-  app.director->Stop();
+  app.director().Stop();
+  if (app.tracer) app.tracer->Stop();
   const auto now = std::chrono::system_clock::now();
   app.grpc.server->Shutdown(idle ? now : now + kLastAnswers);
   app.ext_proc->Stop();
@@ -170,18 +186,17 @@ int RunEpp(int argc, const char* const* argv) {
   }
   const auto verbosity = Verbosity(flags.picker);
   if (!verbosity.ok()) return Fail(verbosity.status()), 2;
-  auto options = ToDirectorOptions(flags.picker);
-  if (!options.ok()) return Fail(options.status()), 2;
+  if (Status s = CheckPickerFlags(flags.picker); !s.ok()) return Fail(s), 2;
 
   auto app = std::make_unique<App>();
   app->logger = services::MakeLogger(*verbosity);
   for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
-  if (Status s = Start(*app, flags, std::move(*options)); !s.ok()) return Fail(s);
+  if (Status s = Start(*app, flags); !s.ok()) return Fail(s);
   app->logger.Info("EPP starting (file discovery mode)",
                    {{"grpcPort", app->grpc.port},
                     {"healthPort", app->grpc_health.port},
                     {"metricsPort", int{app->admin->port()}}});
-  services::WaitForSignal();
+  services::WaitForSignal([&app] { (void)app->director().ReloadFile(); });
   Drain(*app, flags.picker.drain_timeout);
   return 0;
 }

@@ -81,6 +81,10 @@ void Stream::OnCall() {
   started_ = std::chrono::steady_clock::now();
   context_.metrics.inflight.Add(1);
   processor_ = std::make_shared<Processor>(context_.director, weak_from_this(), context_.options);
+  // The proxy's own words (grpc_service.initial_metadata): no client can write them.
+  const auto pool = rpc_context_.client_metadata().find("x-llm-d-pool");
+  if (pool != rpc_context_.client_metadata().end())
+    processor_->OnPool(std::string(pool->second.data(), pool->second.size()));
   {
     std::lock_guard lock(mutex_);
     owed_ = 1;  // kDone

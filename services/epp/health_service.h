@@ -1,8 +1,11 @@
-// grpc.health.v1: liveness always, every other name by readiness (endpoint-picker manifests probe
-// several names).
+// grpc.health.v1: liveness always, pool/NAME by the readiness of that pool, every other name by
+// that of the process (endpoint-picker manifests probe several names).
 #pragma once
 
 #include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "llmd/log.h"
@@ -11,9 +14,11 @@ namespace llmd::epp {
 
 class HealthService final : public grpc::health::v1::Health::CallbackService {
  public:
-  // `ready` must be thread-safe and outlive the server.
-  HealthService(std::function<bool()> ready, Logger logger)
-      : ready_(std::move(ready)), logger_(std::move(logger)) {}
+  // `ready` (of a pool; "" = of the process) must be thread-safe and outlive the server. `pools`
+  // are listed.
+  HealthService(std::function<bool(std::string_view pool)> ready, std::vector<std::string> pools,
+                Logger logger)
+      : ready_(std::move(ready)), pools_(std::move(pools)), logger_(std::move(logger)) {}
 
   grpc::ServerUnaryReactor* Check(grpc::CallbackServerContext* context,
                                   const grpc::health::v1::HealthCheckRequest* request,
@@ -23,7 +28,10 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
                                  grpc::health::v1::HealthListResponse* response) override;
 
  private:
-  std::function<bool()> ready_;
+  grpc::health::v1::HealthCheckResponse::ServingStatus StatusOf(std::string_view service) const;
+
+  const std::function<bool(std::string_view pool)> ready_;
+  const std::vector<std::string> pools_;
   Logger logger_;
 };
 

@@ -159,6 +159,7 @@ void Processor::Route(bool has_body) {
   input.has_body = has_body;
   input.has_subset = hint_.present;
   input.subset = hint_.endpoints;
+  input.pool = pool_;
   std::shared_ptr<sched::RequestState> queued;
   input.state = &queued;
   auto self = shared_from_this();

@@ -93,6 +93,8 @@ class Processor : public std::enable_shared_from_this<Processor> {
   // What the stream's first message says about the proxy's configuration; without it both bodies
   // are taken for full duplex.
   void OnModes(BodyMode request, BodyMode response);
+  // The pool that the proxy's configuration names (docs/wire/ext-proc.md); before all else.
+  void OnPool(std::string pool) { pool_ = std::move(pool); }
   void OnSubsetHint(SubsetHint hint);
   void OnRequestHeaders(HeaderList headers, bool end_of_stream);
   void OnRequestBody(std::string_view chunk, bool end_of_stream);
@@ -164,6 +166,7 @@ class Processor : public std::enable_shared_from_this<Processor> {
   HeaderList headers_;
   std::shared_ptr<std::string> body_ = std::make_shared<std::string>();
   SubsetHint hint_;
+  std::string pool_;
   BodyMode request_mode_ = BodyMode::kFullDuplex, response_mode_ = BodyMode::kFullDuplex;
   Bodies bodies_ = Bodies::kRead;
   bool has_body_ = false;

@@ -7,8 +7,10 @@
 #include "common/flags.h"
 #include "common/http_fetch.h"
 #include "common/picker_flags.h"
+#include "common/pools.h"
 #include "common/process.h"
 #include "common/scrape_fetch.h"
+#include "common/tracing.h"
 #include "gateway/forwarder.h"
 #include "gateway/picker.h"
 
@@ -52,7 +54,8 @@ struct App {
   MetricsRegistry metrics;
   std::unique_ptr<http::Runtime> runtime;
   std::shared_ptr<sched::Fetch> fetch;
-  std::unique_ptr<sched::Director> director;
+  std::unique_ptr<Tracer> tracer;          // null without --tracing
+  std::unique_ptr<services::Pools> pools;  // null with --epp
   std::unique_ptr<Picker> picker;
   std::unique_ptr<http::Client> client;
   std::unique_ptr<Forwarder> forwarder;
@@ -74,7 +77,7 @@ struct Models {
   const App* app;
   http::Task<void> operator()(http::Exchange& exchange) const {
     const std::vector<sched::ServedModel> models =
-        app->director ? app->director->ServedModels() : std::vector<sched::ServedModel>();
+        app->pools ? app->pools->director().ServedModels() : std::vector<sched::ServedModel>();
     if (models.empty()) {
       co_await app->forwarder->Handle(exchange);
       co_return;
@@ -134,12 +137,14 @@ Status MakePicker(App& app, const Flags& flags) {
     return Unimplemented("--epp: this build has no gRPC");
 #endif
   }
-  LLMD_ASSIGN_OR_RETURN(auto options, ToDirectorOptions(flags.picker));
+  if (flags.picker.tracing) {
+    LLMD_ASSIGN_OR_RETURN(
+        app.tracer, services::MakeTracer(*app.runtime, app.metrics, app.logger, "llmd-gateway"));
+  }
   app.fetch = services::MakeScrapeFetch(services::MakeHttpFetch(*app.runtime));
-  LLMD_ASSIGN_OR_RETURN(
-      app.director, sched::Director::Create(std::move(options), app.fetch, app.logger, app.metrics,
-                                            SystemClock()));
-  app.picker = MakeDirectorPicker(*app.director);
+  LLMD_ASSIGN_OR_RETURN(app.pools, services::Pools::Create(flags.picker, app.fetch, app.logger,
+                                                           app.metrics, app.tracer.get()));
+  app.picker = MakeDirectorPicker(app.pools->director());
   return OkStatus();
 }
 
@@ -159,7 +164,9 @@ void AddRoutes(App& app) {
 }
 
 Status StartServers(App& app, const Flags& flags) {
-  app.admin_sources.metrics = &app.metrics;
+  app.admin_sources.metrics = [&app] {
+    return app.pools ? app.pools->Expose() : app.metrics.Expose();
+  };
   app.admin_sources.ready = [&app] { return !app.draining && app.picker->ready(); };
   AddRoutes(app);
   http::ServerOptions options;
@@ -170,6 +177,11 @@ Status StartServers(App& app, const Flags& flags) {
       app.server, http::Server::Create(*app.runtime, options, app.router.AsHandler(), app.logger));
   // Decisions name engines and prompts' scores: they stay on the admin port.
   app.admin_sources.explain = [&app](std::string_view id) { return app.picker->Explain(id); };
+  if (app.pools) {
+    app.admin_sources.plugin_state = [&app] { return app.pools->director().PluginState(); };
+    app.admin_sources.decisions = [&app](size_t n) { return app.pools->director().Decisions(n); };
+    app.admin_sources.pool_ready = [&app](std::string_view pool) { return app.pools->ready(pool); };
+  }
   services::AddAdminRoutes(app.admin_router, app.admin_sources);
   http::ServerOptions admin;
   admin.host = flags.picker.metrics_host;
@@ -181,6 +193,7 @@ Status StartServers(App& app, const Flags& flags) {
 }
 
 Status Start(App& app, const Flags& flags) {
+  services::AddBuildInfo(app.metrics);
   LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(static_cast<int>(flags.loops)));
   LLMD_RETURN_IF_ERROR(MakePicker(app, flags));
   app.client = std::make_unique<http::Client>(*app.runtime, http::ClientOptions());
@@ -198,7 +211,8 @@ void Drain(App& app, std::chrono::nanoseconds patience) {
                   {{"timeoutSeconds", std::chrono::duration<double>(patience).count()}});
   app.server->Stop(patience);
   app.admin->Stop(Duration::zero());
-  if (app.director) app.director->Stop();
+  if (app.pools) app.pools->director().Stop();
+  if (app.tracer) app.tracer->Stop();
   app.runtime->Stop();
 }
 
@@ -212,6 +226,7 @@ int RunGateway(int argc, const char* const* argv) {
   if (outcome.exit) return outcome.code;
   const auto verbosity = Verbosity(flags.picker);
   if (!verbosity.ok()) return Fail(verbosity.status()), 2;
+  if (Status s = CheckPickerFlags(flags.picker); !s.ok()) return Fail(s), 2;
   auto app = std::make_unique<App>();
   app->logger = services::MakeLogger(*verbosity);
   for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
@@ -219,7 +234,9 @@ int RunGateway(int argc, const char* const* argv) {
   app->logger.Info("listening", {{"host", flags.host},
                                  {"port", int{app->server->port()}},
                                  {"adminPort", int{app->admin->port()}}});
-  services::WaitForSignal();
+  services::WaitForSignal([&app] {
+    if (app->pools) (void)app->pools->director().ReloadFile();
+  });
   Drain(*app, flags.picker.drain_timeout);
   return 0;
 }

@@ -64,7 +64,8 @@ TEST(Config, RefusesUnknownKeysAndNamesTheNearest) {
   root.Get("threshold");
   root.Get("b").Get("deep").Get("x");
   EXPECT_EQ(ErrorOf(root.RejectUnknown()),
-            "line 1: treshold: unknown key; did you mean 'threshold'?");
+            "line 1: treshold: unknown key; did you mean 'threshold'?\n"
+            "line 2: b.deep.y: unknown key; known keys: x");
   root.Get("treshold");
   EXPECT_EQ(ErrorOf(root.RejectUnknown()), "line 2: b.deep.y: unknown key; known keys: x");
   EXPECT_TRUE(root.RejectUnknown(false).ok());
@@ -92,6 +93,18 @@ TEST(Config, ToJsonCountsAsReadAndTypesScalars) {
       root.Get("a").ToJson().Dump(),
       R"({"i":-3,"h":31,"d":1.5,"s":"x","q":"1","b":true,"n":null,"e":null,"l":[1,null],"inf":null})");
   EXPECT_TRUE(root.RejectUnknown().ok());
+}
+
+TEST(Config, SameAsComparesContentWithoutReadingIt) {
+  const Node root = Must("a: {x: 1, y: [b, {c: 2}]}\nb: {y: [b, {c: 2}], x: 1}\nc: {x: 1}\nd: ~\n");
+  EXPECT_TRUE(root.Get("a").SameAs(root.Get("b")));
+  EXPECT_FALSE(root.Get("a").SameAs(root.Get("c")));
+  EXPECT_FALSE(Must("a: '1'").Get("a").SameAs(Must("a: 1").Get("a"))) << "a string is no number";
+  EXPECT_FALSE(Must("a: [1, 2]").SameAs(Must("a: [2, 1]")));
+  EXPECT_TRUE(root.Get("d").SameAs(root.Get("absent")));
+  EXPECT_FALSE(root.Get("d").SameAs(root.Get("c")));
+  root.Get("a").Get("x");
+  EXPECT_NE(ErrorOf(root.RejectUnknown()).find("a.y: unknown key"), std::string::npos);
 }
 
 TEST(Config, RefusesDuplicateKeysAtAnyDepth) {

@@ -123,6 +123,50 @@ TEST(MetricsRegistry, ExposesAliasesUnderBothNames) {
             "# HELP old_name h\n# TYPE old_name gauge\nold_name 4.0\n");
 }
 
+TEST(MetricsRegistry, AliasesMayRenameALabelAndBeLeftOut) {
+  MetricsRegistry registry;
+  registry.AddAlias("depth", "old_depth", "endpoint", "pod");  // before the family
+  registry.AddAlias("took", "old_took", "zone", "place");
+  EXPECT_EQ(registry.Expose(), "");
+  registry.AddGauge("depth", "h", {{"endpoint", "a"}, {"an_endpoint", "b"}}).Set(2);
+  registry.AddHistogram("took", "h", {1}, {{"a", "1"}, {"zone", "z"}}).Observe(0.5);
+  const std::string page = registry.Expose();
+  EXPECT_NE(page.find("\ndepth{an_endpoint=\"b\",endpoint=\"a\"} 2.0\n"), std::string::npos);
+  EXPECT_NE(page.find("old_depth{an_endpoint=\"b\",pod=\"a\"} 2.0\n"), std::string::npos);
+  EXPECT_NE(page.find("old_took_bucket{a=\"1\",le=\"1.0\",place=\"z\"} 1.0\n"), std::string::npos);
+  registry.ExposeAliases(false);
+  EXPECT_EQ(registry.Expose().find("old_"), std::string::npos);
+}
+
+TEST(MetricsRegistry, CollectorsGiveSeriesThatComeAndGo) {
+  MetricsRegistry registry(SystemClock(), {{"pool", "p"}});
+  std::vector<std::string> pods = {"a", "b"};
+  auto handle =
+      registry.AddGaugeCollector("depth", "h", [&](const MetricsRegistry::GaugeEmit& emit) {
+        for (const std::string& pod : pods) emit({{"pod", pod}}, 1);
+      });
+  EXPECT_NE(registry.Expose().find("depth{pod=\"b\",pool=\"p\"} 1.0"), std::string::npos);
+  pods = {"c"};
+  EXPECT_EQ(registry.Expose(),
+            "# HELP depth h\n# TYPE depth gauge\ndepth{pod=\"c\",pool=\"p\"} 1.0\n");
+  handle.reset();
+  EXPECT_EQ(registry.Expose().find("pod="), std::string::npos);
+}
+
+TEST(MetricsRegistry, SeveralGiveOnePage) {
+  MetricsRegistry one(SystemClock(), {{"pool", "x"}}), two(SystemClock(), {{"pool", "y"}}), own;
+  one.AddCounter("a_total", "h").Add(1);
+  two.AddCounter("a_total", "h").Add(2);
+  two.AddHistogram("h", "h", {1}).Observe(3);
+  own.AddGauge("b", "h");
+  EXPECT_EQ(
+      MetricsRegistry::ExposeTogether({&one, &two, &own}),
+      "# HELP a_total h\n# TYPE a_total counter\na_total{pool=\"x\"} 1.0\na_total{pool=\"y\"} "
+      "2.0\n# HELP b h\n# TYPE b gauge\nb 0.0\n# HELP h h\n# TYPE h histogram\n"
+      "h_bucket{le=\"1.0\",pool=\"y\"} 0.0\nh_bucket{le=\"+Inf\",pool=\"y\"} 1.0\n"
+      "h_count{pool=\"y\"} 1.0\nh_sum{pool=\"y\"} 3.0\n");
+}
+
 TEST(Histogram, PutsBoundsIntoTheirOwnBucket) {
   Histogram h({1, 2});
   h.Observe(1);

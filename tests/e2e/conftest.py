@@ -189,10 +189,10 @@ class Sidecar(Process):
 
 
 class Gateway(Process):
-    def __init__(self, *args):
+    def __init__(self, *args, env=None):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        super().__init__("gateway", [binary("llmd-gateway"), "--host", "127.0.0.1", "--port", str(self.port), *args])
+        super().__init__("gateway", [binary("llmd-gateway"), "--host", "127.0.0.1", "--port", str(self.port), *args], env)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -42,7 +42,8 @@ def test_a_port_in_use_is_named(picker):
 
 @pytest.mark.parametrize("flag,code,word", [
     (["--secure-serving"], 2, "--secure-serving"), (["--no-such-flag"], 2, "no-such-flag"),
-    (["--secure-serving=false", "--tracing"], 2, "--tracing"), (["--ha-enable-leader-election"], 2, "leader")])
+    (["--secure-serving=false", "--pools-file", "x", "--config-file", "y"], 2, "--pools-file"),
+    (["--ha-enable-leader-election"], 2, "leader")])
 def test_flags_that_cannot_be_honoured_exit_2_and_say_why(flag, code, word):
     result = subprocess.run([binary("llmd-epp"), *flag], capture_output=True, text=True, timeout=20)
     assert result.returncode == code and word in result.stderr

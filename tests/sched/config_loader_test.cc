@@ -96,6 +96,74 @@ TEST(ConfigLoader, WithoutProfilesPutsAllFiltersAndScorersIntoOne) {
       R"({"name":"default","filters":["decode-filter"],"scorers":[{"name":"queue-scorer","weight":1.0}],"picker":"random-picker"})");
 }
 
+TEST(ConfigLoader, CompletesWhatIsMissing) {
+  const json::Value d =
+      Describe(Config({"{type: queue-scorer}", "{name: mine, type: random-picker}"}) +
+               "schedulingProfiles: [{name: a, plugins: [{pluginRef: queue-scorer}]}]");
+  EXPECT_EQ(d["profiles"].AsArray()[0]["picker"].AsString(), "mine") << "the configured picker";
+  EXPECT_EQ(d["profileHandler"].AsString(), "single-profile-handler");
+  EXPECT_EQ(d["saturationDetector"].AsString(), "utilization-detector");
+  EXPECT_EQ(d["sources"].Dump(), R"(["metrics-data-source"])");
+  EXPECT_THAT(d["parsers"].Dump(),
+              AllOf(HasSubstr("openai-parser"), HasSubstr("passthrough-parser\"]")));
+  EXPECT_TRUE(d["discovery"].is_null());
+  const json::Value bare =
+      Describe(Config({"{type: queue-scorer}"}) + "dataLayer: {injectDefaults: false}\n");
+  EXPECT_EQ(bare["sources"].Dump(), "[]");
+  EXPECT_EQ(bare["profiles"].AsArray()[0]["picker"].AsString(), "max-score-picker");
+}
+
+TEST(ConfigLoader, KnowsThreePoliciesWithoutAnEntry) {
+  EXPECT_EQ(ErrorOf(Config({"{type: queue-scorer}"}) +
+                    "featureGates: [flowControl=true]\n"
+                    "flowControl: {usageLimitPolicyPluginRef: static-usage-limit-policy, "
+                    "defaultPriorityBand: {fairnessPolicyRef: global-strict-fairness-policy, "
+                    "orderingPolicyRef: fcfs-ordering-policy}}"),
+            "");
+  EXPECT_THAT(
+      ErrorOf(Config({"{type: queue-scorer}"}) +
+              "flowControl: {defaultPriorityBand: {orderingPolicyRef: edf-ordering-policy}}"),
+      HasSubstr("no plugin is called 'edf-ordering-policy'"));
+}
+
+TEST(ConfigLoader, CreatesTheProducerOfDataThatIsRead) {
+  struct Case {
+    const char *plugin, *producer;
+  };
+  for (const Case& c : {Case{"prefix-cache-scorer", "approx-prefix-cache-producer"},
+                        Case{"active-request-scorer", "inflight-load-producer"},
+                        Case{"approx-prefix-cache-producer", "token-producer"}}) {
+    const auto graph = LoadGraph(Config({"{type: " + std::string(c.plugin) + "}"}), {});
+    ASSERT_TRUE(graph.ok()) << graph.status().ToString();
+    EXPECT_THAT(DescribeGraph(**graph)["producers"].Dump(), HasSubstr(c.producer));
+    EXPECT_THAT(GraphWarnings(**graph),
+                Contains(AllOf(HasSubstr(c.producer), HasSubstr("was added"))));
+  }
+}
+
+TEST(ConfigLoader, TakesTheOldTopLevelFormsWithAWarning) {
+  const auto graph = LoadGraph(
+      Config({"{type: queue-scorer}", "{type: concurrency-detector}", "{type: openai-parser}"}) +
+          "saturationDetector: {pluginRef: concurrency-detector}\n"
+          "parser: {pluginRef: openai-parser}\n",
+      {});
+  ASSERT_TRUE(graph.ok()) << graph.status().ToString();
+  EXPECT_EQ(DescribeGraph(**graph)["saturationDetector"].AsString(), "concurrency-detector");
+  EXPECT_EQ(DescribeGraph(**graph)["parsers"].Dump(), R"(["openai-parser"])");
+  EXPECT_THAT(GraphWarnings(**graph), AllOf(Contains(HasSubstr("saturationDetector is deprecated")),
+                                            Contains(HasSubstr("parser is deprecated"))));
+}
+
+TEST(ConfigLoader, GatesAreOnOrOff) {
+  const auto flow = [](const std::string& gates) {
+    return Describe(Config({"{type: queue-scorer}"}) + "featureGates: " + gates)["flowControl"];
+  };
+  EXPECT_TRUE(flow("[flowControl]").AsBool());
+  EXPECT_TRUE(flow("[flowControl=true]").AsBool());
+  EXPECT_FALSE(flow("[flowControl=false]").AsBool());
+  EXPECT_FALSE(flow("[haPopulateNonLeaderDatastore=false]").AsBool());
+}
+
 TEST(ConfigLoader, OptionalInputsOrderProducersToo) {
   // Configured in the opposite order of what they need.
   const json::Value d =
@@ -155,7 +223,34 @@ TEST(ConfigLoader, RefusesWhatItCannotHonour) {
        "at most one plugin of the kind eviction filter"},
       {"flowControl: {defaultRequestTTL: -1s}", "not negative"},
       {"flowControl: {priorityBands: [{priority: 4294967296}]}", "32-bit"},
-      {"dataLayer: {peerDiscovery: {pluginRef: x}}", "not supported yet"},
+      {"dataLayer: {peerDiscovery: {pluginRef: x}}",
+       "dataLayer.peerDiscovery: no plugin shares state"},
+      {"dataLayer: {crossReplicaSyncerPluginRef: x, crossReplicaSyncInterval: 200ms}",
+       "dataLayer.crossReplicaSyncInterval: no plugin shares state"},
+      {"featureGates: [flowControl=yes]", "expected true or false after '='"},
+      {"featureGates: flowControl", "featureGates: expected a list"},
+      {"plugins: {type: queue-scorer}", "plugins: expected a list"},
+      {"schedulingProfiles: 5", "schedulingProfiles: expected a list"},
+      {"dataLayer: [a]", "dataLayer: expected a map"},
+      {"dataLayer: {sources: x}", "dataLayer.sources: expected a list"},
+      {"flowControl: on", "flowControl: expected a map"},
+      {"flowControl: {priorityBands: {priority: 1}}", "flowControl.priorityBands: expected a list"},
+      {"requestHandler: {parsers: [{pluginRef: openai-parser}]}",
+       "no plugin is called 'openai-parser'"},
+      {"plugins: [{type: openai-parser}]\nparser: {pluginRef: openai-parser}\nrequestHandler: "
+       "{parsers: [{pluginRef: openai-parser}]}",
+       "requestHandler.parsers says it already"},
+      {"plugins: [{type: utilization-detector}]\nsaturationDetector: {pluginRef: "
+       "utilization-detector}\nflowControl: {saturationDetector: {pluginRef: "
+       "utilization-detector}}",
+       "flowControl.saturationDetector says it already"},
+      {"plugins: [{type: single-profile-handler}, {name: b, type: single-profile-handler}]",
+       "more than one profile handler"},
+      {"plugins: [{type: queue-scorer}]\nschedulingProfiles: [{name: a, plugins: [{pluginRef: "
+       "queue-scorer, weight: .inf}]}]",
+       "finite weight"},
+      {"plugins: [{name: x}]", "expected a plugin type"},
+      {"plugins: [queue-scorer]", "expected a plugin {name, type, parameters}"},
       {"plugins: [{type: prefix-based-pd-decider}, {type: disagg-profile-handler, parameters: "
        "{stageOrder: prefill-first, "
        "deciders: {prefill: prefix-based-pd-decider}}}]\nschedulingProfiles: [{name: decode}, "

@@ -1,5 +1,8 @@
 #include "llmd/sched/decision.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "record.h"
 #include "sched/support.h"
 
@@ -37,10 +40,38 @@ TEST(Decision, TextNamesEverythingAPersonAsksFor) {
               AllOf(HasSubstr("default/a"), HasSubstr("dropped by decode-filter"),
                     HasSubstr("queue-scorer x1.00"), HasSubstr("<- chosen"), HasSubstr("margin"),
                     HasSubstr("never"), HasSubstr("data age")));
+  EXPECT_THAT(ToText(Sample()), HasSubstr("1.0000 -> 1.0000")) << "raw and weighted";
   DecisionTrace denied;
   denied.denied_status = 503;
   denied.denied_reason = "rejected-no-endpoints";
   EXPECT_THAT(ToText(denied), HasSubstr("refused with 503"));
+}
+
+TEST(Decision, WeighsAndMeasuresTheMargin) {
+  ProfileTrace p;
+  p.candidates = {0, 1, 2};
+  p.totals = {1, 3, 2.5};
+  p.picked = {1};
+  const ScoreTrace score{"s", 2, {std::nan(""), 0.5, 7}};
+  EXPECT_EQ(p.Weighted(score, 0), 0);
+  EXPECT_EQ(p.Weighted(score, 1), 1);
+  EXPECT_EQ(p.Weighted(score, 2), 2) << "clamped to 1 before the weight";
+  EXPECT_EQ(p.Margin(), 0.5);
+  p.picked = {0};
+  EXPECT_EQ(p.Margin(), -2) << "a random picker took less than the best";
+  p.candidates = {0};
+  p.totals = {1};
+  EXPECT_EQ(p.Margin(), 0);
+}
+
+TEST(Decision, HeaderIsCompactAsciiAndBounded) {
+  DecisionTrace trace = Sample();
+  trace.endpoints[0] = "default/\u00e4";
+  const std::string header = ToHeader(trace);
+  EXPECT_TRUE(json::Parse(header).ok()) << header;
+  EXPECT_TRUE(
+      std::all_of(header.begin(), header.end(), [](char c) { return c >= 0x20 && c < 0x7f; }));
+  EXPECT_EQ(ToHeader(trace, 10), "");
 }
 
 TEST(DecisionRing, KeepsTheLatestAndForgetsTheOldest) {

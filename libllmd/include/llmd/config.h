@@ -47,13 +47,15 @@ class Node {
   StatusOr<double> Quantity() const;
   StatusOr<std::vector<std::string>> Strings() const;
 
-  // INVALID_ARGUMENT when this map, or any map below it that was read, holds a key nobody asked
-  // for; names the nearest known key. With `deep` false only this map is checked.
+  // INVALID_ARGUMENT when this map, or any map below it that was read, holds keys nobody asked
+  // for: one line each, with the nearest known key. With `deep` false only this map is checked.
   Status RejectUnknown(bool deep = true) const;
   // An error at this node: "line N: path: message".
   Status Error(std::string_view message) const;
   // The whole subtree as JSON.
   json::Value ToJson() const;
+  // The same content, in whatever order the keys of maps stand. Marks nothing as known.
+  bool SameAs(const Node& other) const;
 
   struct Impl;
   explicit Node(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}

@@ -64,8 +64,9 @@ enum class MetricType { kCounter, kGauge, kHistogram };
 // same object; the same name with another type or other buckets is our own bug (LLMD_CHECK).
 class MetricsRegistry {
  public:
-  // `clock` stamps <name>_created; it outlives the registry.
-  explicit MetricsRegistry(const Clock& clock = SystemClock());
+  // `clock` stamps <name>_created; it outlives the registry. Every series carries the `constant`
+  // labels besides its own.
+  explicit MetricsRegistry(const Clock& clock = SystemClock(), Labels constant = {});
   ~MetricsRegistry();
   // `name` is the exposed name: counters carry their _total here.
   Counter& AddCounter(std::string_view name, std::string_view help, const Labels& labels = {});
@@ -76,8 +77,18 @@ class MetricsRegistry {
   // the same name and labels replaces it, or the registry ends.
   void AddGaugeCallback(std::string_view name, std::string_view help, const Labels& labels,
                         std::function<double()> read);
-  // The same objects exposed under a second name too (deprecated spellings).
-  void AddAlias(std::string_view name, std::string_view alias);
+  // Gauges whose series come and go: `collect` gives them at exposition time. Thread-safe. They are
+  // exposed as long as the returned handle is held; dropping it waits for an exposition under way.
+  using GaugeEmit = std::function<void(const Labels&, double)>;
+  [[nodiscard]] std::shared_ptr<const void> AddGaugeCollector(
+      std::string_view name, std::string_view help,
+      std::function<void(const GaugeEmit& emit)> collect);
+  // The same objects exposed under a second name too (deprecated spellings), where a label may have
+  // had another name (`old_label` instead of `label`). May come before the family itself.
+  void AddAlias(std::string_view name, std::string_view alias, std::string_view label = "",
+                std::string_view old_label = "");
+  // With it off aliases are left out. On at first.
+  void ExposeAliases(bool on);
   // With it on, each counter and histogram family also exposes <name>_created gauges, as Python's
   // client does.
   void ExposeCreated(bool on);
@@ -85,6 +96,8 @@ class MetricsRegistry {
   // Prometheus text format 0.0.4, families sorted by name, series by labels, numbers as Python's
   // client prints them ("3.0"). Callbacks run without a lock held.
   std::string Expose() const;
+  // One page of several registries: families of one name stand together. Those must agree in type.
+  static std::string ExposeTogether(const std::vector<const MetricsRegistry*>& registries);
 
  private:
   struct Impl;

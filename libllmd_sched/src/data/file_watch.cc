@@ -7,11 +7,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
+#include <optional>
 
 namespace llmd::sched {
 
-Status FileWatch::Start(const std::string& path, std::function<void()> changed) {
+Status FileWatch::Start(const std::string& path, std::function<void()> changed,
+                        std::chrono::milliseconds quiet) {
   std::string directory = std::filesystem::path(path).parent_path().string();
   if (directory.empty()) directory = ".";
   inotify_ = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
@@ -23,18 +26,26 @@ Status FileWatch::Start(const std::string& path, std::function<void()> changed) 
     Stop();
     return status;
   }
-  thread_ = std::thread([this, changed = std::move(changed)] { Run(changed); });
+  thread_ = std::thread([this, changed = std::move(changed), quiet] { Run(changed, quiet); });
   return OkStatus();
 }
 
-void FileWatch::Run(const std::function<void()>& changed) {
+void FileWatch::Run(const std::function<void()>& changed, std::chrono::milliseconds quiet) {
   pollfd fds[2] = {{inotify_, POLLIN, 0}, {stop_, POLLIN, 0}};
-  while (poll(fds, 2, -1) >= 0 || errno == EINTR) {
-    if (fds[1].revents != 0) return;
-    if (fds[0].revents == 0) continue;
-    char buffer[4096];
-    while (read(inotify_, buffer, sizeof(buffer)) > 0) {
+  using Steady = std::chrono::steady_clock;
+  std::optional<Steady::time_point> first;  // change not yet told of
+  while (true) {
+    const int ready = poll(fds, 2, first ? static_cast<int>(quiet.count()) : -1);
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready < 0 || fds[1].revents != 0) return;
+    if (ready > 0) {
+      char buffer[4096];
+      while (read(inotify_, buffer, sizeof(buffer)) > 0) {
+      }
+      if (!first) first = Steady::now();
     }
+    if (ready > 0 && Steady::now() - *first < 10 * quiet) continue;
+    first.reset();
     changed();
   }
 }

@@ -2,6 +2,7 @@
 // beside it (ConfigMaps).
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <string>
 #include <thread>
@@ -17,13 +18,15 @@ class FileWatch {
   ~FileWatch() { Stop(); }
   FileWatch(const FileWatch&) = delete;
   FileWatch& operator=(const FileWatch&) = delete;
-  // Watches the directory of `path`; call once.
-  Status Start(const std::string& path, std::function<void()> changed);
+  // Watches the directory of `path`; call once. `changed` runs when nothing has happened for
+  // `quiet`, at the latest ten times as long after the first change.
+  Status Start(const std::string& path, std::function<void()> changed,
+               std::chrono::milliseconds quiet = {});
   // Joins the thread. Idempotent.
   void Stop();
 
  private:
-  void Run(const std::function<void()>& changed);
+  void Run(const std::function<void()>& changed, std::chrono::milliseconds quiet);
   int inotify_ = -1, stop_ = -1;
   std::thread thread_;
 };

@@ -53,6 +53,12 @@ void EndpointStore::Update(std::vector<EndpointInfo> endpoints) {
   synced_.store(true, std::memory_order_release);
 }
 
+void EndpointStore::SetLimit(Duration limit) {
+  std::lock_guard lock(mutex_);
+  limit_ = limit;
+  snapshot_.reset();
+}
+
 uint32_t EndpointStore::NewSlot() {
   const auto free = std::find(slot_used_.begin(), slot_used_.end(), false);
   const uint32_t slot = static_cast<uint32_t>(free - slot_used_.begin());
@@ -93,8 +99,8 @@ std::shared_ptr<const Snapshot> EndpointStore::Build(TimePoint now) const {
   fresh->epoch = ++epoch_;
   fresh->set = set_;
   good_until_ = TimePoint::max();
+  const bool ages = clock_ && limit_ != kNeverStale;
   for (const auto& m : metrics_) {
-    const bool ages = clock_ && limit_ != kNeverStale;
     const bool stale = ages && (!m->ever || now - m->updated > limit_);
     if (ages && !stale) good_until_ = std::min(good_until_, m->updated + limit_);
     if (stale)

@@ -9,7 +9,7 @@ namespace llmd::sched {
 namespace {
 
 constexpr std::string_view kVideoHeaders = "x-llm-d-video-";
-constexpr std::array<std::string_view, 21> kControlHeaders = {
+constexpr std::array<std::string_view, 23> kControlHeaders = {
     "x-gateway-destination-endpoint",
     "x-prefiller-host-port",
     "x-prefiller-url",
@@ -30,7 +30,9 @@ constexpr std::array<std::string_view, 21> kControlHeaders = {
     "x-gateway-destination-endpoint-scores",
     "x-gateway-destination-endpoint-served",
     "x-llm-d-request-dropped-reason",
-    "x-llm-d-inference-ttl"};
+    "x-llm-d-inference-ttl",
+    "x-llm-d-explain",
+    "x-llm-d-pool"};
 
 bool IsDropped(const RequestContext& request, size_t i) {
   return request.members[i].KeyText(request.body) == "kv_transfer_params";

@@ -1,13 +1,13 @@
 #include "llmd/sched/director.h"
 
 #include "director/impl.h"
-#include "llmd/sched/config_loader.h"
 #include "llmd/uuid.h"
 
 namespace llmd::sched {
 namespace {
 
-constexpr auto kPoolMetricsEvery = std::chrono::seconds(1);
+constexpr auto kIdleTick = std::chrono::seconds(1);
+constexpr auto kConfigQuiet = std::chrono::milliseconds(200);  // editors write in several steps
 constexpr auto kFlowTick =
     std::chrono::milliseconds(10);  // a gate opened by fresh metrics is seen within this
 
@@ -16,95 +16,73 @@ constexpr auto kFlowTick =
 StatusOr<std::unique_ptr<Director>> Director::Create(DirectorOptions options,
                                                      std::shared_ptr<Fetch> fetch, Logger logger,
                                                      MetricsRegistry& metrics, const Clock& clock) {
-  LoadOptions load;
-  load.registry = options.registry.get();
-  load.clock = &clock;
-  load.metrics = &metrics;
-  load.logger = logger;
-  load.allow_experimental = options.allow_experimental;
-  load.pool_namespace = options.pool_namespace;
-  load.refresh_interval = options.refresh_metrics_interval;
-  load.metrics_staleness = options.metrics_staleness;
-  load.source_name = options.config_path;
-  LLMD_ASSIGN_OR_RETURN(std::shared_ptr<Graph> graph, LoadGraph(options.config_yaml, load));
-  for (const std::string& warning : graph->warnings) logger.Warn(warning);
-  auto director = std::make_unique<DirectorImpl>(
-      std::move(options), std::move(graph), std::move(fetch), std::move(logger), metrics, clock);
+  auto director = std::make_unique<DirectorImpl>(std::move(options), std::move(fetch),
+                                                 std::move(logger), metrics, clock);
   LLMD_RETURN_IF_ERROR(director->Start());
   return std::unique_ptr<Director>(std::move(director));
 }
 
-DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<const Graph> graph,
-                           std::shared_ptr<Fetch> fetch, Logger logger, MetricsRegistry& metrics,
-                           const Clock& clock)
+DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<Fetch> fetch, Logger logger,
+                           MetricsRegistry& metrics, const Clock& clock)
     : options_(std::move(options)),
-      graph_(std::move(graph)),
       fetch_(std::move(fetch)),
       logger_(std::move(logger)),
+      registry_(metrics),
       clock_(clock),
-      scraping_(fetch_ && !graph_->sources.empty()),
-      store_(scraping_ ? &clock : nullptr,
-             graph_->ReadsGauges() ? options_.metrics_staleness : kNeverStale),
+      store_(&clock, options_.metrics_staleness),
       metrics_(metrics, options_.pool_name),
       ring_(options_.decision_ring),
-      seed_(options_.seed ? options_.seed : RandomBits()),
-      meter_(*graph_->saturation) {
-  store_.OnGone([this](const EndpointInfo& endpoint, uint32_t slot) {
-    for (EndpointObserver* observer : graph_->observers) observer->OnEndpointGone(endpoint, slot);
-  });
-  if (graph_->flow.enabled) {
-    flow_ = std::make_unique<FlowController>(
-        graph_, clock_, metrics, options_.pool_name,
-        FlowHooks{.load = [this] { return meter_.Read(*store_.Get()); },
-                  .empty = [this] { return store_.Members()->size() == 0; }},
-        options_.refresh_metrics_interval);
-  }
-  if (scraping_) {
-    scraper_ =
-        std::make_unique<Scraper>(graph_, fetch_, store_, clock_, logger_, metrics,
-                                  ScraperOptions{.interval = options_.refresh_metrics_interval,
-                                                 .staleness = options_.metrics_staleness});
-  }
+      recording_(ring_.enabled() || options_.attach_trace || options_.emit_endpoint_scores ||
+                 !options_.explain_token.empty()),
+      seed_(options_.seed ? options_.seed : RandomBits()) {
+  store_.OnGone(
+      [this](const EndpointInfo& endpoint, uint32_t slot) { TellObservers(endpoint, slot); });
+  metrics_.FollowPool([this] { return store_.Get(); });
 }
 
 Status DirectorImpl::Start() {
-  if (graph_->discovery == nullptr) {
-    logger_.Warn("no dataLayer.discovery is configured: the pool stays empty");
-  } else {
-    graph_->discovery->FollowPolicy([this](std::shared_ptr<const PoolPolicy> policy) {
-      std::lock_guard lock(policy_mutex_);
-      policy_ = std::move(policy);
-    });
-    LLMD_RETURN_IF_ERROR(graph_->discovery->Start([this](std::vector<EndpointInfo> endpoints) {
-      logger_.Log(LogLevel::kDefault, "Endpoints updated",
-                  {{"count", static_cast<int64_t>(endpoints.size())}});
-      store_.Update(std::move(endpoints));
-      if (flow_) flow_->Pump();
-    }));
+  {
+    std::lock_guard lock(reload_mutex_);
+    seen_yaml_ = options_.config_yaml;
+    LLMD_RETURN_IF_ERROR(Apply(options_.config_yaml));
+    if (discovery_ == nullptr)
+      logger_.Warn("no dataLayer.discovery is configured: the pool stays empty");
   }
-  if (scraper_) scraper_->Start();
   maintenance_ = std::thread([this] { Maintain(); });
-  return OkStatus();
+  if (!options_.watch_config || options_.config_path.empty()) return OkStatus();
+  return watch_.Start(options_.config_path, [this] { FileChanged(); }, kConfigQuiet);
+}
+
+void DirectorImpl::OnEndpoints(std::vector<EndpointInfo> endpoints,
+                               std::shared_ptr<const PoolPolicy> policy) {
+  logger_.Log(LogLevel::kDefault, "Endpoints updated",
+              {{"count", static_cast<int64_t>(endpoints.size())}});
+  {
+    if (policy) metrics_.Keep(*policy);
+    std::lock_guard lock(policy_mutex_);
+    policy_ = std::move(policy);
+  }
+  store_.Update(std::move(endpoints));
+  const std::shared_ptr<const Setup> setup = setup_.Load();
+  if (setup && setup->flow) setup->flow->Pump();
 }
 
 void DirectorImpl::Maintain() {
   std::unique_lock lock(mutex_);
-  TimePoint pool_metrics_due{};
+  TimePoint show_load_at{};
   while (!stopping_) {
     lock.unlock();
-    const TimePoint now = clock_.Now();
-    if (now >= pool_metrics_due) {
-      metrics_.Pool(*store_.Get());
-      if (flow_) flow_->ShowLoad();
-      pool_metrics_due = now + kPoolMetricsEvery;
-    }
-    if (flow_) {
-      flow_->Expire();
-      flow_->Pump();
+    const std::shared_ptr<FlowController> flow = setup_.Load()->flow;
+    if (flow) {
+      if (const TimePoint now = clock_.Now(); now >= show_load_at) {
+        flow->ShowLoad();
+        show_load_at = now + kIdleTick;
+      }
+      flow->Expire();
+      flow->Pump();
     }
     lock.lock();
-    const Duration wait =
-        flow_ && flow_->size() > 0 ? Duration(kFlowTick) : Duration(kPoolMetricsEvery);
+    const Duration wait = flow && flow->size() > 0 ? Duration(kFlowTick) : Duration(kIdleTick);
     wake_.wait_for(lock, wait, [this] { return stopping_; });
   }
 }
@@ -115,8 +93,10 @@ void DirectorImpl::Stop() {
     stopping_ = true;
   }
   wake_.notify_all();
+  watch_.Stop();
   if (maintenance_.joinable()) maintenance_.join();
-  if (graph_->discovery) graph_->discovery->Stop();
+  std::lock_guard lock(reload_mutex_);
+  if (discovery_ != nullptr) discovery_->Stop();
   if (flow_) flow_->Stop();
   if (scraper_) scraper_->Stop();
 }
@@ -147,8 +127,31 @@ std::vector<ServedModel> DirectorImpl::ServedModels() const {
 }
 
 StatusOr<std::string> DirectorImpl::Explain(std::string_view request_id) const {
-  LLMD_ASSIGN_OR_RETURN(const DecisionTrace trace, ring_.Find(request_id));
+  LLMD_ASSIGN_OR_RETURN(DecisionTrace trace, ring_.Find(request_id));
+  if (options_.label_pool) trace.pool = options_.pool_name;
   return ToJson(trace).Dump();
+}
+
+json::Value DirectorImpl::PluginState() const {
+  const std::shared_ptr<const Setup> setup = setup_.Load();
+  const std::shared_ptr<const EndpointSet> endpoints = store_.Members();
+  json::Object out;
+  for (const auto& plugin : setup->graph->plugins) {
+    json::Value one = json::Object{{"type", plugin->type()}};
+    if (const auto* shown = dynamic_cast<const Introspected*>(plugin.get()))
+      one.Set("state", shown->State(*endpoints));
+    out.emplace_back(plugin->name(), std::move(one));
+  }
+  return out;
+}
+
+json::Value DirectorImpl::Decisions(size_t limit) const {
+  json::Array out;
+  for (DecisionTrace& trace : ring_.Latest(limit)) {
+    if (options_.label_pool) trace.pool = options_.pool_name;
+    out.push_back(Summary(trace));
+  }
+  return out;
 }
 
 }  // namespace llmd::sched

@@ -7,14 +7,19 @@
 #include <optional>
 #include <thread>
 
+#include "data/file_watch.h"
+#include "director/discovery_feed.h"
 #include "director/request_metrics.h"
 #include "director/response_scan.h"
 #include "flow/controller.h"
 #include "graph.h"
+#include "llmd/sched/config_loader.h"
 #include "llmd/sched/data/scraper.h"
 #include "llmd/sched/data/store.h"
 #include "llmd/sched/director.h"
 #include "llmd/sched/policy.h"
+#include "llmd/snapshot.h"
+#include "llmd/tracing.h"
 #include "record.h"
 
 namespace llmd::sched {
@@ -23,12 +28,15 @@ namespace llmd::sched {
 // mutex once routed.
 class RequestState {
  public:
-  explicit RequestState(std::shared_ptr<const Graph> g) : graph(std::move(g)) {}
+  explicit RequestState(std::shared_ptr<const Graph> g) : graph(g), parsed_under(std::move(g)) {}
   ~RequestState();
   // Runs the end hooks once.
   void End(bool aborted);
+  // Closes the trace of a sampled request and hands it to the exporter. Under the mutex.
+  void EndSpans(int http_status, const std::string& error);
 
-  const std::shared_ptr<const Graph> graph;
+  std::shared_ptr<const Graph> graph;         // by which it is decided; not changed once routed
+  std::shared_ptr<const Graph> parsed_under;  // keeps `parser` alive
   std::mutex mutex;
   RequestContext context;
   const Parser* parser = nullptr;
@@ -36,15 +44,22 @@ class RequestState {
   std::function<void(const Denial&)> evicted;  // of RequestInput
   HeaderList queue_headers;                    // how long it was queued, and why
   const Clock* clock = nullptr;
-  std::optional<Logger> log;  // with x-request-id
+  std::optional<Logger> log;       // with x-request-id
+  std::unique_ptr<SpanLog> spans;  // of a sampled request
+  Tracer* tracer = nullptr;
+  std::string decision_header;  // for the answer; "" = not asked for
+  Director* director = nullptr;
   std::shared_ptr<const EndpointInfo> endpoint;
   const RequestSeries* series = nullptr;  // null until routed
-  uint64_t ticket = 0;                    // in flow control
+  FlowController* queue = nullptr;        // where it waits, under `ticket`; lives as the Director
+  uint64_t ticket = 0;
   bool ended = false, first_chunk = false, sse = false;
   bool body_skipped = false;  // the answer's body is not shown to us
   bool encoded = false;  // the answer is compressed: neither usage nor a name can be read in it
   int status = 0;
   size_t response_bytes = 0;
+  Duration response_work{};  // spent in the response hooks
+  Histogram* responding = nullptr;
   TimePoint first_chunk_at{}, last_chunk_at{};
   Usage usage;
   std::optional<std::string> served;      // ResponseInfo::served
@@ -53,11 +68,18 @@ class RequestState {
   std::optional<ModelRestorer> restorer;
 };
 
+// What one configuration is turned into. Immutable; a request uses one from its arrival to its
+// dispatch.
+struct Setup {
+  std::shared_ptr<const Graph> graph;
+  std::shared_ptr<PoolMeter> meter;      // of the graph's detector
+  std::shared_ptr<FlowController> flow;  // null with the gate off
+};
+
 class DirectorImpl final : public Director {
  public:
-  DirectorImpl(DirectorOptions options, std::shared_ptr<const Graph> graph,
-               std::shared_ptr<Fetch> fetch, Logger logger, MetricsRegistry& metrics,
-               const Clock& clock);
+  DirectorImpl(DirectorOptions options, std::shared_ptr<Fetch> fetch, Logger logger,
+               MetricsRegistry& metrics, const Clock& clock);
   ~DirectorImpl() override { Stop(); }
   Status Start();
 
@@ -70,11 +92,15 @@ class DirectorImpl final : public Director {
   bool OnResponseBody(const std::shared_ptr<RequestState>& state, std::string_view chunk, bool end,
                       std::string* replaced) override;
   void OnResponseBodySkipped(const std::shared_ptr<RequestState>& state) override;
-  bool wants_response_body() const override { return graph_->wants_response_body; }
+  bool wants_response_body() const override { return setup_.Load()->graph->wants_response_body; }
   bool ready() const override { return store_.synced() && store_.Members()->size() > 0; }
   std::vector<EndpointInfo> Endpoints() const override;
   std::vector<ServedModel> ServedModels() const override;
   StatusOr<std::string> Explain(std::string_view request_id) const override;
+  json::Value Decisions(size_t limit) const override;
+  json::Value PluginState() const override;
+  Status Reload(std::string_view config_yaml) override;
+  Status ReloadFile() override;
   void Stop() override;
 
  private:
@@ -92,30 +118,56 @@ class DirectorImpl final : public Director {
   void Grant(Question& q, const Snapshot& snapshot, const ScheduleOutcome& outcome,
              DecisionRecord& record);
   void Keep(Question& q, DecisionRecord& record, Routing& routing);
+  // Gives the request its place in a trace.
+  void Trace(Question& q);
+  bool MayExplain(const RequestContext& request) const;
   void Eligible(const Question& q, const Snapshot& snapshot, std::vector<uint32_t>& out) const;
   void Dispatched(const std::shared_ptr<Question>& q, const FlowResult& result);
   // What tells flow control of the request's end.
-  std::function<void(const Usage&)> OnEnd(uint64_t ticket);
+  static std::function<void(const Usage&)> OnEnd(FlowController* flow, uint64_t ticket);
   void Evict(const std::shared_ptr<RequestState>& state);
+  // Moves a request that waited through a reload over to the configuration of now.
+  void Refresh(Question& q) const;
+  void OnEndpoints(std::vector<EndpointInfo> endpoints, std::shared_ptr<const PoolPolicy> policy);
   std::shared_ptr<const PoolPolicy> Policy() const;
   void Maintain();
 
+  // reload.cc; all under reload_mutex_.
+  LoadOptions Loading() const;
+  Status Apply(std::string_view yaml);
+  Status Discover(const Graph& graph);
+  void Scrape(const std::shared_ptr<const Graph>& graph);
+  void Publish(const std::shared_ptr<const Graph>& graph);
+  void FileChanged();
+  Status Finished(Status status);
+  void TellObservers(const EndpointInfo& endpoint, uint32_t slot);
+
   const DirectorOptions options_;
-  const std::shared_ptr<const Graph> graph_;
   const std::shared_ptr<Fetch> fetch_;
   const Logger logger_;
+  MetricsRegistry& registry_;
   const Clock& clock_;
-  const bool scraping_;  // without scraping there is nothing to grow stale
   EndpointStore store_;
+  llmd::Snapshot<Setup> setup_;
   mutable std::mutex policy_mutex_;
   std::shared_ptr<const PoolPolicy> policy_;  // null = none known; guarded by policy_mutex_
   RequestMetrics metrics_;
   DecisionRing ring_;
+  const bool recording_;  // someone may ask which endpoints a decision saw
   const uint64_t seed_;
   std::atomic<uint64_t> next_id_{1};
-  mutable PoolMeter meter_;
-  std::unique_ptr<FlowController> flow_;  // null with the gate off
-  std::unique_ptr<Scraper> scraper_;
+  std::mutex reload_mutex_;
+  std::string seen_yaml_;                    // last read, good or bad; guarded by reload_mutex_
+  std::shared_ptr<const Graph> scraped_;     // that scraper_ uses; guarded by reload_mutex_
+  std::unique_ptr<Scraper> scraper_;         // guarded by reload_mutex_
+  Discovery* discovery_ = nullptr;           // running; guarded by reload_mutex_
+  std::shared_ptr<const Graph> discovered_;  // that it belongs to; guarded by reload_mutex_
+  std::shared_ptr<DiscoveryFeed> feed_;      // of discovery_; guarded by reload_mutex_
+  std::shared_ptr<FlowController> flow_;     // stays when the gate is off again
+  FileWatch watch_;
+  std::mutex graphs_mutex_;
+  std::vector<std::weak_ptr<const Graph>>
+      graphs_;  // with requests under way; guarded by graphs_mutex_
   std::mutex mutex_;
   std::condition_variable wake_;
   bool stopping_ = false;  // guarded by mutex_

@@ -4,10 +4,11 @@
 #include <charconv>
 #include <cmath>
 
+#include "director/metric_names.h"
+
 namespace llmd::sched {
 namespace {
 
-constexpr size_t kMaxNames = 1000;
 const std::vector<double> kLatency = {
     .005, .025, .05, .1, .2, .4,  .6,  .8,  1,   1.25, 1.5, 2,   3,   4,    5,    6,    8,   10,
     15,   20,   30,  45, 60, 120, 180, 240, 300, 360,  480, 600, 900, 1200, 1800, 2700, 3600};
@@ -21,6 +22,8 @@ const std::vector<double> kResponseSize = {1,    8,    16,   32,   64,    128,  
 const std::vector<double> kFast = {.0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1};
 const std::vector<double> kProcessing = {.0005, .001, .002, .005, .01, .015, .025, .04,
                                          .06,   .1,   .25,  .5,   1,   2.5,  5,    10};
+const std::vector<double> kResponding = {.0001, .00025, .0005, .001, .0025, .005, .01, .025,
+                                         .05,   .1,     .25,   .5,   1,     2.5,  5};
 const std::vector<double> kNtpot = {.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10};
 const std::vector<double> kTpot = {.0005, .00205, .005, .01, .02, .04, .06, .08, .1, .125,
                                    .15,   .2,     .3,   .4,  .5,  .6,  .8,  1,   2};
@@ -47,7 +50,85 @@ Moments MomentsOf(const std::vector<double>& values) {
   return m;
 }
 
+constexpr char kErrorTotal[] = "llm_d_epp_request_error_total";
+constexpr char kErrorHelp[] = "Requests refused here or failed by the model server";
+Labels ErrorLabels(std::string_view model, std::string_view target, std::string_view fairness,
+                   std::string_view priority, std::string_view code) {
+  return {{"model_name", std::string(model)},
+          {"target_model_name", std::string(target)},
+          {"fairness_id", std::string(fairness)},
+          {"priority", std::string(priority)},
+          {"error_code", std::string(code)}};
+}
+
+constexpr char kAttemptsTotal[] = "llm_d_epp_scheduler_attempts_total";
+constexpr char kAttemptsHelp[] = "Scheduling attempts";
+Labels AttemptLabels(std::string_view status, std::string_view target, std::string_view endpoint,
+                     std::string_view ns, std::string_view port) {
+  return {{"status", std::string(status)},
+          {"target_model_name", std::string(target)},
+          {"endpoint_name", std::string(endpoint)},
+          {"namespace", std::string(ns)},
+          {"port", std::string(port)}};
+}
+
+constexpr char kDisaggTotal[] = "llm_d_epp_disagg_decision_total";
+constexpr char kDisaggHelp[] = "Decisions by the stages they use";
+Labels DisaggLabels(std::string_view name, std::string_view type, std::string_view model,
+                    std::string_view decision) {
+  return {{"plugin_name", std::string(name)},
+          {"plugin_type", std::string(type)},
+          {"model_name", std::string(model)},
+          {"decision_type", std::string(decision)}};
+}
+
+constexpr char kRewritesTotal[] = "llm_d_epp_model_rewrite_decisions_total";
+constexpr char kRewritesHelp[] = "Model names replaced by a rewrite rule";
+Labels RewriteLabels(std::string_view rule, std::string_view model, std::string_view target) {
+  return {{"model_rewrite_name", std::string(rule)},
+          {"model_name", std::string(model)},
+          {"target_model", std::string(target)}};
+}
+
+std::string KeyOf(const Labels& labels) {
+  std::string key;
+  for (const auto& [name, value] : labels) key.append(value).push_back('\n');
+  return key;
+}
+
+// A number as text, without allocation.
+class Digits {
+ public:
+  explicit Digits(int value) {
+    size_ = static_cast<size_t>(std::to_chars(text_, text_ + sizeof(text_), value).ptr - text_);
+  }
+  std::string_view text() const { return {text_, size_}; }
+
+ private:
+  char text_[16];
+  size_t size_;
+};
+
+Counter& Reloads(MetricsRegistry& registry, const std::string& pool, const char* result) {
+  return registry.AddCounter("llm_d_epp_config_reloads_total",
+                             "Reads of the configuration after the first",
+                             {{"name", pool}, {"result", result}});
+}
+
 }  // namespace
+
+std::string NameCap::Fold(const std::string& name) {
+  std::lock_guard lock(mutex_);
+  if (seen_.contains(name) || kept_.contains(name)) return name;
+  if (seen_.size() >= kMaxNames) return "other";
+  seen_.insert(name);
+  return name;
+}
+
+void NameCap::Keep(std::set<std::string> names) {
+  std::lock_guard lock(mutex_);
+  kept_.merge(names);
+}
 
 RequestMetrics::RequestMetrics(MetricsRegistry& registry, std::string pool)
     : scheduling(registry.AddHistogram("llm_d_epp_scheduler_e2e_duration_seconds",
@@ -55,39 +136,35 @@ RequestMetrics::RequestMetrics(MetricsRegistry& registry, std::string pool)
       processing(registry.AddHistogram(
           "llm_d_epp_request_processing_duration_seconds",
           "Time from a request's last byte to its routing, queueing included", kProcessing)),
+      responding(registry.AddHistogram("llm_d_epp_response_processing_duration_seconds",
+                                       "Time spent on an answer, all its pieces together",
+                                       kResponding)),
       registry_(registry),
-      pool_(std::move(pool)) {
-  registry.AddAlias("llm_d_epp_scheduler_e2e_duration_seconds",
-                    "inference_extension_scheduler_e2e_duration_seconds");
+      pool_(std::move(pool)),
+      reloads_ok_(Reloads(registry, pool_, "success")),
+      reloads_failed_(Reloads(registry, pool_, "failure")) {
+  AddOldNames(registry);
+  MakeZeros();
 }
 
-namespace {
-
-std::string Fold(std::set<std::string>& seen, const std::string& name) {
-  if (!seen.contains(name) && seen.size() >= kMaxNames) return "other";
-  seen.insert(name);
-  return name;
-}
-
-}  // namespace
-
-std::string RequestMetrics::FoldModel(const std::string& name) {
-  std::lock_guard lock(mutex_);
-  return Fold(models_, name);
-}
-
-std::string RequestMetrics::FoldFairness(const std::string& name) {
-  std::lock_guard lock(mutex_);
-  return Fold(fairness_, name);
+// Every family shows from the start; an empty label reads as an absent one.
+void RequestMetrics::MakeZeros() {
+  (void)Make(
+      {{"model_name", ""}, {"target_model_name", ""}, {"fairness_id", ""}, {"priority", ""}});
+  (void)registry_.AddCounter(kErrorTotal, kErrorHelp, ErrorLabels("", "", "", "", ""));
+  (void)registry_.AddCounter(kAttemptsTotal, kAttemptsHelp, AttemptLabels("", "", "", "", ""));
+  (void)registry_.AddCounter(kDisaggTotal, kDisaggHelp, DisaggLabels("", "", "", ""));
+  (void)registry_.AddCounter(kRewritesTotal, kRewritesHelp, RewriteLabels("", "", ""));
+  // By construction nothing reads or writes a key it did not declare: keys come from declarations.
+  (void)registry_.AddCounter(
+      "llm_d_epp_plugin_data_scope_violations_total", "Uses of data a plugin did not declare",
+      {{"extension_point", ""}, {"plugin_type", ""}, {"plugin_name", ""}, {"access", ""}});
 }
 
 RequestSeries RequestMetrics::Make(const Labels& labels) {
   const auto histogram = [&](const char* name, const char* help, const std::vector<double>& bounds,
                              const Labels& l) {
-    Histogram* out = &registry_.AddHistogram("llm_d_epp_" + std::string(name), help, bounds, l);
-    registry_.AddAlias("llm_d_epp_" + std::string(name),
-                       "inference_objective_" + std::string(name));
-    return out;
+    return &registry_.AddHistogram("llm_d_epp_" + std::string(name), help, bounds, l);
   };
   Labels plain = labels, streaming = labels;
   plain.emplace_back("streaming", "false");
@@ -95,8 +172,6 @@ RequestSeries RequestMetrics::Make(const Labels& labels) {
   RequestSeries s{};
   s.total = &registry_.AddCounter("llm_d_epp_request_total", "Requests routed", labels);
   s.running = &registry_.AddGauge("llm_d_epp_request_running", "Requests being answered", labels);
-  registry_.AddAlias("llm_d_epp_request_total", "inference_objective_request_total");
-  registry_.AddAlias("llm_d_epp_request_running", "inference_objective_running_requests");
   s.duration =
       histogram("request_duration_seconds",
                 "Time from a request's arrival to the end of its answer", kLatency, labels);
@@ -119,69 +194,59 @@ RequestSeries RequestMetrics::Make(const Labels& labels) {
 
 const RequestSeries& RequestMetrics::Of(const std::string& model, const std::string& target,
                                         const std::string& fairness, int priority) {
-  char digits[16];
-  const auto end = std::to_chars(digits, digits + sizeof(digits), priority).ptr;
-  const std::string_view p(digits, static_cast<size_t>(end - digits));
-  return by_request_.Of({model, target, fairness, p}, [&]() -> const RequestSeries& {
-    const std::string m = FoldModel(model), t = FoldModel(target), f = FoldFairness(fairness);
+  const Digits digits(priority);
+  return by_request_.Of({model, target, fairness, digits.text()}, [&]() -> const RequestSeries& {
+    Labels labels = {{"model_name", models_.Fold(model)},
+                     {"target_model_name", models_.Fold(target)},
+                     {"fairness_id", fairness_.Fold(fairness)},
+                     {"priority", std::string(digits.text())}};
     std::lock_guard lock(mutex_);
-    std::unique_ptr<RequestSeries>& series =
-        series_[m + '\n' + t + '\n' + f + '\n' + std::string(p)];
-    if (!series) {
-      series = std::make_unique<RequestSeries>(Make({{"model_name", m},
-                                                     {"target_model_name", t},
-                                                     {"fairness_id", f},
-                                                     {"priority", std::string(p)}}));
+    if (series_.size() >= kMaxSeries && !series_.contains(KeyOf(labels))) {
+      for (auto& [name, value] : labels) value = "other";
     }
+    std::unique_ptr<RequestSeries>& series = series_[KeyOf(labels)];
+    if (!series) series = std::make_unique<RequestSeries>(Make(labels));
     return *series;
   });
 }
 
-void RequestMetrics::Error(const std::string& model, const std::string& target, int http_status) {
-  const std::string code = std::to_string(http_status);  // short: no allocation
+void RequestMetrics::Error(const RequestContext& request, int http_status) {
+  const Digits code(http_status), priority(request.priority);
   errors_
-      .Of({model, target, code},
+      .Of({request.model, request.target_model, request.fairness_id, priority.text(), code.text()},
           [&]() -> Counter& {
-            registry_.AddAlias("llm_d_epp_request_error_total",
-                               "inference_objective_request_error_total");
-            return registry_.AddCounter("llm_d_epp_request_error_total",
-                                        "Requests refused here or failed by the model server",
-                                        {{"model_name", FoldModel(model)},
-                                         {"target_model_name", FoldModel(target)},
-                                         {"error_code", code}});
+            return registry_.AddCounter(
+                kErrorTotal, kErrorHelp,
+                ErrorLabels(models_.Fold(request.model), models_.Fold(request.target_model),
+                            fairness_.Fold(request.fairness_id), priority.text(), code.text()));
           })
       .Add();
 }
 
 void RequestMetrics::Attempt(const std::string& target, const EndpointInfo* endpoint) {
-  const std::string port = endpoint ? std::to_string(endpoint->port) : "";
+  const Digits port(endpoint ? endpoint->port : 0);
   const std::string_view name = endpoint ? endpoint->name : std::string_view();
   const std::string_view ns = endpoint ? endpoint->ns : std::string_view();
   attempts_
-      .Of({target, name, ns, port},
+      .Of({target, name, ns, port.text()},
           [&]() -> Counter& {
-            return registry_.AddCounter("llm_d_epp_scheduler_attempts_total", "Scheduling attempts",
-                                        {{"status", endpoint ? "success" : "failure"},
-                                         {"target_model_name", FoldModel(target)},
-                                         {"endpoint_name", std::string(name)},
-                                         {"namespace", std::string(ns)},
-                                         {"port", port}});
+            return registry_.AddCounter(
+                kAttemptsTotal, kAttemptsHelp,
+                AttemptLabels(endpoint ? "success" : "failure", models_.Fold(target), name, ns,
+                              endpoint ? port.text() : std::string_view()));
           })
       .Add();
 }
 
 void RequestMetrics::Disagg(const Plugin& handler, const std::string& model,
                             std::string_view type) {
+  // The handler may change with the configuration.
   disagg_
-      .Of({model, type},
+      .Of({handler.name(), handler.type(), model, type},
           [&]() -> Counter& {
-            registry_.AddAlias("llm_d_epp_disagg_decision_total", "llm_d_epp_pd_decision_total");
-            return registry_.AddCounter("llm_d_epp_disagg_decision_total",
-                                        "Decisions by the stages they use",
-                                        {{"plugin_name", handler.name()},
-                                         {"plugin_type", handler.type()},
-                                         {"model_name", FoldModel(model)},
-                                         {"decision_type", std::string(type)}});
+            return registry_.AddCounter(
+                kDisaggTotal, kDisaggHelp,
+                DisaggLabels(handler.name(), handler.type(), models_.Fold(model), type));
           })
       .Add();
 }
@@ -191,37 +256,56 @@ void RequestMetrics::Rewrite(const std::string& rule, const std::string& model,
   rewrites_
       .Of({rule, model, target},
           [&]() -> Counter& {
-            return registry_.AddCounter("llm_d_epp_model_rewrite_decisions_total",
-                                        "Model names replaced by a rewrite rule",
-                                        {{"model_rewrite_name", rule},
-                                         {"model_name", FoldModel(model)},
-                                         {"target_model", target}});
+            return registry_.AddCounter(kRewritesTotal, kRewritesHelp,
+                                        RewriteLabels(rule, models_.Fold(model), target));
           })
       .Add();
 }
 
-void RequestMetrics::Pool(const Snapshot& snapshot) {
-  const Labels pool = {{"name", pool_}};
-  const auto set = [&](const std::string& name, const char* help, double v) {
-    registry_.AddGauge("llm_d_epp_" + name, help, pool).Set(v);
-    registry_.AddAlias("llm_d_epp_" + name, "inference_pool_" + name);
-  };
-  const Moments kv = MomentsOf(snapshot.kv_usage), queue = MomentsOf(snapshot.waiting),
-                running = MomentsOf(snapshot.running);
-  set("average_kv_cache_utilization", "Mean KV use of the pool", kv.mean);
-  set("average_queue_size", "Mean waiting requests of the pool", queue.mean);
-  set("average_running_requests", "Mean running requests of the pool", running.mean);
-  set("std_dev_kv_cache_utilization", "Standard deviation of KV use", kv.deviation);
-  set("std_dev_queue_size", "Standard deviation of waiting requests", queue.deviation);
-  set("std_dev_running_requests", "Standard deviation of running requests", running.deviation);
-  set("ready_endpoints", "Endpoints of the pool", static_cast<double>(snapshot.size()));
-  for (size_t i = 0; i < snapshot.size(); ++i) {
-    if (snapshot.stale[i]) continue;
-    registry_
-        .AddGauge("llm_d_epp_per_endpoint_queue_size", "Waiting requests of an endpoint",
-                  {{"name", pool_}, {"model_server_endpoint", snapshot.info(i).name}})
-        .Set(snapshot.waiting[i]);
+void RequestMetrics::Keep(const PoolPolicy& policy) {
+  std::set<std::string> names;
+  for (const RewriteRule& rule : policy.rules) {
+    names.insert(rule.models.begin(), rule.models.end());
+    for (const RewriteTarget& target : rule.targets) names.insert(target.model);
   }
+  models_.Keep(std::move(names));
+}
+
+void RequestMetrics::Reload(bool ok) {
+  (ok ? reloads_ok_ : reloads_failed_).Add();
+}
+
+void RequestMetrics::FollowPool(std::function<std::shared_ptr<const Snapshot>()> snapshot) {
+  const auto gauge = [&](const char* name, const char* help, double (*of)(const Snapshot&)) {
+    collectors_.push_back(registry_.AddGaugeCollector(
+        "llm_d_epp_" + std::string(name), help,
+        [pool = pool_, snapshot, of](const MetricsRegistry::GaugeEmit& emit) {
+          emit({{"name", pool}}, of(*snapshot()));
+        }));
+  };
+  gauge("average_kv_cache_utilization", "Mean KV use of the pool",
+        [](const Snapshot& s) { return MomentsOf(s.kv_usage).mean; });
+  gauge("average_queue_size", "Mean waiting requests of the pool",
+        [](const Snapshot& s) { return MomentsOf(s.waiting).mean; });
+  gauge("average_running_requests", "Mean running requests of the pool",
+        [](const Snapshot& s) { return MomentsOf(s.running).mean; });
+  gauge("std_dev_kv_cache_utilization", "Standard deviation of KV use",
+        [](const Snapshot& s) { return MomentsOf(s.kv_usage).deviation; });
+  gauge("std_dev_queue_size", "Standard deviation of waiting requests",
+        [](const Snapshot& s) { return MomentsOf(s.waiting).deviation; });
+  gauge("std_dev_running_requests", "Standard deviation of running requests",
+        [](const Snapshot& s) { return MomentsOf(s.running).deviation; });
+  gauge("ready_endpoints", "Endpoints of the pool",
+        [](const Snapshot& s) { return static_cast<double>(s.size()); });
+  collectors_.push_back(registry_.AddGaugeCollector(
+      "llm_d_epp_per_endpoint_queue_size", "Waiting requests of an endpoint",
+      [pool = pool_, snapshot](const MetricsRegistry::GaugeEmit& emit) {
+        const std::shared_ptr<const Snapshot> s = snapshot();
+        for (size_t i = 0; i < s->size(); ++i) {
+          if (s->stale[i]) continue;
+          emit({{"name", pool}, {"model_server_endpoint", s->info(i).name}}, s->waiting[i]);
+        }
+      }));
 }
 
 }  // namespace llmd::sched

@@ -1,18 +1,21 @@
-// The llm_d_epp_* series of requests and of the pool (endpoint-picker.md §6.2), old names as
-// aliases.
+// The llm_d_epp_* series of requests and of the pool (endpoint-picker.md §6.2); the older names are
+// in metric_names.h.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "director/keyed_cache.h"
 #include "llmd/metrics.h"
 #include "llmd/sched/endpoint.h"
 #include "llmd/sched/parser.h"
 #include "llmd/sched/plugin.h"
+#include "llmd/sched/policy.h"
 
 namespace llmd::sched {
 
@@ -24,35 +27,60 @@ struct RequestSeries {
   Gauge* running;
 };
 
-// Thread-safe. Names beyond 1,000 models or fairness ids are folded into "other".
+// Names as labels: the first 1,000 of a kind, then "other". Thread-safe.
+class NameCap {
+ public:
+  static constexpr size_t kMaxNames = 1000;
+  std::string Fold(const std::string& name);
+  // Never folded from now on, besides those that are not folded already.
+  void Keep(std::set<std::string> names);
+
+ private:
+  std::mutex mutex_;
+  std::set<std::string> seen_, kept_;  // guarded by mutex_
+};
+
+// Thread-safe. Bounded: beyond kMaxSeries combinations of labels all of them read "other".
 class RequestMetrics {
  public:
+  static constexpr size_t kMaxSeries = 4096;
+
   RequestMetrics(MetricsRegistry& registry, std::string pool);
   const RequestSeries& Of(const std::string& model, const std::string& target,
                           const std::string& fairness, int priority);
-  void Error(const std::string& model, const std::string& target, int http_status);
+  void Error(const RequestContext& request, int http_status);
   // One scheduling attempt; `endpoint` null = it failed.
   void Attempt(const std::string& target, const EndpointInfo* endpoint);
   // Which stages the decision of `handler` uses.
   void Disagg(const Plugin& handler, const std::string& model, std::string_view type);
   void Rewrite(const std::string& rule, const std::string& model, const std::string& target);
-  void Pool(const Snapshot& snapshot);
+  // The names that rewrite rules use are never folded.
+  void Keep(const PoolPolicy& policy);
+  // The pool's gauges, computed from `snapshot` at each scrape as long as this lives.
+  void FollowPool(std::function<std::shared_ptr<const Snapshot>()> snapshot);
+  // The configuration was read again.
+  void Reload(bool ok);
 
   Histogram& scheduling;  // scheduler_e2e_duration_seconds
   Histogram& processing;  // request_processing_duration_seconds
+  Histogram& responding;  // response_processing_duration_seconds
 
  private:
-  std::string FoldModel(const std::string& name);
-  std::string FoldFairness(const std::string& name);
+  struct Names {
+    std::string model, target, fairness;
+  };
   RequestSeries Make(const Labels& labels);
+  void MakeZeros();
 
   MetricsRegistry& registry_;
   const std::string pool_;
+  Counter &reloads_ok_, &reloads_failed_;
   KeyedCache<const RequestSeries> by_request_;
   KeyedCache<Counter> errors_, attempts_, disagg_, rewrites_;
+  NameCap models_, fairness_;
+  std::vector<std::shared_ptr<const void>> collectors_;
   std::mutex mutex_;
   std::map<std::string, std::unique_ptr<RequestSeries>> series_;  // guarded by mutex_
-  std::set<std::string> models_, fairness_;                       // guarded by mutex_
 };
 
 }  // namespace llmd::sched

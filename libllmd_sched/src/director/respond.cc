@@ -21,6 +21,19 @@ json::Value UsageJson(const Usage& usage) {
                                            std::max<int64_t>(usage.completion_tokens, 0)}};
 }
 
+// Adds the time of its scope to the answer's.
+class WorkTimer {
+ public:
+  explicit WorkTimer(Duration& total) : total_(total) {}
+  ~WorkTimer() { total_ += std::chrono::steady_clock::now() - start_; }
+  WorkTimer(const WorkTimer&) = delete;
+  WorkTimer& operator=(const WorkTimer&) = delete;
+
+ private:
+  Duration& total_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 }  // namespace
 
 RequestState::~RequestState() {
@@ -48,6 +61,7 @@ void RequestState::End(bool aborted) {
     const double took = Seconds(clock->Now() - context.received);
     series->duration->Observe(took);
     if (!body_skipped) series->response_size->Observe(static_cast<double>(response_bytes));
+    if (status != 0) responding->Observe(Seconds(response_work));
     ObserveTokens(*series, usage);
     if (usage.completion_tokens > 0)
       series->ntpot->Observe(took / static_cast<double>(usage.completion_tokens));
@@ -57,6 +71,7 @@ void RequestState::End(bool aborted) {
     }
     if (usage.any())
       log->Log(LogLevel::kVerbose, "Response generated", {{"usage", UsageJson(usage)}});
+    EndSpans(status, aborted ? "the answer did not end" : "");
     tell = std::move(on_end);
     told = usage;
   }
@@ -76,12 +91,26 @@ std::vector<ReportedAttribute> DirectorImpl::TakeReport(
   return std::exchange(state->report, {});
 }
 
+void RequestState::EndSpans(int http_status, const std::string& error) {
+  if (!spans) return;
+  if (http_status != 0) spans->AddToRoot("http.response.status_code", int64_t{http_status});
+  if (usage.prompt_tokens >= 0) spans->AddToRoot("gen_ai.usage.input_tokens", usage.prompt_tokens);
+  if (usage.completion_tokens >= 0)
+    spans->AddToRoot("gen_ai.usage.output_tokens", usage.completion_tokens);
+  while (spans->open() > 1) spans->End();
+  if (!error.empty() && spans->open() == 1) spans->Fail(error);
+  tracer->Submit(spans->Finish());
+  context.spans = nullptr;
+  spans.reset();
+}
+
 HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& state, int status,
                                            const HeaderList& headers) {
   HeaderList out;
   if (!state) return out;
   std::lock_guard lock(state->mutex);
   if (state->ended) return out;
+  const WorkTimer timer(state->response_work);
   state->status = status;
   state->sse =
       FindHeader(headers, "content-type").find("text/event-stream") != std::string_view::npos ||
@@ -90,13 +119,14 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
   state->encoded = !encoding.empty() && encoding != "identity";
   out.emplace_back("x-went-into-resp-headers", "true");
   out.insert(out.end(), state->queue_headers.begin(), state->queue_headers.end());
+  if (!state->decision_header.empty()) out.emplace_back("x-llm-d-decision", state->decision_header);
   const ResponseInfo info{.status = status,
                           .headers = &headers,
                           .endpoint = state->endpoint.get(),
                           .served = state->served ? &*state->served : nullptr,
                           .usage = {}};
-  for (ResponseHook* hook : graph_->response) hook->OnHeaders(state->context, info, out);
-  if (status >= 400) metrics_.Error(state->context.model, state->context.target_model, status);
+  for (ResponseHook* hook : state->graph->response) hook->OnHeaders(state->context, info, out);
+  if (status >= 400) metrics_.Error(state->context, status);
   if (state->log->Enabled(LogLevel::kDebug)) {
     json::Object shown;
     for (const auto& [name, value] : headers)
@@ -118,7 +148,7 @@ void DirectorImpl::OnResponseBodySkipped(const std::shared_ptr<RequestState>& st
   state->body_skipped = true;
   const ResponseInfo info{
       .status = state->status, .headers = nullptr, .endpoint = state->endpoint.get(), .usage = {}};
-  for (ResponseHook* hook : graph_->response) hook->OnFirstChunk(state->context, info);
+  for (ResponseHook* hook : state->graph->response) hook->OnFirstChunk(state->context, info);
 }
 
 bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
@@ -128,6 +158,7 @@ bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
   {
     std::lock_guard lock(state->mutex);
     if (state->ended) return false;
+    const WorkTimer timer(state->response_work);
     const TimePoint now = clock_.Now();
     if (!chunk.empty()) {
       if (!std::exchange(state->first_chunk, true)) {
@@ -138,7 +169,7 @@ bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
                                 .headers = nullptr,
                                 .endpoint = state->endpoint.get(),
                                 .usage = {}};
-        for (ResponseHook* hook : graph_->response) hook->OnFirstChunk(state->context, info);
+        for (ResponseHook* hook : state->graph->response) hook->OnFirstChunk(state->context, info);
       } else if (state->sse) {
         state->series->itl->Observe(Seconds(now - state->last_chunk_at));
       }

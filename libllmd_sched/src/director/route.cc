@@ -82,9 +82,12 @@ struct DirectorImpl::Question {
   RequestInput input;
   std::function<void(Routing)> done;
   std::shared_ptr<RequestState> state;
-  std::string rewrite;      // the model to send, "" = the client's
-  Duration ttl{};           // the client's own, in the queue
-  uint64_t dispatched = 0;  // its ticket, once flow control has let it through
+  std::shared_ptr<const Setup> setup;  // of its arrival, then of its dispatch
+  TraceContext trace;                  // of the span of the whole request
+  std::string rewrite;                 // the model to send, "" = the client's
+  Duration ttl{};                      // the client's own, in the queue
+  FlowController* flow = nullptr;      // where it queued; lives as the director
+  uint64_t dispatched = 0;             // its ticket, once flow control has let it through
   RequestContext& context() const { return state->context; }
 };
 
@@ -92,12 +95,13 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
   auto q = std::make_shared<Question>();
   q->input = std::move(input);
   q->done = std::move(done);
-  q->state = std::make_shared<RequestState>(graph_);
+  q->setup = setup_.Load();
+  q->state = std::make_shared<RequestState>(q->setup->graph);
   q->state->clock = &clock_;
   if (q->input.state) *q->input.state = q->state;
   q->state->evicted = std::move(q->input.evicted);
   RequestContext& request = q->context();
-  request.Reset(graph_->attribute_count);
+  request.Reset(q->setup->graph->attribute_count);
   request.id = next_id_.fetch_add(1, std::memory_order_relaxed);
   request.headers = q->input.headers;
   request.body = q->input.body;
@@ -107,6 +111,8 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
   request.random = seed_ ^ (request.id * 0x9e3779b97f4a7c15);
   request.request_id = request.Header("x-request-id");
   if (request.request_id.empty()) request.request_id = NewUuid();
+  q->state->director = this;
+  Trace(*q);
   q->state->log = logger_.With("x-request-id", request.request_id);
   if (logger_.Enabled(LogLevel::kDebug)) request.log = &*q->state->log;
   if (request.body.size() > options_.max_body_bytes) {
@@ -122,12 +128,29 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
   Admit(std::move(q));
 }
 
+void DirectorImpl::Trace(Question& q) {
+  const std::optional<TraceContext> parent = ParseTraceparent(q.context().Header("traceparent"));
+  if (options_.tracer == nullptr) {
+    q.trace = parent ? parent->Child() : TraceContext::NewRoot(false);
+    return;
+  }
+  q.trace = options_.tracer->Start(parent);
+  if (!q.trace.sampled) return;
+  q.state->tracer = options_.tracer;
+  q.state->spans = std::make_unique<SpanLog>(q.trace, parent ? parent->span_id : 0, clock_);
+  q.state->spans->Begin("gateway.request", Span::Kind::kServer);
+  q.state->spans->Add("llm_d.request_id", q.context().request_id);
+  q.state->spans->Begin("gateway.request_orchestration");
+  q.context().spans = q.state->spans.get();
+}
+
 Status DirectorImpl::Read(Question& q) {
   RequestContext& request = q.context();
   request.path = PathOf(request);
   request.fairness_id =
       EitherHeader(request, "x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id");
-  for (RequestHeaderHook* hook : graph_->request_headers) hook->OnRequestHeaders(request);
+  const Graph& graph = *q.setup->graph;
+  for (RequestHeaderHook* hook : graph.request_headers) hook->OnRequestHeaders(request);
   if (request.fairness_id.empty()) request.fairness_id = "default-flow";
   request.objective =
       EitherHeader(request, "x-llm-d-inference-objective", "x-gateway-inference-objective");
@@ -137,7 +160,7 @@ Status DirectorImpl::Read(Question& q) {
   const std::shared_ptr<const PoolPolicy> policy = Policy();
   if (policy) request.priority = policy->PriorityOf(request.objective);
   if (!request.has_body) return OkStatus();
-  Parser* parser = graph_->FindParser(request.path);
+  Parser* parser = graph.FindParser(request.path);
   if (parser == nullptr) return InvalidArgument("no parser takes the path '" + request.path + "'");
   q.state->parser = parser;
   LLMD_RETURN_IF_ERROR(parser->Parse(request));
@@ -154,8 +177,9 @@ Status DirectorImpl::Read(Question& q) {
 
 void DirectorImpl::Admit(std::shared_ptr<Question> q) {
   RequestContext& request = q->context();
-  if (!flow_) {
-    if (request.priority < 0 && meter_.Read(*store_.Get()).effective >= 1) {
+  FlowController* const flow = q->setup->flow.get();
+  if (flow == nullptr) {
+    if (request.priority < 0 && q->setup->meter->Read(*store_.Get()).effective >= 1) {
       return Deny(*q, 429, "the pool is saturated and the request is sheddable",
                   std::string(kSaturated));
     }
@@ -176,10 +200,23 @@ void DirectorImpl::Admit(std::shared_ptr<Question> q) {
   }
   item.resume = [this, q](const FlowResult& result) { Dispatched(q, result); };
   const std::shared_ptr<RequestState> state = q->state;
-  const uint64_t ticket = flow_->Enqueue(std::move(item));
-  if (flow_->size() > 0) wake_.notify_all();
+  q->flow = flow;
+  const uint64_t ticket = flow->Enqueue(std::move(item));
+  if (flow->size() > 0) wake_.notify_all();
   std::lock_guard lock(state->mutex);
   state->ticket = ticket;
+  state->queue = flow;
+}
+
+void DirectorImpl::Refresh(Question& q) const {
+  std::shared_ptr<const Setup> now = setup_.Load();
+  if (now == q.setup) return;
+  std::lock_guard lock(q.state->mutex);
+  q.setup = std::move(now);
+  q.state->graph = q.setup->graph;
+  RequestContext& request = q.context();
+  for (Attribute& attribute : request.attributes) attribute.Clear();
+  request.attributes.resize(q.setup->graph->attribute_count);
 }
 
 void DirectorImpl::Dispatched(const std::shared_ptr<Question>& q, const FlowResult& result) {
@@ -187,6 +224,7 @@ void DirectorImpl::Dispatched(const std::shared_ptr<Question>& q, const FlowResu
   switch (result.outcome) {
     case FlowOutcome::kDispatched:
       q->dispatched = result.ticket;
+      Refresh(*q);
       return Decide(*q);
     case FlowOutcome::kRejectedCapacity:
       return Deny(*q, 429, "the queue is full", std::string(kSaturated));
@@ -226,7 +264,7 @@ void DirectorImpl::Decide(Question& q) {
   eligible.clear();
   Eligible(q, *snapshot, eligible);
   Describe(q, record);
-  record.SetEndpoints(*snapshot, clock_.Now());
+  if (recording_) record.SetEndpoints(*snapshot, clock_.Now());
   if (eligible.empty()) {
     return Deny(q, record, 503,
                 snapshot->size() == 0 ? "no pods available in datastore"
@@ -234,9 +272,10 @@ void DirectorImpl::Decide(Question& q) {
                 std::string(kNoEndpoints));
   }
   const auto started = std::chrono::steady_clock::now();
-  SchedulingPass pass(*graph_, request, *snapshot, eligible, record);
+  const Graph& graph = *q.setup->graph;
+  SchedulingPass pass(graph, request, *snapshot, eligible, record);
   pass.Produce();
-  for (Admitter* admitter : graph_->admitters) {
+  for (Admitter* admitter : graph.admitters) {
     AdmissionDenied denied = admitter->Admit(request, *snapshot);
     if (denied.http_status != 0) {
       return Deny(q, record, denied.http_status, std::move(denied.message),
@@ -260,6 +299,7 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
                          DecisionRecord& record) {
   RequestContext& request = q.context();
   RequestState& state = *q.state;
+  const Graph& graph = *q.setup->graph;
   Routing routing;
   routing.ok = true;
   routing.request_id = request.request_id;
@@ -269,29 +309,30 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
   {
     std::lock_guard lock(state.mutex);
     state.endpoint = snapshot.set->infos[outcome.primary[0]];
-    for (PreRequestHook* hook : graph_->pre_request)
+    const bool stages = !outcome.prefill.empty() || !outcome.encode.empty();
+    const ScopedSpan span(stages ? request.spans : nullptr, "prepare_disaggregation");
+    for (PreRequestHook* hook : graph.pre_request)
       hook->PreRequest(request, snapshot, outcome, routing.set_headers);
     state.series =
         &metrics_.Of(request.model, request.target_model, request.fairness_id, request.priority);
+    state.responding = &metrics_.responding;
     state.series->total->Add();
     state.series->running->Add(1);
     state.series->size->Observe(static_cast<double>(request.body.size()));
-    if (flow_) state.on_end = OnEnd(q.dispatched);
+    if (q.flow != nullptr) state.on_end = OnEnd(q.flow, q.dispatched);
     if (!q.rewrite.empty() && q.rewrite != request.model && !request.model.empty()) {
       state.restorer.emplace(q.rewrite, request.model);
     }
     routing.edits_response = state.restorer.has_value();
-    routing.reads_response = graph_->wants_response_body || routing.edits_response;
+    routing.reads_response = graph.wants_response_body || routing.edits_response;
   }
   if (request.Header("x-request-id").empty())
     routing.set_headers.emplace_back("x-request-id", request.request_id);
-  const std::optional<TraceContext> parent = ParseTraceparent(request.Header("traceparent"));
-  routing.set_headers.emplace_back(
-      "traceparent", (parent ? parent->Child() : TraceContext::NewRoot(false)).ToTraceparent());
+  routing.set_headers.emplace_back("traceparent", q.trace.ToTraceparent());
   routing.remove_headers = ControlHeadersOf(*q.input.headers, routing.set_headers);
   routing.body_edits = EditsOf(request, q.rewrite);
   metrics_.Attempt(request.target_model, state.endpoint.get());
-  metrics_.Disagg(*graph_->handler, request.target_model, outcome.decision_type);
+  metrics_.Disagg(*graph.handler, request.target_model, outcome.decision_type);
   state.log->Log(LogLevel::kDefault, "Request handled",
                  {{"model", request.model},
                   {"targetModel", request.target_model},
@@ -299,25 +340,33 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
   metrics_.processing.Observe(
       std::chrono::duration<double>(clock_.Now() - request.received).count());
   Keep(q, record, routing);
+  if (state.spans) {
+    std::lock_guard lock(state.mutex);
+    state.spans->Add("llm_d.epp.decision_type", std::string(outcome.decision_type));
+    state.spans->End();
+    state.spans->AddToRoot("gen_ai.request.model", request.target_model);
+    state.spans->AddToRoot("server.address", routing.endpoints[0]);
+  }
   request.ReleaseBulk();
-  const bool evictable = flow_ && state.evicted;
+  FlowController* const flow = state.evicted ? q.flow : nullptr;
+  const uint64_t ticket = q.dispatched;
   const std::weak_ptr<RequestState> weak = q.state;
   q.done(std::move(routing));
-  if (evictable) {
-    flow_->Revocable(q.dispatched, [this, weak] {
+  if (flow != nullptr) {
+    flow->Revocable(ticket, [this, weak] {
       if (const std::shared_ptr<RequestState> alive = weak.lock()) Evict(alive);
     });
   }
 }
 
-std::function<void(const Usage&)> DirectorImpl::OnEnd(uint64_t ticket) {
-  return [this, ticket](const Usage& usage) {
+std::function<void(const Usage&)> DirectorImpl::OnEnd(FlowController* flow, uint64_t ticket) {
+  return [flow, ticket](const Usage& usage) {
     const bool known = usage.prompt_tokens >= 0 && usage.completion_tokens >= 0;
-    flow_->Complete(ticket,
-                    known ? FlowUsage{.prompt_tokens = static_cast<double>(usage.prompt_tokens),
-                                      .output_tokens = static_cast<double>(usage.completion_tokens),
-                                      .known = true}
-                          : FlowUsage{});
+    flow->Complete(ticket,
+                   known ? FlowUsage{.prompt_tokens = static_cast<double>(usage.prompt_tokens),
+                                     .output_tokens = static_cast<double>(usage.completion_tokens),
+                                     .known = true}
+                         : FlowUsage{});
   };
 }
 
@@ -332,9 +381,9 @@ void DirectorImpl::Evict(const std::shared_ptr<RequestState>& state) {
   const Denial denial{.http_status = 429,
                       .message = "request evicted by flow control",
                       .dropped_reason = "evicted-priority",
-                      .retry_after_s = flow_->RetryAfter(request.priority),
+                      .retry_after_s = state->queue->RetryAfter(request.priority),
                       .headers = {}};
-  metrics_.Error(request.model, request.target_model, denial.http_status);
+  metrics_.Error(request, denial.http_status);
   state->log->Log(LogLevel::kDefault, "Request evicted", {{"priority", request.priority}});
   if (tell) tell(denial);
 }
@@ -355,12 +404,27 @@ void DirectorImpl::Keep(Question& q, DecisionRecord& record, Routing& routing) {
   }
   if (options_.attach_trace)
     routing.trace = std::make_shared<const DecisionTrace>(record.ToTrace());
+  if (MayExplain(q.context())) {
+    DecisionTrace trace = record.ToTrace();
+    if (options_.label_pool) trace.pool = options_.pool_name;
+    q.state->decision_header = ToHeader(trace);
+  }
   ring_.Swap(record);
+}
+
+bool DirectorImpl::MayExplain(const RequestContext& request) const {
+  const std::string& token = options_.explain_token;
+  const std::string_view given = request.Header("x-llm-d-explain");
+  if (token.empty() || given.size() != token.size()) return false;
+  unsigned char differ = 0;  // every byte is looked at: the time tells nothing
+  for (size_t i = 0; i < token.size(); ++i)
+    differ |= static_cast<unsigned char>(token[i] ^ given[i]);
+  return differ == 0;
 }
 
 void DirectorImpl::Describe(const Question& q, DecisionRecord& record) const {
   const RequestContext& request = q.context();
-  record.graph = graph_;
+  record.names = q.setup->graph->names;
   record.id = request.id;
   record.request_id = request.request_id;
   record.model = request.target_model;
@@ -387,9 +451,9 @@ void DirectorImpl::Refuse(Question& q, int status, std::string message, std::str
   routing.request_id = request.request_id;
   routing.denial = {status, std::move(message), std::move(reason), 0, q.state->queue_headers};
   if (status == 429 || status == 503)
-    routing.denial.retry_after_s = flow_ ? flow_->RetryAfter(request.priority) : 1;
+    routing.denial.retry_after_s = q.flow ? q.flow->RetryAfter(request.priority) : 1;
   routing.state = q.state;
-  metrics_.Error(request.model, request.target_model, status);
+  metrics_.Error(request, status);
   q.state->log->Log(LogLevel::kDefault, "Request refused",
                     {{"status", status},
                      {"reason", routing.denial.message},
@@ -397,20 +461,23 @@ void DirectorImpl::Refuse(Question& q, int status, std::string message, std::str
   {
     std::lock_guard lock(q.state->mutex);
     q.state->ended = true;
+    q.state->EndSpans(status, routing.denial.message);
     request.ReleaseBulk();
   }
-  if (q.dispatched != 0) flow_->Complete(q.dispatched, {});
+  if (q.dispatched != 0) q.flow->Complete(q.dispatched, {});
   q.done(std::move(routing));
 }
 
 void DirectorImpl::Cancel(const std::shared_ptr<RequestState>& state) {
   if (!state) return;
+  FlowController* queue = nullptr;
   uint64_t ticket = 0;
   {
     std::lock_guard lock(state->mutex);
+    queue = state->queue;
     ticket = state->ticket;
   }
-  if (flow_ && ticket != 0) flow_->Cancel(ticket);
+  if (queue != nullptr && ticket != 0) queue->Cancel(ticket);
   state->End(true);
 }
 

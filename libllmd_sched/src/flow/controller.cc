@@ -21,33 +21,43 @@ double Seconds(Duration d) {
 FlowController::FlowController(std::shared_ptr<const Graph> graph, const Clock& clock,
                                MetricsRegistry& metrics, std::string pool, FlowHooks hooks,
                                Duration refresh)
-    : graph_(std::move(graph)),
-      config_(graph_->flow),
-      clock_(clock),
+    : clock_(clock),
+      refresh_(refresh),
       metrics_(metrics, std::move(pool)),
-      hooks_(std::move(hooks)) {
-  if (config_.eviction_filter != nullptr) {
-    evictor_ = std::make_unique<Evictor>(*config_.eviction_filter, *config_.eviction_order,
-                                         graph_->saturation->ReactionTime(refresh), metrics_);
-  }
-  for (const BandConfig& band : config_.bands) BandOf(band.priority);
+      hooks_(std::move(hooks)),
+      graph_(std::move(graph)),
+      config_(&graph_->flow) {
+  MakeEvictor();
+  for (const BandConfig& band : config_->bands) BandOf(band.priority);
 }
 
 FlowController::~FlowController() {
   Stop();
 }
 
-Band& FlowController::BandOf(int priority) {
-  if (const auto it = bands_.find(priority); it != bands_.end()) return *it->second;
-  if (bands_.size() >= kMaxBands && priority != 0) return BandOf(0);
-  BandConfig config = priority < 0 ? config_.default_negative_band : config_.default_band;
+void FlowController::MakeEvictor() {
+  evictor_.reset();
+  if (config_->eviction_filter == nullptr) return;
+  evictor_ = std::make_unique<Evictor>(*config_->eviction_filter, *config_->eviction_order,
+                                       graph_->saturation->ReactionTime(refresh_), metrics_);
+}
+
+std::pair<BandConfig, bool> FlowController::ConfigOf(int priority) const {
+  BandConfig config = priority < 0 ? config_->default_negative_band : config_->default_band;
   bool configured = false;
-  for (const BandConfig& c : config_.bands) {
+  for (const BandConfig& c : config_->bands) {
     if (c.priority != priority) continue;
     config = c;
     configured = true;
   }
   config.priority = priority;
+  return {config, configured};
+}
+
+Band& FlowController::BandOf(int priority) {
+  if (const auto it = bands_.find(priority); it != bands_.end()) return *it->second;
+  if (bands_.size() >= kMaxBands && priority != 0) return BandOf(0);
+  const auto [config, configured] = ConfigOf(priority);
   priorities_.insert(
       std::lower_bound(priorities_.begin(), priorities_.end(), priority, std::greater<>()),
       priority);
@@ -59,10 +69,10 @@ Band& FlowController::BandOf(int priority) {
 }
 
 bool FlowController::Fits(const FlowRequest& request) const {
-  return (config_.max_requests <= 0 ||
-          static_cast<double>(requests_ + 1) <= config_.max_requests) &&
-         (config_.max_bytes <= 0 ||
-          bytes_ + static_cast<double>(request.bytes) <= config_.max_bytes);
+  return (config_->max_requests <= 0 ||
+          static_cast<double>(requests_ + 1) <= config_->max_requests) &&
+         (config_->max_bytes <= 0 ||
+          bytes_ + static_cast<double>(request.bytes) <= config_->max_bytes);
 }
 
 // A band's own capacity is its own affair; in the global one higher bands may displace sheddable
@@ -81,10 +91,10 @@ bool FlowController::Displace(const FlowRequest& request, Ended& ended) {
     requests += static_cast<double>(band->requests);
     bytes += band->bytes;
   }
-  const bool helps = (config_.max_requests <= 0 ||
-                      static_cast<double>(requests_ + 1) - requests <= config_.max_requests) &&
-                     (config_.max_bytes <= 0 ||
-                      bytes_ + static_cast<double>(request.bytes) - bytes <= config_.max_bytes);
+  const bool helps = (config_->max_requests <= 0 ||
+                      static_cast<double>(requests_ + 1) - requests <= config_->max_requests) &&
+                     (config_->max_bytes <= 0 ||
+                      bytes_ + static_cast<double>(request.bytes) - bytes <= config_->max_bytes);
   if (!helps) return false;
   const TimePoint now = clock_.Now();
   for (auto it = bands_.rbegin(); it != bands_.rend() && !Fits(request); ++it) {
@@ -96,7 +106,7 @@ bool FlowController::Displace(const FlowRequest& request, Ended& ended) {
 }
 
 void FlowController::SetExpiry(FlowItem& item) const {
-  const Duration ttl = was_empty_ ? config_.no_endpoint_ttl : config_.default_ttl;
+  const Duration ttl = was_empty_ ? config_->no_endpoint_ttl : config_->default_ttl;
   item.expires = std::min(After(item.regime_start, ttl), item.own_deadline);
 }
 
@@ -107,7 +117,7 @@ FlowItem& FlowController::Queue(FlowRequest request, Band& band, const FlowSerie
   item.sequence = next_sequence_++;
   item.enqueued = item.regime_start = now;
   item.own_deadline = After(now, request.ttl);
-  item.deadline = std::min(After(now, config_.default_ttl), item.own_deadline);
+  item.deadline = std::min(After(now, config_->default_ttl), item.own_deadline);
   item.slo_deadline = request.slo_deadline;
   item.bytes = request.bytes;
   item.prompt_tokens = request.prompt_tokens;
@@ -136,9 +146,11 @@ uint64_t FlowController::Enqueue(FlowRequest request) {
         metrics_.Of(request.flow, band.config.priority, request.model, request.target_model);
     FollowRegime(clock_.Now());
     FlowOutcome refused{};
-    const bool admitted = !stopped_ && Admit(request, band, ended);
+    const bool admitted = !stopped_ && (!config_->enabled || Admit(request, band, ended));
     if (admitted) {
-      ticket = Queue(std::move(request), band, series).ticket();
+      FlowItem& item = Queue(std::move(request), band, series);
+      ticket = item.ticket();
+      if (!config_->enabled) ended.push_back(Leave(item, FlowOutcome::kDispatched, clock_.Now()));
     } else {
       refused = stopped_     ? FlowOutcome::kRejectedShuttingDown
                 : was_empty_ ? FlowOutcome::kRejectedNoEndpoints
@@ -204,7 +216,7 @@ FlowItem* FlowController::Choose(TimePoint now) {
     return nullptr;
   }
   const PoolLoad load = ReadLoad();
-  config_.limit->Ceilings(load.effective, priorities_, ceilings_);
+  config_->limit->Ceilings(load.effective, priorities_, ceilings_);
   size_t rank = 0;
   for (auto it = bands_.begin(); it != bands_.end(); ++it, ++rank) {
     if (it->second->requests == 0) continue;
@@ -368,8 +380,8 @@ void FlowController::Run(Ended& ended) {
 void FlowController::ShowUse(const Band& band) {
   metrics_.Use(band.config.priority, static_cast<double>(band.requests) / band.config.max_requests,
                band.bytes / band.config.max_bytes);
-  metrics_.GlobalUse(static_cast<double>(requests_), bytes_, config_.max_requests,
-                     config_.max_bytes);
+  metrics_.GlobalUse(static_cast<double>(requests_), bytes_, config_->max_requests,
+                     config_->max_bytes);
 }
 
 int FlowController::RetryAfter(int priority) const {

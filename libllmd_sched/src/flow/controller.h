@@ -75,6 +75,11 @@ class FlowController {
   void Pump();
   // Ends what waited longer than its TTL, drops idle flows and bands. Cheap when nothing is due.
   void Expire();
+  // Goes on under another configuration. What waits keeps its place and its EDF deadline, what is
+  // in flight its ticket; bands, policies, capacities and TTLs are the new ones, and a band whose
+  // policies are the same objects keeps what they know. With the gate off all that waits is
+  // dispatched, and so is what still comes.
+  void Reconfigure(std::shared_ptr<const Graph> graph);
   // Resumes all with kShuttingDown and refuses newcomers. Idempotent.
   void Stop();
   // Brings the gauges of the pool's saturation up to date.
@@ -99,7 +104,13 @@ class FlowController {
   using Resume = std::pair<std::function<void(const FlowResult&)>, FlowResult>;
   using Ended = std::vector<Resume>;
 
+  // The configuration of that priority's band, and whether it stands there by itself.
+  std::pair<BandConfig, bool> ConfigOf(int priority) const;
   Band& BandOf(int priority);
+  void MakeEvictor();
+  void Reband(std::unique_ptr<Band>& band);
+  void Requeue(Band& from, Band& to);
+  void DispatchAll(TimePoint now, Ended& ended);
   bool Admit(const FlowRequest& request, Band& band, Ended& ended);
   bool Fits(const FlowRequest& request) const;
   bool Displace(const FlowRequest& request, Ended& ended);
@@ -118,13 +129,14 @@ class FlowController {
   void ShowUse(const Band& band);
   static void Run(Ended& ended);
 
-  const std::shared_ptr<const Graph> graph_;
-  const FlowConfig& config_;
   const Clock& clock_;
+  const Duration refresh_;
   FlowMetrics metrics_;
   const FlowHooks hooks_;
   std::atomic<size_t> size_{0};
   mutable std::mutex mutex_;  // guards all that follows
+  std::shared_ptr<const Graph> graph_;
+  const FlowConfig* config_;  // of graph_
   FlowItems items_;
   std::map<int, std::unique_ptr<Band>, std::greater<>> bands_;  // by descending priority
   std::vector<int> priorities_;                                 // of bands_, descending

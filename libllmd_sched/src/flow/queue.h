@@ -50,6 +50,13 @@ class FlowItems {
   // The item in that state, or null.
   FlowItem* Find(uint64_t ticket, FlowItem::State state);
   size_t used() const { return items_.size() - free_.size(); }
+  // Calls `each` for every item in that state.
+  template <typename Each>
+  void ForEach(FlowItem::State state, Each each) {
+    for (FlowItem& item : items_) {
+      if (item.state == state) each(item);
+    }
+  }
 
  private:
   std::deque<FlowItem> items_;
@@ -96,8 +103,8 @@ struct Band {
   // Drops flows that were idle before `limit`.
   void CollectIdle(TimePoint limit);
 
-  const BandConfig config;
-  const bool configured;  // stands in the configuration: is never collected
+  BandConfig config;  // its policies do not change
+  bool configured;    // stands in the configuration: is never collected
   std::unique_ptr<FairnessBand> fairness;
   size_t requests = 0;  // queued
   double bytes = 0;

@@ -114,24 +114,74 @@ TEST(RequestMetrics, PoolMeansLeaveStaleEndpointsOut) {
   set->Add(std::make_shared<const EndpointInfo>(Ep("gone").info), 2);
   s.AddStale(Ep("gone", 100, 100, 1).metrics);
   s.set = set;
-  m.Pool(s);
+  m.FollowPool([shared = std::make_shared<const Snapshot>(s)] { return shared; });
   const std::string page = registry.Expose();
   EXPECT_THAT(page, HasSubstr("llm_d_epp_average_queue_size{name=\"pool\"} 3.0"));
   EXPECT_THAT(page, HasSubstr("llm_d_epp_std_dev_queue_size{name=\"pool\"} 1.0"));
   EXPECT_THAT(page, HasSubstr("llm_d_epp_average_running_requests{name=\"pool\"} 6.0"));
   EXPECT_THAT(page, HasSubstr("inference_pool_average_kv_cache_utilization{name=\"pool\"} 0.375"));
   EXPECT_THAT(page, HasSubstr("llm_d_epp_ready_endpoints{name=\"pool\"} 3.0"));
-  EXPECT_THAT(page, Not(HasSubstr("model_server_endpoint=\"gone\"")));
+  EXPECT_THAT(page, HasSubstr("inference_pool_ready_pods{name=\"pool\"} 3.0"));
+  EXPECT_THAT(page, HasSubstr("llm_d_epp_per_endpoint_queue_size{model_server_endpoint=\"b\",name="
+                              "\"pool\"} 4.0"));
+  EXPECT_THAT(page, HasSubstr("inference_pool_per_pod_queue_size{model_server_pod=\"b\""));
+  EXPECT_THAT(page, Not(HasSubstr("=\"gone\"")));
+}
+
+TEST(RequestMetrics, FamiliesShowBeforeTheFirstRequest) {
+  MetricsRegistry registry;
+  RequestMetrics m(registry, "pool");
+  const std::string page = registry.Expose();
+  for (const char* name :
+       {"llm_d_epp_request_total", "inference_model_request_total", "llm_d_epp_request_error_total",
+        "llm_d_epp_scheduler_attempts_total", "inference_extension_scheduler_attempts_total",
+        "llm_d_inference_scheduler_disagg_decision_total", "inference_objective_running_requests",
+        "inference_model_normalized_time_per_output_token_seconds_count"}) {
+    EXPECT_THAT(page, HasSubstr("\n" + std::string(name) + "{")) << name;
+  }
+  registry.ExposeAliases(false);
+  EXPECT_THAT(registry.Expose(), Not(HasSubstr("inference_")));
+}
+
+TEST(RequestMetrics, NamesOfRewriteRulesAreNeverFolded) {
+  MetricsRegistry registry;
+  RequestMetrics m(registry, "pool");
+  PoolPolicy policy;
+  policy.rules.push_back({.rewrite = "r", .models = {"from"}, .targets = {{"to", 1}}});
+  m.Keep(policy);
+  for (size_t i = 0; i < NameCap::kMaxNames; ++i) m.Attempt("model-" + std::to_string(i), nullptr);
+  m.Attempt("to", nullptr);
+  m.Attempt("from", nullptr);
+  m.Attempt("folded", nullptr);
+  const std::string page = registry.Expose();
+  for (const char* name : {"to", "from", "other"})
+    EXPECT_THAT(page, HasSubstr("target_model_name=\"" + std::string(name) + "\"} 1.0"));
+}
+
+TEST(RequestMetrics, CombinationsOfLabelsAreBounded) {
+  MetricsRegistry registry;
+  RequestMetrics m(registry, "pool");
+  for (size_t i = 0; i < RequestMetrics::kMaxSeries; ++i) {
+    m.Of("m" + std::to_string(i % 900), "t", "f" + std::to_string(i / 900), 0);
+  }
+  const RequestSeries& rest = m.Of("m1", "t", "f999", 0);
+  EXPECT_EQ(&rest, &m.Of("m2", "t", "f998", 7));
+  EXPECT_NE(&rest, &m.Of("m0", "t", "f0", 0));
 }
 
 TEST(RequestMetrics, ErrorsAreCountedByStatus) {
   MetricsRegistry registry;
   RequestMetrics m(registry, "pool");
-  m.Error("m", "t", 429);
-  m.Error("m", "t", 429);
-  m.Error("m", "t", 503);
+  RequestContext request;
+  request.model = "m";
+  request.target_model = "t";
+  request.fairness_id = "f";
+  request.priority = -2;
+  for (const int status : {429, 429, 503}) m.Error(request, status);
   const std::string page = registry.Expose();
-  EXPECT_THAT(page, HasSubstr("error_code=\"429\",model_name=\"m\",target_model_name=\"t\"} 2.0"));
+  EXPECT_THAT(page,
+              HasSubstr("error_code=\"429\",fairness_id=\"f\",model_name=\"m\",priority=\"-2\","
+                        "target_model_name=\"t\"} 2.0"));
   EXPECT_THAT(page, HasSubstr("inference_objective_request_error_total{error_code=\"503\""));
 }
 

@@ -69,8 +69,10 @@ TEST_F(Respond, ErrorStatusesOfTheServerAreCounted) {
   const Routing r = Route(kBody);
   const HeaderList out = director_->OnResponseHeaders(r.state, 503, {});
   EXPECT_THAT(out, Contains(Pair("x-went-into-resp-headers", "true")));
-  EXPECT_THAT(metrics_.Expose(),
-              HasSubstr("llm_d_epp_request_error_total{error_code=\"503\",model_name=\"m\""));
+  EXPECT_THAT(
+      metrics_.Expose(),
+      HasSubstr("llm_d_epp_request_error_total{error_code=\"503\",fairness_id=\"default-flow\","
+                "model_name=\"m\",priority=\"0\""));
   director_->OnResponseHeaders(Route(kBody).state, 200, {});
   EXPECT_THAT(metrics_.Expose(), Not(HasSubstr("error_code=\"200\"")));
 }
@@ -100,7 +102,8 @@ TEST_F(Respond, RefusedRequestsTakeNoPartInTheAccounting) {
   ASSERT_FALSE(r.ok);
   Chunk(r, "x", true);
   director_->Cancel(r.state);
-  EXPECT_THAT(metrics_.Expose(), Not(HasSubstr("llm_d_epp_request_total")));
+  EXPECT_THAT(metrics_.Expose(),
+              Not(HasSubstr("llm_d_epp_request_total{fairness_id=\"default-flow\"")));
 }
 
 TEST_F(Respond, TheModelIsRestoredWhereverTheChunksBreak) {

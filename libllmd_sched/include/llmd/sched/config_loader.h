@@ -26,6 +26,8 @@ struct LoadOptions {
   Duration refresh_interval = std::chrono::milliseconds(50);  // --refresh-metrics-interval
   Duration metrics_staleness = std::chrono::seconds(2);       // --metrics-staleness-threshold
   std::string source_name;                                    // file name for messages
+  // On a reload: its plugins of equal name, type and parameters are taken over with their state.
+  std::shared_ptr<const Graph> previous = nullptr;
 };
 
 // The configuration upstream uses when none is given.

@@ -29,9 +29,15 @@ struct ProfileTrace {
   std::vector<int> picked;  // indexes into DecisionTrace::endpoints, best first
   int tied = 0;             // candidates that shared the best total
   std::string error;
+  // What a scorer added to the total of candidate c: weight × raw clamped to 0..1; 0 unscored.
+  double Weighted(const ScoreTrace& score, size_t c) const;
+  // Total of the picked endpoint less the best total of any other; negative when the picker did not
+  // take the best. 0 with fewer than two candidates.
+  double Margin() const;
 };
 struct DecisionTrace {
   std::string request_id, model;
+  std::string pool;  // "" where there is only one
   int64_t unix_nanos = 0;
   uint64_t decision_ns = 0;            // time spent deciding
   std::vector<std::string> endpoints;  // "ns/name"
@@ -48,6 +54,11 @@ struct DecisionTrace {
 json::Value ToJson(const DecisionTrace& trace);
 // What `llmd explain` prints.
 std::string ToText(const DecisionTrace& trace);
+// One line of a list: who, when, where to, why not.
+json::Value Summary(const DecisionTrace& trace);
+// The value of the x-llm-d-decision response header: compact JSON in visible ASCII, at most
+// `max_bytes` ("" when it does not fit).
+std::string ToHeader(const DecisionTrace& trace, size_t max_bytes = 4096);
 StatusOr<DecisionTrace> DecisionFromJson(const json::Value& value);
 
 }  // namespace llmd::sched

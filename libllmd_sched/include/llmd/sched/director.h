@@ -22,12 +22,17 @@
 #include "llmd/sched/request_context.h"
 #include "llmd/status.h"
 
+namespace llmd {
+class Tracer;
+}
+
 namespace llmd::sched {
 
 struct DirectorOptions {
   std::string config_yaml;  // "" = the built-in default (endpoint-picker.md §1)
-  std::string config_path;  // for messages, and for hot reload later
+  std::string config_path;  // for messages, and the file that ReloadFile reads
   std::shared_ptr<const PluginRegistry> registry;  // null = BuiltinPlugins()
+  bool watch_config = false;                       // reload when that file changes
   std::string pool_name = "epp";
   std::string pool_namespace = "default";
   Duration refresh_metrics_interval = std::chrono::milliseconds(50);
@@ -36,9 +41,14 @@ struct DirectorOptions {
   bool disable_subset_filter = false;
   bool allow_experimental = true;
   size_t max_body_bytes = 100 << 20;
-  size_t decision_ring = 4096;
+  size_t decision_ring = 4096;  // decisions kept for Explain; 0 = none
+  // Answer the request header x-llm-d-explain with a response header x-llm-d-decision: its value
+  // must be this; "" = never.
+  std::string explain_token;
   bool attach_trace = true;  // fill Routing::trace; Explain works either way
   uint64_t seed = 0;         // of tie-breaks; 0 = random
+  Tracer* tracer = nullptr;  // of sampled requests; outlives the director
+  bool label_pool = false;   // name the pool in decisions: there are several
 };
 
 // What response hooks need; opaque. Must not outlive the Director. Dropping the last reference ends
@@ -61,6 +71,7 @@ struct RequestInput {
   bool has_body = true;             // false: ended with its headers (GET)
   std::vector<std::string> subset;  // subset hint; see has_subset
   bool has_subset = false;
+  std::string pool;  // which pool is to answer, where there are several; "" = by the request
   // When given, *state is set before Route returns or queues, so that a request still waiting can
   // be cancelled.
   std::shared_ptr<RequestState>* state = nullptr;
@@ -139,6 +150,17 @@ class Director {
   virtual std::vector<ServedModel> ServedModels() const { return {}; }
   // The trace of a recent request as JSON; NOT_FOUND once it left the ring.
   virtual StatusOr<std::string> Explain(std::string_view request_id) const = 0;
+  // The last decisions, newest first, at most `limit`: one JSON object each (decision.h, Summary).
+  virtual json::Value Decisions(size_t limit) const = 0;
+  // By name: type, and what the plugin shows of its state.
+  virtual json::Value PluginState() const = 0;
+  // Goes over to another configuration. An error, with every fault of it, leaves all as it was.
+  // Requests on their way to an engine end under the configuration that routed them; queued ones
+  // keep their place and are routed by the new one. Plugins of equal name, type and parameters keep
+  // their state, counts of requests in flight survive in any case.
+  virtual Status Reload(std::string_view config_yaml) = 0;
+  // The same with what options.config_path holds now.
+  virtual Status ReloadFile() = 0;
   virtual void Stop() = 0;
 };
 

@@ -60,6 +60,23 @@ class ResponseHook : public virtual Plugin {
   virtual bool wants_body() const { return false; }
 };
 
+// State that outlives a change of the plugin's parameters (a plugin whose parameters are the same
+// is kept as it is).
+class Successor : public virtual Plugin {
+ public:
+  // Called once on a reload, before the first request: `old` is the plugin of this name and type
+  // that this one replaces, or the only one of its type. The old one still ends the requests it
+  // began, so that what both change must be shared.
+  virtual void Inherit(Plugin& old) = 0;
+};
+
+// A plugin that shows what it knows (GET /debug/plugins/state).
+class Introspected : public virtual Plugin {
+ public:
+  // A short summary; `endpoints` are the pool's of now, with their slots. From any thread.
+  virtual json::Value State(const EndpointSet& endpoints) const = 0;
+};
+
 // Told when an endpoint has left; its slot number may be given to another one afterwards.
 class EndpointObserver : public virtual Plugin {
  public:

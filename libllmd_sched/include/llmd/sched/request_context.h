@@ -14,6 +14,10 @@
 #include "llmd/log.h"
 #include "llmd/sched/latency.h"
 
+namespace llmd {
+class SpanLog;
+}
+
 namespace llmd::sched {
 
 using HeaderList = std::vector<std::pair<std::string, std::string>>;
@@ -97,7 +101,8 @@ struct RequestContext {
 
   // Set when the request's debug lines are wanted; carries x-request-id.
   const Logger* log = nullptr;
-  uint64_t random = 0;  // state of this decision's random numbers
+  SpanLog* spans = nullptr;  // set when the request is traced
+  uint64_t random = 0;       // state of this decision's random numbers
 
   std::string_view Header(std::string_view name) const {
     return headers ? FindHeader(*headers, name) : std::string_view();

@@ -28,7 +28,8 @@ struct Keys {
 
 class ApproxPrefixCacheProducer final : public Producer,
                                         public PreRequestHook,
-                                        public EndpointObserver {
+                                        public EndpointObserver,
+                                        public Introspected {
  public:
   ApproxPrefixCacheProducer(Settings settings, Keys keys, PluginArgs& args)
       : s_(settings), keys_(keys) {
@@ -78,6 +79,9 @@ class ApproxPrefixCacheProducer final : public Producer,
     size_->Set(static_cast<double>(index_.size()));
   }
 
+  json::Value State(const EndpointSet&) const override {
+    return json::Object{{"blocks", static_cast<int64_t>(index_.size())}};
+  }
   void OnEndpointGone(const EndpointInfo&, uint32_t slot) override { index_.Remove(slot); }
 
  private:

@@ -23,6 +23,8 @@ struct Settings {
 class InflightLoadProducer final : public Producer,
                                    public PreRequestHook,
                                    public ResponseHook,
+                                   public Successor,
+                                   public Introspected,
                                    public InFlightCounts {
  public:
   explicit InflightLoadProducer(Settings settings) : s_(settings) {}
@@ -31,7 +33,7 @@ class InflightLoadProducer final : public Producer,
     Attribute& load = request.Put(s_.load);
     load.per_endpoint.resize(snapshot.size());
     load.second.resize(snapshot.size());
-    if (snapshot.size() > 0) counters_.ReadAll(snapshot.set->slots, load);
+    if (snapshot.size() > 0) counters_->ReadAll(snapshot.set->slots, load);
     Attribute& uncached = request.Put(s_.uncached);
     uncached.per_endpoint.resize(snapshot.size());
     const Attribute* prompt = request.Get(s_.tokens);
@@ -66,9 +68,21 @@ class InflightLoadProducer final : public Producer,
     }
   }
   bool wants_body() const override { return true; }
+  json::Value State(const EndpointSet& endpoints) const override {
+    json::Object out;
+    for (size_t i = 0; i < endpoints.size(); ++i) {
+      const uint32_t slot = endpoints.slots[i];
+      out.emplace_back(endpoints.names[i], json::Object{{"requests", counters_->Requests(slot)},
+                                                        {"tokens", counters_->Tokens(slot)}});
+    }
+    return out;
+  }
+  void Inherit(Plugin& old) override {
+    counters_ = dynamic_cast<InflightLoadProducer&>(old).counters_;
+  }
 
-  double Requests(uint32_t slot) const override { return counters_.Requests(slot); }
-  double Tokens(uint32_t slot) const override { return counters_.Tokens(slot); }
+  double Requests(uint32_t slot) const override { return counters_->Requests(slot); }
+  double Tokens(uint32_t slot) const override { return counters_->Tokens(slot); }
 
  private:
   double OutputTokens(const RequestContext& request, double input) const {
@@ -82,18 +96,19 @@ class InflightLoadProducer final : public Producer,
     sched::Charge c{
         .owner = this, .slot = snapshot.set->slots[endpoint], .until_first_chunk = prefill};
     c.tokens = uncached ? uncached->per_endpoint[endpoint] : 0;
-    counters_.Add(c.slot, 1, c.tokens);
+    counters_->Add(c.slot, 1, c.tokens);
     request.charges.push_back(c);
   }
   void EndTokens(sched::Charge& c) {
-    if (std::exchange(c.tokens_open, false)) counters_.Add(c.slot, 0, -c.tokens);
+    if (std::exchange(c.tokens_open, false)) counters_->Add(c.slot, 0, -c.tokens);
   }
   void EndRequest(sched::Charge& c) {
-    if (std::exchange(c.request_open, false)) counters_.Add(c.slot, -1, 0);
+    if (std::exchange(c.request_open, false)) counters_->Add(c.slot, -1, 0);
   }
 
   const Settings s_;
-  SlotCounters counters_;
+  // Shared with the one this replaced, which still ends the requests it charged.
+  std::shared_ptr<SlotCounters> counters_ = std::make_shared<SlotCounters>();
 };
 
 StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {

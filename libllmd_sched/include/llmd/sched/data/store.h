@@ -22,6 +22,9 @@ class EndpointStore {
   explicit EndpointStore(const Clock* clock = nullptr, Duration limit = {})
       : clock_(clock), limit_(limit) {}
 
+  // Another limit from now on.
+  void SetLimit(Duration limit);
+
   using Gone = std::function<void(const EndpointInfo&, uint32_t slot)>;
   // Called, outside any lock, for each endpoint that left, before its slot is given to another.
   void OnGone(Gone gone) { gone_ = std::move(gone); }
@@ -44,7 +47,6 @@ class EndpointStore {
   std::shared_ptr<const Snapshot> Build(TimePoint now) const;
 
   const Clock* const clock_;
-  const Duration limit_;
   Gone gone_;
   std::atomic<bool> synced_{false};
   mutable std::mutex mutex_;
@@ -52,6 +54,7 @@ class EndpointStore {
   std::vector<std::shared_ptr<const EndpointMetrics>>
       metrics_;                                       // by index of set_; guarded by mutex_
   std::vector<bool> slot_used_;                       // guarded by mutex_
+  Duration limit_;                                    // guarded by mutex_
   mutable std::shared_ptr<const Snapshot> snapshot_;  // null = outdated; guarded by mutex_
   mutable TimePoint good_until_ = TimePoint::max();   // of snapshot_: then an endpoint grows stale
   mutable uint64_t epoch_ = 0;                        // guarded by mutex_

@@ -1,0 +1,11 @@
+// What the picker's series were called before (endpoint-picker.md §6.2, deploy-observe.md §6.1).
+#pragma once
+
+#include "llmd/metrics.h"
+
+namespace llmd::sched {
+
+// Exposes every llm_d_epp_* family under its older names too; costs nothing until a scrape.
+void AddOldNames(MetricsRegistry& registry);
+
+}  // namespace llmd::sched

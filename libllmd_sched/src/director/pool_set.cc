@@ -1,0 +1,195 @@
+#include <algorithm>
+#include <map>
+
+#include "director/impl.h"
+#include "llmd/json.h"
+#include "llmd/sched/pools.h"
+#include "llmd/uuid.h"
+
+namespace llmd::sched {
+namespace {
+
+bool Takes(const std::string& rule, std::string_view model) {
+  if (rule.ends_with('*'))
+    return model.starts_with(std::string_view(rule).substr(0, rule.size() - 1));
+  return rule == model;
+}
+
+// "Example.com:8080" → "example.com"; an IPv6 address keeps its brackets.
+std::string HostOf(std::string_view authority) {
+  const size_t colon = authority.rfind(':');
+  if (colon != std::string_view::npos && authority.find(']', colon) == std::string_view::npos)
+    authority = authority.substr(0, colon);
+  std::string host(authority);
+  std::transform(host.begin(), host.end(), host.begin(), [](unsigned char c) {
+    return static_cast<char>(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
+  });
+  return host;
+}
+
+// The model a JSON body names; "" when there is none. Faults of the body are the pool's to tell.
+std::string ModelOf(std::string_view body) {
+  const auto members = json::ScanObject(body);
+  if (!members.ok()) return "";
+  const json::ScannedMember* model = json::FindMember(*members, body, "model");
+  return model ? json::Unquote(model->value.In(body)).value_or("") : "";
+}
+
+class PoolSetImpl final : public PoolSet {
+ public:
+  PoolSetImpl(std::vector<Member> members, std::string default_pool, MetricsRegistry& metrics)
+      : members_(std::move(members)),
+        default_(std::move(default_pool)),
+        by_model_(std::any_of(members_.begin(), members_.end(),
+                              [](const Member& m) { return !m.rule.models.empty(); })),
+        unclaimed_(metrics.AddCounter("llm_d_epp_requests_without_pool_total",
+                                      "Requests that no pool takes")) {}
+
+  const Director* Find(std::string_view name) const override { return Named(name); }
+
+  void Route(RequestInput input, std::function<void(Routing)> done) override {
+    std::string message;
+    if (Director* director = Choose(input, message)) {
+      return director->Route(std::move(input), std::move(done));
+    }
+    unclaimed_.Add();
+    Routing routing;
+    routing.request_id = FindHeader(*input.headers, "x-request-id");
+    if (routing.request_id.empty()) routing.request_id = NewUuid();
+    routing.denial = {404, std::move(message), "", 0};
+    done(std::move(routing));
+  }
+
+  void Cancel(const std::shared_ptr<RequestState>& state) override {
+    if (state) state->director->Cancel(state);
+  }
+  void OnServed(const std::shared_ptr<RequestState>& state, std::string_view endpoint) override {
+    if (state) state->director->OnServed(state, endpoint);
+  }
+  std::vector<ReportedAttribute> TakeReport(const std::shared_ptr<RequestState>& state) override {
+    return state ? state->director->TakeReport(state) : std::vector<ReportedAttribute>();
+  }
+  void OnResponseBodySkipped(const std::shared_ptr<RequestState>& state) override {
+    if (state) state->director->OnResponseBodySkipped(state);
+  }
+  HeaderList OnResponseHeaders(const std::shared_ptr<RequestState>& state, int status,
+                               const HeaderList& headers) override {
+    return state ? state->director->OnResponseHeaders(state, status, headers) : HeaderList();
+  }
+  bool OnResponseBody(const std::shared_ptr<RequestState>& state, std::string_view chunk, bool end,
+                      std::string* replaced) override {
+    return state && state->director->OnResponseBody(state, chunk, end, replaced);
+  }
+  bool wants_response_body() const override {
+    return std::any_of(members_.begin(), members_.end(),
+                       [](const Member& m) { return m.director->wants_response_body(); });
+  }
+
+  bool ready() const override {
+    return std::any_of(members_.begin(), members_.end(),
+                       [](const Member& m) { return m.director->ready(); });
+  }
+  std::vector<EndpointInfo> Endpoints() const override {
+    std::vector<EndpointInfo> out;
+    for (const Member& m : members_) {
+      for (EndpointInfo& endpoint : m.director->Endpoints()) out.push_back(std::move(endpoint));
+    }
+    return out;
+  }
+  std::vector<ServedModel> ServedModels() const override {
+    std::map<std::string, std::string> parents;
+    for (const Member& m : members_) {
+      for (ServedModel& model : m.director->ServedModels())
+        parents.try_emplace(std::move(model.id), std::move(model.parent));
+    }
+    std::vector<ServedModel> out;
+    out.reserve(parents.size());
+    for (auto& [id, parent] : parents) out.push_back({id, std::move(parent)});
+    return out;
+  }
+  StatusOr<std::string> Explain(std::string_view request_id) const override {
+    Status missing = NotFound("there is no pool");
+    for (const Member& m : members_) {
+      StatusOr<std::string> found = m.director->Explain(request_id);
+      if (found.ok()) return found;
+      missing = found.status();
+    }
+    return missing;
+  }
+  json::Value Decisions(size_t limit) const override {
+    json::Array all;
+    for (const Member& m : members_) {
+      const json::Value of_one = m.director->Decisions(limit);
+      all.insert(all.end(), of_one.AsArray().begin(), of_one.AsArray().end());
+    }
+    std::sort(all.begin(), all.end(), [](const json::Value& a, const json::Value& b) {
+      return a["unix_nanos"].AsInt() > b["unix_nanos"].AsInt();
+    });
+    if (all.size() > limit) all.resize(limit);
+    return all;
+  }
+  json::Value PluginState() const override {
+    json::Object out;
+    for (const Member& m : members_) out.emplace_back(m.rule.name, m.director->PluginState());
+    return out;
+  }
+  Status Reload(std::string_view) override {
+    return FailedPrecondition("there are several pools: each reads its own file");
+  }
+  // Of all pools; the last error.
+  Status ReloadFile() override {
+    Status status;
+    for (const Member& m : members_) {
+      if (Status one = m.director->ReloadFile(); !one.ok()) status = std::move(one);
+    }
+    return status;
+  }
+  void Stop() override {
+    for (const Member& m : members_) m.director->Stop();
+  }
+
+ private:
+  Director* Named(std::string_view name) const {
+    for (const Member& m : members_) {
+      if (m.rule.name == name) return m.director.get();
+    }
+    return nullptr;
+  }
+
+  Director* Choose(const RequestInput& input, std::string& message) const {
+    std::string_view name = input.pool;
+    if (name.empty()) name = FindHeader(*input.headers, "x-llm-d-pool");
+    if (!name.empty()) {
+      message = "no pool is called '" + std::string(name) + "'";
+      return Named(name);
+    }
+    const std::string host = HostOf(FindHeader(*input.headers, ":authority"));
+    for (const Member& m : members_) {
+      const auto& hosts = m.rule.hosts;
+      if (std::find(hosts.begin(), hosts.end(), host) != hosts.end()) return m.director.get();
+    }
+    const std::string model = by_model_ && input.has_body ? ModelOf(input.body) : "";
+    for (const Member& m : members_) {
+      const auto takes = [&](const std::string& rule) { return Takes(rule, model); };
+      if (!model.empty() && std::any_of(m.rule.models.begin(), m.rule.models.end(), takes))
+        return m.director.get();
+    }
+    message =
+        model.empty() ? "no pool takes this request" : "no pool serves the model '" + model + "'";
+    return Named(default_);
+  }
+
+  const std::vector<Member> members_;
+  const std::string default_;
+  const bool by_model_;
+  Counter& unclaimed_;
+};
+
+}  // namespace
+
+std::unique_ptr<PoolSet> PoolSet::Create(std::vector<Member> members, std::string default_pool,
+                                         MetricsRegistry& metrics) {
+  return std::make_unique<PoolSetImpl>(std::move(members), std::move(default_pool), metrics);
+}
+
+}  // namespace llmd::sched

@@ -1,0 +1,72 @@
+// Flow control from one configuration to the next, with requests waiting and in flight.
+#include <algorithm>
+
+#include "flow/controller.h"
+
+namespace llmd::sched {
+
+void FlowController::Reconfigure(std::shared_ptr<const Graph> graph) {
+  Ended ended;
+  {
+    std::lock_guard lock(mutex_);
+    graph_.swap(graph);  // the old one, in `graph`, outlives the bands of its policies
+    config_ = &graph_->flow;
+    const TimePoint now = clock_.Now();
+    for (auto& [priority, band] : bands_) Reband(band);
+    for (const BandConfig& band : config_->bands) BandOf(band.priority);
+    MakeEvictor();
+    items_.ForEach(FlowItem::State::kInFlight, [this](FlowItem& item) {
+      item.in_victims = kNotInHeap;
+      if (evictor_ && item.revoke) evictor_->Track(item);
+    });
+    items_.ForEach(FlowItem::State::kQueued, [this](FlowItem& item) {
+      SetExpiry(item);
+      if (item.in_expiry != kNotInHeap) expiry_.Remove(&item);
+      if (item.expires != TimePoint::max()) expiry_.Push(&item);
+    });
+    if (!config_->enabled) DispatchAll(now, ended);
+  }
+  Run(ended);
+  Pump();
+}
+
+void FlowController::Reband(std::unique_ptr<Band>& band) {
+  auto [config, configured] = ConfigOf(band->config.priority);
+  const bool same_policies =
+      config.fairness == band->config.fairness && config.ordering == band->config.ordering;
+  if (same_policies) {
+    band->config = config;
+    band->configured = configured;
+  } else {
+    auto fresh = std::make_unique<Band>(config, configured);
+    fresh->last_used = band->last_used;
+    Requeue(*band, *fresh);
+    band.swap(fresh);
+  }
+  ShowUse(*band);
+}
+
+// In order of arrival, so that ties are broken as before.
+void FlowController::Requeue(Band& from, Band& to) {
+  for (FlowItem* item = from.oldest; item != nullptr;) {
+    FlowItem* const next = item->newer;
+    item->in_flow = kNotInHeap;
+    to.Push(*item, to.FlowOf(item->flow->id));
+    item = next;
+  }
+  items_.ForEach(FlowItem::State::kInFlight, [&](FlowItem& item) {
+    if (item.flow->band != &from) return;
+    item.flow = &to.FlowOf(item.flow->id);
+    item.charge = 0;  // the old policy's account is closed
+    ++item.flow->in_flight;
+  });
+}
+
+void FlowController::DispatchAll(TimePoint now, Ended& ended) {
+  for (const auto& [priority, band] : bands_) {
+    while (band->oldest != nullptr)
+      ended.push_back(Leave(*band->oldest, FlowOutcome::kDispatched, now));
+  }
+}
+
+}  // namespace llmd::sched

@@ -1,0 +1,27 @@
+// The tracer of --tracing, set up by OpenTelemetry's environment variables.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "llmd/http/runtime.h"
+#include "llmd/log.h"
+#include "llmd/metrics.h"
+#include "llmd/status.h"
+#include "llmd/tracing.h"
+
+namespace llmd::services {
+
+// Null when OTEL_TRACES_EXPORTER is "none". INVALID_ARGUMENT names the variable that is wrong.
+// `runtime` outlives the tracer.
+StatusOr<std::unique_ptr<Tracer>> MakeTracer(http::Runtime& runtime, MetricsRegistry& metrics,
+                                             const Logger& logger, std::string service_name);
+
+// POSTs each batch to options.endpoint, as protobuf or JSON. INVALID_ARGUMENT when that is no
+// http:// address.
+StatusOr<std::unique_ptr<SpanExporter>> OtlpHttpExporter(http::Runtime& runtime,
+                                                         const TracingOptions& options);
+// TraceService.Export over gRPC; UNIMPLEMENTED in builds without it.
+StatusOr<std::unique_ptr<SpanExporter>> OtlpGrpcExporter(const TracingOptions& options);
+
+}  // namespace llmd::services

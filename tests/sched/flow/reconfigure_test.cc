@@ -1,0 +1,107 @@
+#include "sched/flow/flow_support.h"
+
+namespace llmd::sched {
+namespace {
+
+using std::chrono::seconds;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class Reconfigure : public FlowFixture {
+ protected:
+  void Change(const std::string& flow,
+              const std::vector<std::string>& plugins = {"{type: queue-scorer}"}) {
+    flow_->Reconfigure(FlowGraph(flow, plugins));
+  }
+  void TurnOff() {
+    const auto graph = LoadGraph(Config({"{type: queue-scorer}"}), {});
+    ASSERT_TRUE(graph.ok());
+    flow_->Reconfigure(*graph);
+  }
+  FlowRequest Due(int in_seconds) { return {.slo_deadline = clock_.Now() + seconds(in_seconds)}; }
+};
+
+TEST_F(Reconfigure, KeepsPlacesAndTakesTheNewPolicies) {
+  Start("{}");
+  Ask("a", Due(9));
+  Ask("b", Due(1));
+  Ask("c", 5);
+  clock_.Advance(seconds(2));
+  Change(
+      "{defaultRequestTTL: 5s, defaultPriorityBand: {orderingPolicyRef: "
+      "slo-deadline-ordering-policy}}",
+      {"{type: slo-deadline-ordering-policy}"});
+  EXPECT_EQ(flow_->size(), 3u);
+  EXPECT_THAT(Open(2), ElementsAre("c", "b"));
+  Pass(seconds(4));
+  EXPECT_THAT(Events(), ElementsAre("a!EvictedTTL")) << "the new TTL, from its arrival";
+}
+
+TEST_F(Reconfigure, WaitingRequestsMayBeCancelledByTheTicketTheyHad) {
+  Start("{}");
+  const uint64_t ticket = Ask("a");
+  Ask("b");
+  Change("{defaultPriorityBand: {fairnessPolicyRef: round-robin-fairness-policy}}",
+         {"{type: round-robin-fairness-policy}"});
+  flow_->Cancel(ticket);
+  EXPECT_THAT(Events(), ElementsAre("a!EvictedContextCancelled"));
+  EXPECT_THAT(Open(5), ElementsAre("b"));
+}
+
+TEST_F(Reconfigure, RequestsInFlightEndUnderAnotherFairness) {
+  Start("{defaultPriorityBand: {fairnessPolicyRef: virtual-token-counter-fairness-policy}}",
+        {"{type: virtual-token-counter-fairness-policy}"});
+  Ask("a");
+  Ask("b", 0, "g");
+  EXPECT_THAT(Open(1), ElementsAre("a"));
+  Change("{defaultPriorityBand: {fairnessPolicyRef: deficit-round-robin-fairness-policy}}",
+         {"{type: deficit-round-robin-fairness-policy}"});
+  End("a", {.prompt_tokens = 10, .output_tokens = 10, .known = true});
+  EXPECT_THAT(Open(1), ElementsAre("b"));
+  End("b");
+  Pass(FlowController::kIdleFlow + seconds(20));
+  EXPECT_EQ(flow_->flow_count(), 0u) << "idle flows are dropped as ever";
+}
+
+TEST_F(Reconfigure, CapacitiesAreTheNewOnes) {
+  Start("{}");
+  Ask("a");
+  Ask("b");
+  Change("{priorityBands: [{priority: 0, maxRequests: 2}]}");
+  EXPECT_THAT(Events(), IsEmpty()) << "what waits stays";
+  Ask("c");
+  EXPECT_THAT(Events(), ElementsAre("c!RejectedCapacity"));
+}
+
+TEST_F(Reconfigure, TurnedOffItLetsEverythingThrough) {
+  Start("{priorityBands: [{priority: 0, maxRequests: 2}]}");
+  Ask("a");
+  Ask("b", 3);
+  TurnOff();
+  EXPECT_THAT(Events(), ElementsAre("b", "a"));
+  for (const char* late : {"c", "d", "e"}) Ask(late);
+  EXPECT_THAT(Events(), ElementsAre("c", "d", "e"));
+  EXPECT_EQ(flow_->size(), 0u);
+  for (const char* name : {"a", "b", "c", "d", "e"}) End(name);
+  Change("{}");
+  Ask("f");
+  EXPECT_THAT(Events(), IsEmpty()) << "on again, the gate is closed";
+  EXPECT_THAT(Open(1), ElementsAre("f"));
+}
+
+TEST_F(Reconfigure, RevocableRequestsStayRevocable) {
+  Start("{enableEviction: true}");
+  Ask("sheddable", -1);
+  EXPECT_THAT(Open(1), ElementsAre("sheddable"));
+  int revoked = 0;
+  flow_->Revocable(tickets_.at("sheddable"), [&] { ++revoked; });
+  Change("{enableEviction: true, defaultRequestTTL: 9s}");
+  Ask("important", 5);
+  EXPECT_EQ(revoked, 1);
+  End("sheddable");
+  EXPECT_THAT(Open(1), ElementsAre("important"));
+}
+
+}  // namespace
+}  // namespace llmd::sched
