@@ -117,8 +117,7 @@ struct Graph {
   AttributeId next_attribute = kFirstAttribute;
   // In the order they were built; a reload shares those that did not change.
   std::vector<std::shared_ptr<Plugin>> plugins;
-  std::vector<PluginOrigin> origins;                      // by plugin
-  std::vector<std::pair<std::string, std::string>> keys;  // by DataKey: type, producer; "" = free
+  std::vector<PluginOrigin> origins;  // by plugin
   std::shared_ptr<const GraphNames> names;
   std::vector<Profile> profiles;
   ProfileHandler* handler = nullptr;
@@ -134,7 +133,8 @@ struct Graph {
   FlowConfig flow;
   SaturationDetector* saturation = nullptr;
   size_t attribute_count = 0;
-  std::vector<std::pair<std::string, std::string>> data_keys;  // by DataKey: type, producer
+  std::vector<std::pair<std::string, std::string>>
+      data_keys;  // by DataKey: type, producer; "" = free
   bool wants_response_body = false;
   // Some source feeds the gauges, so that their age means something.
   bool ReadsGauges() const;

@@ -87,7 +87,7 @@ GraphBuilder::GraphBuilder(const PluginRegistry& registry, const LoadOptions& op
       graph_(std::make_shared<Graph>()) {
   // Keys keep their numbers, so that plugins that stay find their data under them.
   if (options.previous) {
-    keys_ = options.previous->keys;
+    keys_ = options.previous->data_keys;
     graph_->next_attribute = options.previous->next_attribute;
   }
   if (metrics_) return;
@@ -366,7 +366,6 @@ StatusOr<std::shared_ptr<Graph>> GraphBuilder::Finish() {
   HandOver();
   FreeKeys();
   Name();
-  graph_->keys = keys_;
   graph_->attribute_count = keys_.size();
   graph_->data_keys = keys_;
   BindAttributes();

@@ -56,10 +56,6 @@ class FakeDirector final : public sched::Director {
   bool ready() const override { return true; }
   std::vector<sched::EndpointInfo> Endpoints() const override { return {}; }
   StatusOr<std::string> Explain(std::string_view) const override { return NotFound("none"); }
-  json::Value PluginState() const override { return {}; }
-  json::Value Decisions(size_t) const override { return json::Array(); }
-  Status Reload(std::string_view) override { return OkStatus(); }
-  Status ReloadFile() override { return OkStatus(); }
   void Stop() override {}
 
   // A director's own state is opaque; any address will do to tell it apart.

@@ -151,16 +151,18 @@ class Director {
   // The trace of a recent request as JSON; NOT_FOUND once it left the ring.
   virtual StatusOr<std::string> Explain(std::string_view request_id) const = 0;
   // The last decisions, newest first, at most `limit`: one JSON object each (decision.h, Summary).
-  virtual json::Value Decisions(size_t limit) const = 0;
+  virtual json::Value Decisions(size_t limit) const { return json::Array(); }
   // By name: type, and what the plugin shows of its state.
-  virtual json::Value PluginState() const = 0;
+  virtual json::Value PluginState() const { return {}; }
   // Goes over to another configuration. An error, with every fault of it, leaves all as it was.
   // Requests on their way to an engine end under the configuration that routed them; queued ones
   // keep their place and are routed by the new one. Plugins of equal name, type and parameters keep
   // their state, counts of requests in flight survive in any case.
-  virtual Status Reload(std::string_view config_yaml) = 0;
+  virtual Status Reload(std::string_view config_yaml) {
+    return Unimplemented("this director cannot be reloaded");
+  }
   // The same with what options.config_path holds now.
-  virtual Status ReloadFile() = 0;
+  virtual Status ReloadFile() { return Unimplemented("this director cannot be reloaded"); }
   virtual void Stop() = 0;
 };
 
