@@ -1,5 +1,6 @@
 #include "common/picker_flags.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <fstream>
@@ -11,6 +12,7 @@ namespace llmd::services {
 namespace {
 
 constexpr size_t kMaxConfigBytes = 1 << 20;
+constexpr Duration kFloor = std::chrono::milliseconds(50);  // of --refresh-metrics-interval
 
 std::string EnvironmentOr(const char* name, std::string fallback) {
   const char* value = std::getenv(name);
@@ -66,7 +68,7 @@ void AddPickerFlags(FlagSet& set, PickerFlags& flags) {
            "admin port: /metrics, /healthz, /readyz, /debug/decisions; 0 = any");
   set.String("metrics-host", &flags.metrics_host, "address of the admin port");
   set.Duration("refresh-metrics-interval", &flags.refresh_metrics_interval,
-               "how often each endpoint is scraped");
+               "how often each endpoint is scraped; at least 50ms, less counts as that");
   set.Duration("metrics-staleness-threshold", &flags.metrics_staleness_threshold,
                "older gauges count as unknown");
   set.Duration("drain-timeout", &flags.drain_timeout,
@@ -155,7 +157,7 @@ StatusOr<sched::DirectorOptions> ToDirectorOptions(const PickerFlags& flags) {
   options.pool_name = flags.pool_name;
   options.pool_namespace =
       flags.pool_namespace.empty() ? EnvironmentOr("NAMESPACE", "default") : flags.pool_namespace;
-  options.refresh_metrics_interval = flags.refresh_metrics_interval;
+  options.refresh_metrics_interval = std::max<Duration>(flags.refresh_metrics_interval, kFloor);
   options.metrics_staleness = flags.metrics_staleness_threshold;
   options.emit_endpoint_scores = flags.emit_endpoint_scores;
   options.disable_subset_filter = flags.disable_endpoint_subset_filter;

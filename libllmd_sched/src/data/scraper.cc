@@ -1,6 +1,7 @@
 #include "llmd/sched/data/scraper.h"
 
 #include <algorithm>
+#include <unordered_map>
 
 #include "graph.h"
 
@@ -125,18 +126,20 @@ void Scraper::Run() {
 void Scraper::Sync(TimePoint now) {
   std::shared_ptr<const EndpointSet> members = store_.Members();
   if (members == members_) return;
+  // An endpoint's targets lie together, one a feed.
+  std::unordered_map<const EndpointInfo*, size_t> known;
+  for (size_t i = 0; i < targets_.size(); i += feeds_.size())
+    known.emplace(targets_[i]->endpoint.get(), i);
   std::vector<std::shared_ptr<Target>> next;
   const size_t total = std::max<size_t>(1, members->size());
   for (size_t i = 0; i < members->size(); ++i) {
+    if (const auto old = known.find(members->infos[i].get()); old != known.end()) {
+      const auto first = targets_.begin() + static_cast<std::ptrdiff_t>(old->second);
+      next.insert(next.end(), first, first + static_cast<std::ptrdiff_t>(feeds_.size()));
+      continue;
+    }
     const auto writing = std::make_shared<std::mutex>();
     for (const auto& feed : feeds_) {
-      const auto old = std::find_if(targets_.begin(), targets_.end(), [&](const auto& t) {
-        return t->endpoint == members->infos[i] && t->feed == feed.get();
-      });
-      if (old != targets_.end()) {
-        next.push_back(*old);
-        continue;
-      }
       auto target = std::make_shared<Target>();
       target->endpoint = members->infos[i];
       target->peer = PeerOf(target->endpoint, feed->page);

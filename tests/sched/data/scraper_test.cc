@@ -1,7 +1,9 @@
 #include "llmd/sched/data/scraper.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
+#include <thread>
 
 #include "graph.h"
 #include "llmd/sched/config_loader.h"
@@ -216,6 +218,45 @@ TEST_F(ManySources, ASlowEndpointHoldsUpNobody) {
   EXPECT_EQ(store_.Get()->waiting[0], 3);
   Run(20);
   EXPECT_EQ(store_.Get()->waiting[0], 7);
+}
+
+TEST_F(ManySources, TwoThatAnswerAtOnceKeepEachOthersValues) {
+  fetch_->held.insert("a");
+  for (int round = 1; round <= 200; ++round) {
+    fetch_->waiting.clear();
+    Run(1, 1000);  // all three are due
+    const auto calls = fetch_->waiting;
+    ASSERT_EQ(calls.size(), 3u);
+    std::string n = std::to_string(round % 90 + 1);
+    std::thread gauges([&] { calls[0]("vllm:num_requests_waiting " + n + "\n"); });
+    std::thread models([&] { calls[1](R"({"data":[{"id":")" + n + R"("}]})"); });
+    calls[2]("DCGM_FI_DEV_GPU_UTIL " + n + "\n");
+    gauges.join();
+    models.join();
+    const auto metrics = store_.Metrics(store_.Members()->infos[0]);
+    EXPECT_EQ(metrics->waiting, round % 90 + 1);
+    EXPECT_EQ(metrics->served_models->at(0).id, n);
+    EXPECT_DOUBLE_EQ(metrics->attributes.at(0).value, (round % 90 + 1) / 100.0);
+  }
+}
+
+TEST_F(ManySources, ThoseThatStayKeepTheirTurns) {
+  Run(100);
+  fetch_->asked.clear();
+  EndpointInfo c = Ep("c").info;
+  std::vector<EndpointInfo> members = {c};
+  for (const auto& info : store_.Members()->infos) members.push_back(*info);
+  store_.Update(members);
+  Run(10);  // one interval of the gauges
+  EXPECT_EQ(std::count(fetch_->asked.begin(), fetch_->asked.end(), "10.0.0.1:0/metrics"), 3);
+  store_.Update({c});
+  fetch_->asked.clear();
+  Run(10);
+  EXPECT_EQ(std::count(fetch_->asked.begin(), fetch_->asked.end(), "10.0.0.1:0/metrics"), 1);
+  store_.Update({});
+  fetch_->asked.clear();
+  Run(50);
+  EXPECT_THAT(fetch_->asked, IsEmpty());
 }
 
 TEST_F(ScraperTest, RunsItsOwnThreadAndStops) {

@@ -20,8 +20,6 @@ using ::testing::Not;
 using testing::TiedPool;
 using testing::UnknownPool;
 
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-
 // Types that do not build without parameters.
 std::string ParametersOf(const std::string& type) {
   static const std::map<std::string, std::string> kNeeded = {

@@ -111,6 +111,17 @@ TEST(TopologyAffinityFilter, FailsOpen) {
   EXPECT_EQ(Must(*s, Prompt("x"), Pool()).trace.profiles[0].filters[0].kept.size(), Pool().size());
 }
 
+TEST(TopologyAffinity, TakesAThousandEndpointsAndATieOfAll) {
+  std::vector<EndpointState> pool = {Pool()[0]};
+  for (int i = 0; i < 999; ++i)
+    pool.push_back(At("p" + std::to_string(i), "prefill", i % 2 ? "h1/r1/z1/g1" : "h9/r1/z1/g1"));
+  EXPECT_EQ(NearKept("{}", pool).size(), 499u);
+  EXPECT_EQ(NearKept("{minAffinity: rack}", pool).size(), 999u);
+  double sum = 0;
+  for (const auto& [name, score] : NearScores(false, pool)) sum += score;
+  EXPECT_NEAR(sum, 499 + 500 * .2, 1e-9);
+}
+
 TEST(TopologyExtractor, TakesTheAddressForTheHostWithoutALabel) {
   EndpointState d = At("d", "decode", "-"), a = At("a", "prefill", "-"), b = a;
   a.info.address = d.info.address;

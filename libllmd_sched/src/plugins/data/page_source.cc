@@ -1,5 +1,7 @@
 #include "plugins/data/page_source.h"
 
+#include <algorithm>
+
 namespace llmd::sched {
 namespace {
 
@@ -33,7 +35,7 @@ PageSpec ReadPage(Params& params, const PluginEnv& env, PageSpec page) {
   if (!page.path.starts_with('/')) params.Fail("path", "expected a path that begins with '/'");
   page.port = static_cast<uint16_t>(params.Int("port", page.port, 0, 65535));
   const Duration interval = params.Time("interval", page.interval);
-  const Duration base = env.refresh_interval;
+  const Duration base = std::max<Duration>(env.refresh_interval, std::chrono::milliseconds(1));
   if (params.Has("interval") &&
       (interval <= Duration::zero() || interval % base != Duration::zero())) {
     params.Fail("interval", "expected a multiple of --refresh-metrics-interval, which is " +
