@@ -36,6 +36,10 @@ struct WeightedScorer : Timed<Scorer> {
   double weight = 1;
 };
 
+struct TimedProducer : Timed<Producer> {
+  SlowProducer* slow = nullptr;  // the same one, when it may have to wait
+};
+
 struct Profile {
   std::string name;
   std::vector<Timed<Filter>> filters;
@@ -121,7 +125,10 @@ struct Graph {
   std::shared_ptr<const GraphNames> names;
   std::vector<Profile> profiles;
   ProfileHandler* handler = nullptr;
-  std::vector<Timed<Producer>> producers;  // in run order
+  std::vector<TimedProducer> producers;  // in run order
+  bool slow = false;                     // one of them may have to wait
+  // PrefixCacheMatchInfo as the scorers read it; kNoKey when nobody produces any.
+  DataKey prefix_match = kNoKey;
   std::vector<Parser*> parsers;
   std::vector<RequestHeaderHook*> request_headers;
   std::vector<Admitter*> admitters;

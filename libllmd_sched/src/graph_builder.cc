@@ -16,6 +16,7 @@ const std::map<std::string, std::string, std::less<>>& DefaultProducers() {
       {"TokenizedPrompt", "token-producer"},
       {"SessionID", "session-id-producer"},
       {"LatencyPredictionInfo", "predicted-latency-producer"},
+      {"EncoderCacheMatchInfo", "mm-embeddings-cache-producer"},
   };
   return kMap;
 }
@@ -36,6 +37,7 @@ class GraphBuilder::Env final : public PluginEnv {
     metrics = builder.metrics_;
     logger = builder.options_.logger;
     pool_namespace = builder.options_.pool_namespace;
+    fetch = builder.options_.fetch;
     refresh_interval = builder.options_.refresh_interval;
   }
   const AttributeId* ProduceAttribute(std::string_view name, AttributeId own) override {
@@ -327,8 +329,12 @@ void GraphBuilder::OrderProducers() {
       return Error(InvalidArgument("producers wait for each other, '" + declared_[waiting[0]].name +
                                    "' among them"));
     }
-    graph_->producers.push_back(
-        WithTimer(dynamic_cast<Producer*>(declared_[*next].plugin), "ProduceRequestData"));
+    TimedProducer producer;
+    static_cast<Timed<Producer>&>(producer) =
+        WithTimer(dynamic_cast<Producer*>(declared_[*next].plugin), "ProduceRequestData");
+    producer.slow = dynamic_cast<SlowProducer*>(declared_[*next].plugin);
+    graph_->slow |= producer.slow != nullptr;
+    graph_->producers.push_back(producer);
     waiting.erase(next);
   }
 }
@@ -355,6 +361,18 @@ void GraphBuilder::Name() {
   graph_->names = std::move(names);
 }
 
+DataKey GraphBuilder::PrefixMatchOfScorers() const {
+  const auto is_match = [&](DataKey key) { return keys_[key].first == "PrefixCacheMatchInfo"; };
+  for (const Use& use : uses_) {
+    if (is_match(use.key) && dynamic_cast<Scorer*>(declared_[use.declaration].plugin))
+      return use.key;
+  }
+  for (const auto& [key, producer] : produced_by_) {
+    if (is_match(key)) return key;
+  }
+  return kNoKey;
+}
+
 StatusOr<std::shared_ptr<Graph>> GraphBuilder::Finish() {
   if (errors_.empty()) CreateDefaultProducers();
   if (errors_.empty()) OrderProducers();
@@ -369,6 +387,7 @@ StatusOr<std::shared_ptr<Graph>> GraphBuilder::Finish() {
   graph_->attribute_count = keys_.size();
   graph_->data_keys = keys_;
   BindAttributes();
+  graph_->prefix_match = PrefixMatchOfScorers();
   graph_->request_headers = All<RequestHeaderHook>();
   graph_->admitters = All<Admitter>();
   graph_->pre_request = All<PreRequestHook>();

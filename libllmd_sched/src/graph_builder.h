@@ -91,6 +91,7 @@ class GraphBuilder {
   void OrderProducers();
   void FreeKeys();
   void Name();
+  DataKey PrefixMatchOfScorers() const;
 
   const PluginRegistry& registry_;
   const LoadOptions& options_;

@@ -41,6 +41,10 @@ std::string_view FindHeader(const HeaderList& headers, std::string_view name) {
   return {};
 }
 
+std::string_view NameOf(Modality modality) {
+  return modality == Modality::kImage ? "image" : modality == Modality::kVideo ? "video" : "audio";
+}
+
 void Attribute::Clear() {
   present = exact = false;
   total = block_size = 0;
@@ -49,6 +53,8 @@ void Attribute::Clear() {
   Release(tokens);
   bounds.clear();
   Release(hashes);
+  offloaded.clear();
+  media.clear();
   text.clear();
   latency.clear();
 }
@@ -74,6 +80,13 @@ void RequestContext::Reset(size_t attribute_count) {
   max_tokens = -1;
   prompt_json = {};
   members.clear();
+  json_begin = 0;
+  frames.clear();
+  names_model = true;
+  skip_response = has_prompt_tokens = false;
+  Release(prompt_tokens);
+  prompt_text = {};
+  media.clear();
   priority = 0;
   peer = -1;
   slo_ttft_ms = slo_tpot_ms = -1;
@@ -89,8 +102,9 @@ void RequestContext::ReleaseBulk() {
     Release(a.tokens);
     Release(a.hashes);
   }
+  Release(prompt_tokens);
   members.clear();
-  body = prompt_json = {};
+  body = prompt_json = prompt_text = {};
   headers = nullptr;
 }
 

@@ -98,4 +98,10 @@ void AfterPicker(const RequestContext& request, const Snapshot& snapshot,
                    {{"request", request.Describe(false)}, {"result", std::move(result)}});
 }
 
+void ProducerFailed(const RequestContext& request, const Plugin& producer, const Status& status) {
+  if (status.ok() || !request.log) return;
+  request.log->Log(LogLevel::kDebug, "Data producer failed",
+                   {{"plugin", producer.name()}, {"error", status.ToString()}});
+}
+
 }  // namespace llmd::sched::schedule_log

@@ -21,6 +21,9 @@ void BeforePicker(const RequestContext& request, const Snapshot& snapshot,
 void AfterPicker(const RequestContext& request, const Snapshot& snapshot,
                  const ProfileRecord& record);
 
+// Nothing for a status that is ok.
+void ProducerFailed(const RequestContext& request, const Plugin& producer, const Status& status);
+
 // {"ns/name": score, …}; what was not scored is 0.
 json::Value ScoreMap(const Snapshot& snapshot, std::span<const uint32_t> pods,
                      std::span<const double> scores);

@@ -43,12 +43,9 @@ void DescribeScores(const WeightedScorer& scorer, std::span<const double> raw, S
 
 void SchedulingPass::Produce() {
   Stopwatch watch;
-  for (const Timed<Producer>& producer : graph_.producers) {
-    Status status = producer.plugin->Produce(request_, snapshot_);
-    if (!status.ok() && request_.log) {
-      request_.log->Log(LogLevel::kDebug, "Data producer failed",
-                        {{"plugin", producer.plugin->name()}, {"error", status.ToString()}});
-    }
+  for (const TimedProducer& producer : graph_.producers) {
+    schedule_log::ProducerFailed(request_, *producer.plugin,
+                                 producer.plugin->Produce(request_, snapshot_));
     watch.Lap(producer.duration);
   }
 }

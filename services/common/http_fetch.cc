@@ -21,19 +21,39 @@ class HttpFetch final : public sched::Fetch {
   void Get(const sched::EndpointInfo& endpoint, uint16_t port_override, const std::string& path,
            Duration timeout, Done done) override {
     http::HostPort peer{endpoint.address, port_override != 0 ? port_override : endpoint.port};
-    runtime_.Spawn(Fetch(std::move(peer), path, timeout, std::move(done)));
+    http::RequestHead head;
+    head.target = path;
+    runtime_.Spawn(
+        Fetch(std::move(peer), std::move(head), std::string(), timeout, std::move(done)));
+  }
+
+  void Post(const std::string& url, std::string body, Duration timeout, Done done) override {
+    constexpr std::string_view kScheme = "http://";
+    const std::string_view rest =
+        std::string_view(url).substr(std::min(kScheme.size(), url.size()));
+    const size_t slash = std::min(rest.find('/'), rest.size());
+    std::string authority(rest.substr(0, slash));
+    if (authority.find(':', authority.rfind(']') + 1) == std::string::npos) authority += ":80";
+    StatusOr<http::HostPort> peer = http::ParseHostPort(authority);
+    if (!url.starts_with(kScheme) || !peer.ok())
+      return done(InvalidArgument("'" + url + "': expected http://host:port/path"));
+    http::RequestHead head;
+    head.method = "POST";
+    head.target = slash < rest.size() ? std::string(rest.substr(slash)) : "/";
+    head.headers.Add("content-type", "application/json");
+    runtime_.Spawn(
+        Fetch(std::move(*peer), std::move(head), std::move(body), timeout, std::move(done)));
   }
 
  private:
-  http::Task<void> Fetch(http::HostPort peer, std::string path, Duration timeout, Done done) {
-    http::RequestHead head;
-    head.target = std::move(path);
+  http::Task<void> Fetch(http::HostPort peer, http::RequestHead head, std::string body,
+                         Duration timeout, Done done) {
     http::CallOptions options;
     options.first_byte_timeout = timeout;
     options.read_timeout = timeout;
     const std::string where = peer.ToString() + head.target;
-    auto response = co_await client_.Fetch(std::move(peer), std::move(head), std::string(), options,
-                                           kMaxPageBytes);
+    auto response = co_await client_.Fetch(std::move(peer), std::move(head), std::move(body),
+                                           options, kMaxPageBytes);
     if (!response.ok()) {
       done(response.status());
     } else if (response->head.status / 100 != 2) {

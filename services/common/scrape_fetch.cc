@@ -87,6 +87,9 @@ class ScrapeFetch final : public sched::Fetch {
     close(epoll_);
   }
 
+  void Post(const std::string& url, std::string body, Duration timeout, Done done) override {
+    others_->Post(url, std::move(body), timeout, std::move(done));
+  }
   void Get(const sched::EndpointInfo& endpoint, uint16_t port_override, const std::string& path,
            Duration timeout, Done done) override {
     auto job = std::make_unique<Job>();

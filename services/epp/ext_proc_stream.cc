@@ -116,6 +116,12 @@ void Stream::Abort(const Status& status) {
   FinishLocked(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, status.message()));
 }
 
+void Stream::EndAnswers() {
+  std::lock_guard lock(mutex_);
+  immediate_ = true;
+  if (!finished_ && answers_.empty()) FinishLocked(grpc::Status::OK);
+}
+
 void Stream::OnRead(bool ok) {
   if (!ok) {
     processor_->Close();

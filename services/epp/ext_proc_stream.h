@@ -85,6 +85,7 @@ class Stream final : public AnswerSink, public std::enable_shared_from_this<Stre
       : context_(context), queue_(queue), rpc_(&rpc_context_) {}
   void Emit(const Answer& answer) override;
   void Abort(const Status& status) override;
+  void EndAnswers() override;
 
  private:
   static constexpr size_t kMaxQueued = 64;
@@ -115,6 +116,7 @@ class Stream final : public AnswerSink, public std::enable_shared_from_this<Stre
   std::mutex mutex_;                      // guards what follows
   std::deque<grpc::ByteBuffer> answers_;  // the front is being written
   size_t owed_ = 0;                       // events to come
+  // immediate_: no answer follows those that wait.
   bool input_ended_ = false, immediate_ = false, finished_ = false, read_paused_ = false;
   grpc::StatusCode code_ = grpc::StatusCode::CANCELLED;
 };

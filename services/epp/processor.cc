@@ -204,6 +204,10 @@ void Processor::OnRouted(sched::Routing routing) {
     trailers |= trailers_due_;
   }
   if (trailers) EmitBare(Answer::Kind::kRequestTrailers);
+  if (!routing.skip_response) return;
+  director_.OnResponseBody(state_, "", true, nullptr);
+  MoveTo(Phase::kRefused);  // what may still come is passed over
+  if (const std::shared_ptr<AnswerSink> sink = sink_.lock()) sink->EndAnswers();
 }
 
 void Processor::Deny(const sched::Denial& denial) {

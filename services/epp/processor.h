@@ -64,6 +64,8 @@ class AnswerSink {
   virtual void Emit(const Answer& answer) = 0;
   // The peer broke the protocol or uses a mode that cannot be served: end the stream with it.
   virtual void Abort(const Status& status) = 0;
+  // No answer follows: the stream may close once those before are sent.
+  virtual void EndAnswers() {}
 };
 
 // How the proxy sends a body (Envoy's ProcessingMode.BodySendMode, same numbers).

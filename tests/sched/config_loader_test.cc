@@ -274,7 +274,9 @@ TEST(ConfigLoader, RefusesWhatItCannotHonour) {
       {"plugins: [{type: metrics-data-source}, {type: topology-extractor}]\ndataLayer: {sources: "
        "[{pluginRef: metrics-data-source, extractors: [{pluginRef: topology-extractor}]}]}",
        "is no extractor of pages"},
-      {"plugins: [{type: token-producer, parameters: {vllm: {url: x}}}]", "not supported yet"},
+      {"plugins: [{type: precise-prefix-cache-producer, parameters: {kvEventsConfig: {zmqEndpoint: "
+       "x}}}]",
+       "not supported yet"},
   };
   for (const BadCase& c : cases)
     EXPECT_THAT(ErrorOf(head + c.yaml), HasSubstr(c.expected)) << c.yaml;

@@ -35,7 +35,7 @@ class DirectorFixture : public ::testing::Test {
     options_.config_yaml =
         Config(all) +
         "dataLayer: {injectDefaults: false, discovery: {pluginRef: file-discovery}}\n" + rest;
-    auto made = Director::Create(options_, nullptr, Logger(sink_, level), metrics_, clock_);
+    auto made = Director::Create(options_, fetch_, Logger(sink_, level), metrics_, clock_);
     ASSERT_TRUE(made.ok()) << made.status().ToString();
     director_ = std::move(*made);
   }
@@ -64,6 +64,7 @@ class DirectorFixture : public ::testing::Test {
     }
     return out;
   }
+  std::shared_ptr<Fetch> fetch_;
   DirectorOptions options_;
   std::string path_, body_;
   HeaderList headers_;

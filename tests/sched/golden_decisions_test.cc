@@ -53,6 +53,8 @@ RequestSpec RequestOf(const json::Value& v) {
       prompt += piece.AsArray()[0].AsString();
   }
   RequestSpec out = Prompt(std::move(prompt), v["model"].AsString());
+  out.body = v["body"].AsString();
+  if (!out.body.empty()) out.path = v["path"].AsString();
   for (const auto& [key, value] : v["headers"].AsObject())
     out.headers.emplace_back(key, value.AsString());
   return out;
@@ -117,6 +119,13 @@ void Check(const json::Value& c, uint64_t seed) {
     CompareProfile(d, want["profiles"].AsArray()[p], d.trace.profiles[p]);
   if (!d.ok) return;
   EXPECT_EQ(d.decision_type, want["decision_type"].AsString());
+  if (want.Find("source") != nullptr) {
+    std::string peer;
+    for (const EndpointState& e : endpoints) {
+      if (e.info.name == want["source"].AsString()) peer = e.info.HostPort();
+    }
+    EXPECT_EQ(FindHeader(d.set_headers, "x-kv-cache-source-host-port"), peer);
+  }
   const std::vector<std::string> peers = Texts(want["prefill"]);
   EXPECT_EQ(d.prefill.empty(), peers.empty());
   if (!peers.empty()) EXPECT_THAT(peers, ::testing::Contains(d.prefill.substr(8)));

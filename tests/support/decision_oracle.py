@@ -602,6 +602,170 @@ def topology_case(rng):
                        "prefill": chosen if prefill_first else best}}
 
 
+# ---- cases over what a request's body holds: media, token ids, cached peers
+
+MEDIA_PIXELS_PER_TOKEN = 1024
+
+
+def chat(text, media):
+    parts = [{"type": "text", "text": text}]
+    for kind, url in media:
+        parts.append({"type": kind + "_url", kind + "_url": {"url": url}})
+    return {"path": "/v1/chat/completions", "model": "m",
+            "body": json.dumps({"model": "m", "messages": [{"role": "user", "content": parts}]})}
+
+
+def token_prompt(ids, model="m"):
+    return {"path": "/v1/completions", "model": model,
+            "body": json.dumps({"model": model, "prompt": ids})}
+
+
+def body_case(plugins, endpoints, history, request, raw, weight=1.0, **expect):
+    """One scorer over all endpoints; `raw` are its values."""
+    totals = [weight * r for r in raw]
+    best = [e["name"] for e, t in zip(endpoints, totals) if t >= max(totals) - EPSILON]
+    trace = {"name": "only",
+             "filters": [[plugins[0]["name"], [e["name"] for e in endpoints]]]
+             if plugins[0]["type"] == "context-length-aware" else [],
+             "scores": [[plugins[0]["name"], weight, raw]], "totals": totals, "best": best}
+    return {"plugins": plugins,
+            "profiles": [{"name": "only", "plugins": [{"pluginRef": plugins[0]["name"],
+                                                       "weight": weight}]}],
+            "history": history, "endpoints": endpoints, "request": request,
+            "expect": {"ok": True, "profiles": [trace], "decision_type": "decode-only", **expect}}
+
+
+def sent(endpoint, request):
+    return {"endpoint": endpoint, "request": request, "in_flight": False}
+
+
+def encoder_case(rng):
+    endpoints = [some_endpoint(rng, i) for i in range(rng.randint(2, 5))]
+    urls = [f"http://pictures/{i}" for i in range(5)]
+    pick = lambda: rng.choices(urls, k=rng.randint(1, 4))
+    history, seen = [], {i: set() for i in range(len(endpoints))}
+    for _ in range(rng.randint(0, 4)):
+        at, some = rng.randrange(len(endpoints)), pick()
+        history.append(sent(at, chat("hi", [("image", u) for u in some])))
+        seen[at] |= set(some)
+    wanted = pick()
+    raw = [len(set(wanted) & seen[i]) / len(set(wanted)) for i in range(len(endpoints))]
+    kind = "mm-embeddings-cache-scorer"
+    return body_case([{"name": kind, "type": kind, "parameters": {}}], endpoints, history,
+                     chat("hi", [("image", u) for u in wanted]), raw, 2.0)
+
+
+def precise_case(rng):
+    endpoints = [some_endpoint(rng, i) for i in range(rng.randint(2, 5))]
+    size = rng.choice([2, 3, 16])
+    some_ids = lambda n: [rng.randrange(100000) for _ in range(n)]
+    ids, model = some_ids(rng.randint(1, 9 * size)), rng.choice(["m", "adapter"])
+    history, held = [], {i: [] for i in range(len(endpoints))}
+    for _ in range(rng.randint(0, 6)):
+        at, cut = rng.randrange(len(endpoints)), rng.randint(0, len(ids))
+        earlier = ids[:cut] + some_ids(rng.randint(0, 2 * size))
+        if not earlier:
+            continue
+        of = rng.choice([model, "m"])
+        history.append(sent(at, token_prompt(earlier, of)))
+        held[at].append((of, earlier))
+    blocks = len(ids) // size
+
+    def matched(at):
+        """Blocks from the first one that the endpoint was sent as part of the same beginning."""
+        n = 0
+        while n < blocks and any(of == model and len(e) // size > n
+                                 and e[:(n + 1) * size] == ids[:(n + 1) * size]
+                                 for of, e in held[at]):
+            n += 1
+        return n
+
+    raw = [matched(i) / blocks if blocks else 0.0 for i in range(len(endpoints))]
+    kind = "precise-prefix-cache-scorer"
+    return body_case([{"name": kind, "type": kind,
+                       "parameters": {"speculativeIndexing": True,
+                                      "tokenProcessorConfig": {"blockSizeTokens": size}}}],
+                     endpoints, history, token_prompt(ids, model), raw, 3.0)
+
+
+def estimate_case(rng):
+    endpoints = [some_endpoint(rng, i) for i in range(rng.randint(2, 5))]
+    text = "".join(rng.choice(WORDS) for _ in range(rng.randint(1, 60)))
+    media = [(rng.choice(["image", "video"]), f"http://m/{i}") for i in range(rng.randint(0, 3))]
+    request, headers = chat(text, media), {}
+    width, height, seconds = 640, 360, 10.0
+    if rng.random() < 0.5:
+        width, height = rng.choice([(1280, 720), (320, 240)])
+        headers["x-llm-d-video-resolution"] = f"{width}x{height}"
+    if rng.random() < 0.5:
+        seconds = rng.choice([1.5, 4, 30])
+        headers["x-llm-d-video-duration-seconds"] = str(seconds)
+    request["headers"] = headers
+    tokens = tokens_of("user" + text)
+    for kind, _ in media:
+        if kind == "image":
+            tokens += 640 * 360 // MEDIA_PIXELS_PER_TOKEN
+        else:
+            tokens += int(seconds * 2) * (width * height // MEDIA_PIXELS_PER_TOKEN)
+    raw = [context_score(labels_of(e).get("llm-d.ai/context-length-range"), tokens)
+           for e in endpoints]
+    kind = "context-length-aware"
+    return body_case([{"name": kind, "type": kind, "parameters": {}}], endpoints, [], request, raw)
+
+
+def fnv32a(text):
+    h = 0x811C9DC5
+    for b in text.encode():
+        h = (h ^ b) * 0x01000193 & 0xFFFFFFFF
+    return h
+
+
+def peer_case(rng):
+    endpoints = [some_endpoint(rng, i) for i in range(rng.randint(2, 6))]
+    prompt = "0123456789abcdef" * rng.randint(16, 200)
+    of_text = lambda t: {"path": "/v1/completions", "model": "m",
+                         "body": json.dumps({"model": "m", "prompt": t})}
+    step = BLOCK_FLOOR * BYTES_PER_TOKEN
+    total = math.ceil(len(prompt) / step)
+    history, cached = [], [0] * len(endpoints)
+    for _ in range(rng.randint(0, 6)):
+        at, blocks = rng.randrange(len(endpoints)), rng.randint(1, total)
+        history.append(sent(at, of_text(prompt[:blocks * step])))
+        cached[at] = max(cached[at], blocks)
+    raw = [1 - e["kv"] for e in endpoints]
+    delta = rng.choice([1, 1, 65, 300])
+    chosen = [i for i, r in enumerate(raw) if r >= max(raw) - EPSILON]
+    if len(chosen) != 1:
+        return None
+    near = [i for i, c in enumerate(cached) if c > 0 and c + 1 >= max(cached)]
+    weights = [1 / (1 + endpoints[i]["waiting"]) for i in near]
+    left, source = fnv32a(f"decision-{len(history) + 1}") / 2**32 * sum(weights), ""
+    for i, w in zip(near, weights):
+        source = i
+        if left < w:
+            break
+        left -= w
+    if source != "" and (source == chosen[0]
+                         or (cached[source] - cached[chosen[0]]) * BLOCK_FLOOR < delta):
+        source = ""
+    plugins = [{"name": "kv", "type": "kv-cache-utilization-scorer", "parameters": {}},
+               {"name": "p2p", "type": "p2p-source-producer",
+                "parameters": {"minCachedTokenDelta": delta}}]
+    return body_case(plugins, endpoints, history, of_text(prompt), raw,
+                     source="" if source == "" else endpoints[source]["name"])
+
+
+def body_cases():
+    rng = random.Random(31)
+    for make in [encoder_case, precise_case, estimate_case, peer_case]:
+        count = 0
+        while count < 15:
+            case = make(rng)
+            if case:
+                count += 1
+                yield case
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=240)
@@ -615,6 +779,7 @@ def main():
             cases.append(case)
     cases += [attribute_case(random.Random(1000 + i)) for i in range(24)]
     cases += [topology_case(random.Random(2000 + i)) for i in range(24)]
+    cases += body_cases()
     print("[\n" + ",\n".join(json.dumps(c, separators=(",", ":"), ensure_ascii=False)
                              for c in cases) + "\n]")
 

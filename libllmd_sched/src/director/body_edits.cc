@@ -4,6 +4,7 @@
 #include <array>
 
 #include "llmd/json.h"
+#include "plugins/parser/wire_reader.h"
 
 namespace llmd::sched {
 namespace {
@@ -79,23 +80,46 @@ std::string_view EitherHeader(const RequestContext& request, std::string_view na
   return value.empty() ? request.Header(alias) : value;
 }
 
+namespace {
+
+// Writes the lengths around the JSON anew, from the inside out: a length may itself grow.
+void FollowFrames(const RequestContext& request, std::vector<BodyEdit>& edits) {
+  uint64_t grown = 0;  // wraps around where the body shrinks
+  for (const BodyEdit& e : edits) grown += e.text.size() - (e.end - e.begin);
+  if (edits.empty()) return;
+  for (const FrameLength& frame : request.frames) {
+    const uint64_t value = frame.value + grown;
+    std::string text;
+    if (frame.fixed) {
+      for (int shift = 24; shift >= 0; shift -= 8) text += static_cast<char>(value >> shift);
+    } else {
+      text = ToVarint(value);
+    }
+    grown += text.size() - frame.at.size();
+    edits.push_back({frame.at.begin, frame.at.end, std::move(text)});
+  }
+}
+
+}  // namespace
+
 std::vector<BodyEdit> EditsOf(const RequestContext& request, std::string_view model) {
   std::vector<BodyEdit> edits;
   if (request.api == Api::kNone || !request.has_body) return edits;
   DropMembers(request, edits);
-  if (!model.empty() && model != request.model) {
+  if (!model.empty() && model != request.model && request.names_model) {
     std::string quoted;
     json::AppendQuoted(quoted, model);
     if (const json::ScannedMember* member =
             json::FindMember(request.members, request.body, "model")) {
       edits.push_back({member->value.begin, member->value.end, std::move(quoted)});
     } else {
-      const size_t brace = request.body.find('{') + 1;
+      const size_t brace = request.body.find('{', request.json_begin) + 1;
       bool alone = true;
       for (size_t i = 0; i < request.members.size(); ++i) alone = alone && IsDropped(request, i);
       edits.push_back({brace, brace, "\"model\":" + quoted + (alone ? "" : ",")});
     }
   }
+  FollowFrames(request, edits);
   std::sort(edits.begin(), edits.end(), [](const BodyEdit& a, const BodyEdit& b) {
     return a.begin != b.begin ? a.begin < b.begin
                               : a.end < b.end;  // an insertion before a removal at its place

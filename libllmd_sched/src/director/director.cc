@@ -81,9 +81,13 @@ void DirectorImpl::Maintain() {
       flow->Expire();
       flow->Pump();
     }
+    const bool slow = slow_waiting_.load(std::memory_order_relaxed) > 0;
+    if (slow) TickProducers(clock_.Now());
     lock.lock();
-    const Duration wait = flow && flow->size() > 0 ? Duration(kFlowTick) : Duration(kIdleTick);
-    wake_.wait_for(lock, wait, [this] { return stopping_; });
+    const bool busy = slow || (flow && flow->size() > 0);
+    wake_.wait_for(lock, busy ? Duration(kFlowTick) : Duration(kIdleTick), [&] {
+      return stopping_ || (!slow && slow_waiting_.load(std::memory_order_relaxed) > 0);
+    });
   }
 }
 
@@ -95,6 +99,8 @@ void DirectorImpl::Stop() {
   wake_.notify_all();
   watch_.Stop();
   if (maintenance_.joinable()) maintenance_.join();
+  gate_->Close();
+  TickProducers(TimePoint::max());  // those who wait are told
   std::lock_guard lock(reload_mutex_);
   if (discovery_ != nullptr) discovery_->Stop();
   if (flow_) flow_->Stop();

@@ -9,6 +9,7 @@
 
 #include "data/file_watch.h"
 #include "director/discovery_feed.h"
+#include "director/gate.h"
 #include "director/request_metrics.h"
 #include "director/response_scan.h"
 #include "flow/controller.h"
@@ -65,6 +66,7 @@ class RequestState {
   std::optional<std::string> served;      // ResponseInfo::served
   std::vector<ReportedAttribute> report;  // filled at the end
   UsageScanner scanner;
+  std::unique_ptr<ResponseReader> reader;  // instead of the scanner
   std::optional<ModelRestorer> restorer;
 };
 
@@ -107,6 +109,14 @@ class DirectorImpl final : public Director {
   struct Question;  // a request on its way in: input, state, callback
   Status Read(Question& q);
   void Admit(std::shared_ptr<Question> q);
+  // Decides; where a producer may wait, once all of them have run.
+  void Prepare(std::shared_ptr<Question> q);
+  void RunProducers(std::shared_ptr<Question> q, size_t next);
+  void Wait(std::shared_ptr<Question> q, size_t producer);
+  // Tells the producers that may wait what the time is, those of replaced graphs too.
+  void TickProducers(TimePoint now);
+  // The present graph and those with requests under way.
+  std::vector<std::shared_ptr<const Graph>> LiveGraphs();
   void Decide(Question& q);
   // Refuses before a decision was begun; the record holds the cause only.
   void Deny(Question& q, int status, std::string message, std::string reason);
@@ -156,6 +166,9 @@ class DirectorImpl final : public Director {
   const bool recording_;  // someone may ask which endpoints a decision saw
   const uint64_t seed_;
   std::atomic<uint64_t> next_id_{1};
+  std::atomic<int> slow_waiting_{0};  // requests whose producers wait
+  // Through which they come back.
+  const std::shared_ptr<Gate<DirectorImpl>> gate_ = std::make_shared<Gate<DirectorImpl>>(*this);
   std::mutex reload_mutex_;
   std::string seen_yaml_;                    // last read, good or bad; guarded by reload_mutex_
   std::shared_ptr<const Graph> scraped_;     // that scraper_ uses; guarded by reload_mutex_

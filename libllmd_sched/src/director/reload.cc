@@ -62,6 +62,7 @@ LoadOptions DirectorImpl::Loading() const {
   load.clock = &clock_;
   load.metrics = &registry_;
   load.logger = logger_;
+  load.fetch = fetch_;
   load.allow_experimental = options_.allow_experimental;
   load.pool_namespace = options_.pool_namespace;
   load.refresh_interval = options_.refresh_metrics_interval;
@@ -148,14 +149,17 @@ void DirectorImpl::Scrape(const std::shared_ptr<const Graph>& graph) {
   scraper_->Start();
 }
 
-void DirectorImpl::TellObservers(const EndpointInfo& endpoint, uint32_t slot) {
+std::vector<std::shared_ptr<const Graph>> DirectorImpl::LiveGraphs() {
   std::vector<std::shared_ptr<const Graph>> graphs;
-  {
-    std::lock_guard lock(graphs_mutex_);
-    for (const auto& weak : graphs_) {
-      if (auto graph = weak.lock()) graphs.push_back(std::move(graph));
-    }
+  std::lock_guard lock(graphs_mutex_);
+  for (const auto& weak : graphs_) {
+    if (auto graph = weak.lock()) graphs.push_back(std::move(graph));
   }
+  return graphs;
+}
+
+void DirectorImpl::TellObservers(const EndpointInfo& endpoint, uint32_t slot) {
+  const std::vector<std::shared_ptr<const Graph>> graphs = LiveGraphs();
   std::set<EndpointObserver*> told;
   for (const auto& graph : graphs) {
     for (EndpointObserver* observer : graph->observers) {

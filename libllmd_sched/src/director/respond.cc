@@ -176,7 +176,11 @@ bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
       state->last_chunk_at = now;
     }
     state->response_bytes += chunk.size();
-    if (state->parser && !state->encoded) {
+    if (state->encoded) {
+      // Nothing to read.
+    } else if (state->reader) {
+      state->reader->Feed(chunk, &state->usage);
+    } else if (state->parser) {
       // The last one counts: continuous usage repeats and grows.
       state->scanner.Feed(
           chunk, [&](std::string_view object) { state->parser->ReadUsage(object, &state->usage); });

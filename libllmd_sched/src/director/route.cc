@@ -3,7 +3,8 @@
 #include <cmath>
 
 #include "director/body_edits.h"
-#include "director/impl.h"
+#include "director/conditional.h"
+#include "director/question.h"
 #include "llmd/config.h"
 #include "llmd/trace.h"
 #include "llmd/uuid.h"
@@ -77,19 +78,6 @@ constexpr std::string_view kNoEndpoints = "rejected-no-endpoints";
 constexpr std::string_view kSaturated = "rejected-saturated";
 
 }  // namespace
-
-struct DirectorImpl::Question {
-  RequestInput input;
-  std::function<void(Routing)> done;
-  std::shared_ptr<RequestState> state;
-  std::shared_ptr<const Setup> setup;  // of its arrival, then of its dispatch
-  TraceContext trace;                  // of the span of the whole request
-  std::string rewrite;                 // the model to send, "" = the client's
-  Duration ttl{};                      // the client's own, in the queue
-  FlowController* flow = nullptr;      // where it queued; lives as the director
-  uint64_t dispatched = 0;             // its ticket, once flow control has let it through
-  RequestContext& context() const { return state->context; }
-};
 
 void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) {
   auto q = std::make_shared<Question>();
@@ -171,7 +159,8 @@ Status DirectorImpl::Read(Question& q) {
     metrics_.Rewrite(rule->rewrite, request.model, q.rewrite);
   }
   request.target_model = q.rewrite.empty() ? request.model : q.rewrite;
-  if (request.target_model.empty()) return InvalidArgument("model not found in request body");
+  if (request.target_model.empty() && request.names_model)
+    return InvalidArgument("model not found in request body");
   return OkStatus();
 }
 
@@ -183,7 +172,7 @@ void DirectorImpl::Admit(std::shared_ptr<Question> q) {
       return Deny(*q, 429, "the pool is saturated and the request is sheddable",
                   std::string(kSaturated));
     }
-    return Decide(*q);
+    return Prepare(std::move(q));
   }
   const std::string_view prompt = request.prompt_json.empty() ? request.body : request.prompt_json;
   FlowRequest item{.priority = request.priority,
@@ -225,7 +214,7 @@ void DirectorImpl::Dispatched(const std::shared_ptr<Question>& q, const FlowResu
     case FlowOutcome::kDispatched:
       q->dispatched = result.ticket;
       Refresh(*q);
-      return Decide(*q);
+      return Prepare(q);
     case FlowOutcome::kRejectedCapacity:
       return Deny(*q, 429, "the queue is full", std::string(kSaturated));
     case FlowOutcome::kDisplaced:
@@ -256,7 +245,7 @@ void DirectorImpl::Eligible(const Question& q, const Snapshot& snapshot,
 
 void DirectorImpl::Decide(Question& q) {
   RequestContext& request = q.context();
-  const std::shared_ptr<const Snapshot> snapshot = store_.Get();
+  const std::shared_ptr<const Snapshot> snapshot = q.snapshot ? q.snapshot : store_.Get();
   static thread_local DecisionRecord record;
   static thread_local ScheduleOutcome outcome;
   static thread_local std::vector<uint32_t> eligible;
@@ -274,7 +263,7 @@ void DirectorImpl::Decide(Question& q) {
   const auto started = std::chrono::steady_clock::now();
   const Graph& graph = *q.setup->graph;
   SchedulingPass pass(graph, request, *snapshot, eligible, record);
-  pass.Produce();
+  if (!q.snapshot) pass.Produce();
   for (Admitter* admitter : graph.admitters) {
     AdmissionDenied denied = admitter->Admit(request, *snapshot);
     if (denied.http_status != 0) {
@@ -292,6 +281,9 @@ void DirectorImpl::Decide(Question& q) {
     return Deny(q, record, status, std::string(outcome.error),
                 std::string(status == 429 ? kSaturated : kNoEndpoints));
   }
+  if (WantsCached(request) && !HoldsCached(request, graph.prefix_match, outcome.primary[0])) {
+    return Deny(q, record, 412, "no decode worker has the requested KV cache", "");
+  }
   Grant(q, *snapshot, outcome, record);
 }
 
@@ -304,6 +296,7 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
   routing.ok = true;
   routing.request_id = request.request_id;
   routing.state = q.state;
+  routing.skip_response = request.skip_response;
   for (uint32_t e : outcome.primary)
     routing.endpoints.push_back(Destination(snapshot, e, outcome.primary_port));
   {
@@ -319,8 +312,10 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
     state.series->total->Add();
     state.series->running->Add(1);
     state.series->size->Observe(static_cast<double>(request.body.size()));
+    if (state.parser) state.reader = state.parser->MakeReader(request);
     if (q.flow != nullptr) state.on_end = OnEnd(q.flow, q.dispatched);
-    if (!q.rewrite.empty() && q.rewrite != request.model && !request.model.empty()) {
+    if (!q.rewrite.empty() && q.rewrite != request.model && !request.model.empty() &&
+        request.frames.empty()) {  // a longer name would break the frames of the answer
       state.restorer.emplace(q.rewrite, request.model);
     }
     routing.edits_response = state.restorer.has_value();

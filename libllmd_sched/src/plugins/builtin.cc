@@ -69,6 +69,20 @@ PluginRegistry BuiltinPlugins() {
                    RegisterLatencyScorer,
                    RegisterSloHeadroomTierFilter,
                    RegisterLatencySloAdmitter}) {
+                   RegisterAnthropicParser,
+                   RegisterVllmHttpParser,
+                   RegisterSglangHttpParser,
+                   RegisterVllmGrpcParser,
+                   RegisterVertexAiParser,
+                   RegisterPrecisePrefixCacheProducer,
+                   RegisterPrecisePrefixCacheScorer,
+                   RegisterP2pSourceProducer,
+                   RegisterMmEmbeddingsCacheProducer,
+                   RegisterMmEmbeddingsCacheScorer,
+                   RegisterMultimodalDecider,
+                   RegisterBurstPrefixCacheProducer,
+                   RegisterPdProfileHandler,
+                   RegisterStageHeaderHandlers}) {
     LLMD_CHECK(add(registry).ok());
   }
   return registry;

@@ -69,5 +69,19 @@ Status RegisterPredictedLatencyProducer(PluginRegistry& registry);
 Status RegisterLatencyScorer(PluginRegistry& registry);
 Status RegisterSloHeadroomTierFilter(PluginRegistry& registry);
 Status RegisterLatencySloAdmitter(PluginRegistry& registry);
+Status RegisterAnthropicParser(PluginRegistry& registry);
+Status RegisterVllmHttpParser(PluginRegistry& registry);
+Status RegisterSglangHttpParser(PluginRegistry& registry);
+Status RegisterVllmGrpcParser(PluginRegistry& registry);
+Status RegisterVertexAiParser(PluginRegistry& registry);
+Status RegisterPrecisePrefixCacheProducer(PluginRegistry& registry);
+Status RegisterPrecisePrefixCacheScorer(PluginRegistry& registry);
+Status RegisterP2pSourceProducer(PluginRegistry& registry);
+Status RegisterMmEmbeddingsCacheProducer(PluginRegistry& registry);
+Status RegisterMmEmbeddingsCacheScorer(PluginRegistry& registry);
+Status RegisterMultimodalDecider(PluginRegistry& registry);
+Status RegisterBurstPrefixCacheProducer(PluginRegistry& registry);
+Status RegisterPdProfileHandler(PluginRegistry& registry);
+Status RegisterStageHeaderHandlers(PluginRegistry& registry);
 
 }  // namespace llmd::sched

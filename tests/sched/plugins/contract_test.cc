@@ -28,6 +28,7 @@ std::string ParametersOf(const std::string& type) {
       {"header-label-affinity-scorer", "{headerName: x-zone, labelKey: zone}"},
       {"disagg-profile-handler", "{profiles: {decode: default}}"},
       {"priority-holdback-policy", "{minCeiling: 0.5}"},
+      {"pd-profile-handler", "{decodeProfile: default, prefillProfile: default}"},
       {"request-attribute-reporter", "{attributes: [{key: {name: a}, expression: '1'}]}"},
       {"endpoint-attribute-filter",
        "{attribute: KVCacheUsagePercent, onMissing: Fail, algorithm: {type: threshold, threshold: "

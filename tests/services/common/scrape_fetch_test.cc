@@ -79,6 +79,10 @@ class Others final : public sched::Fetch {
            std::function<void(StatusOr<std::string>)> done) override {
     done("asked " + endpoint.address);
   }
+  void Post(const std::string& url, std::string body, Duration,
+            std::function<void(StatusOr<std::string>)> done) override {
+    done("posted " + body + " to " + url);
+  }
 };
 
 std::string Answer(const std::string& body) {
@@ -154,6 +158,13 @@ TEST_F(ScrapeFetchTest, NobodyListening) {
 
 TEST_F(ScrapeFetchTest, NamesGoToTheOtherFetch) {
   EXPECT_EQ(*Get("engine-0.example", 1), "asked engine-0.example");
+}
+
+TEST_F(ScrapeFetchTest, PostsGoToTheOtherFetch) {
+  std::string answer;
+  fetch_->Post("http://a/b", "{}", seconds(1),
+               [&](StatusOr<std::string> a) { answer = a.value_or(a.status().message()); });
+  EXPECT_EQ(answer, "posted {} to http://a/b");
 }
 
 TEST_F(ScrapeFetchTest, ManyEndpointsAtOnce) {

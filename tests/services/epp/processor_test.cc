@@ -95,6 +95,7 @@ class RecordingSink final : public AnswerSink {
     for (const sched::ReportedAttribute& r : a.report) answers.back().reported.push_back(r.name);
   }
   void Abort(const Status& status) override { aborts.push_back(status.message()); }
+  void EndAnswers() override { ++ended; }
   std::vector<Kind> Kinds() const {
     std::vector<Kind> out;
     for (const Recorded& r : answers) out.push_back(r.kind);
@@ -107,6 +108,7 @@ class RecordingSink final : public AnswerSink {
   }
   std::vector<Recorded> answers;
   std::vector<std::string> aborts;
+  int ended = 0;
 };
 
 class ProcessorTest : public testing::Test {
@@ -147,6 +149,20 @@ TEST_F(ProcessorTest, TheReportStandsOnTheLastMessageOnly) {
   q->OnResponseTrailers();
   EXPECT_EQ(sink->answers.back().kind, Kind::kResponseTrailers);
   EXPECT_THAT(sink->answers.back().reported, ElementsAre("cost"));
+}
+
+TEST_F(ProcessorTest, AnAnswerThatTellsNothingEndsTheStreamAfterTheRequest) {
+  director.routing.skip_response = true;
+  auto p = Make();
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  EXPECT_THAT(sink->Kinds(), ElementsAre(Kind::kRequestHeaders, Kind::kRequestBody));
+  EXPECT_EQ(sink->ended, 1);
+  EXPECT_EQ(director.response_ends, 1);
+  p->OnResponseHeaders({{":status", "200"}}, true);  // was under way
+  p->Close();
+  EXPECT_EQ(director.cancels, 0);
+  EXPECT_THAT(sink->answers, SizeIs(2));
 }
 
 TEST_F(ProcessorTest, TheServedEndpointIsPassedOnBeforeTheHeaders) {

@@ -9,6 +9,7 @@
 
 #include "llmd/log.h"
 #include "llmd/metrics.h"
+#include "llmd/sched/data/fetch.h"
 #include "llmd/sched/plugin.h"
 #include "llmd/status.h"
 
@@ -21,6 +22,7 @@ struct LoadOptions {
   const Clock* clock = nullptr;              // null = SystemClock()
   MetricsRegistry* metrics = nullptr;        // null = a private one
   Logger logger;
+  std::shared_ptr<Fetch> fetch;    // for plugins that call engines; may be null
   bool allow_experimental = true;  // plugins marked Alpha are errors without it
   std::string pool_namespace = "default";
   Duration refresh_interval = std::chrono::milliseconds(50);  // --refresh-metrics-interval

@@ -97,6 +97,7 @@ struct Routing {
   std::vector<BodyEdit> body_edits;
   std::vector<std::pair<std::string, double>> scores;  // with emit_endpoint_scores
   std::string request_id;
+  bool skip_response = false;                  // the answer need not be shown to the hooks
   std::shared_ptr<RequestState> state;         // pass to the response hooks
   bool reads_response = false;                 // a plugin, or edits_response, needs OnResponseBody
   bool edits_response = false;                 // OnResponseBody may change the answer's length

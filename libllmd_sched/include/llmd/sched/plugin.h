@@ -88,6 +88,7 @@ class PluginEnv {
   Logger logger;
   std::string pool_namespace = "default";
   Duration refresh_interval = std::chrono::milliseconds(50);  // --refresh-metrics-interval
+  std::shared_ptr<class Fetch> fetch;                         // null where nothing can be fetched
 };
 
 struct PluginArgs {

@@ -3,6 +3,9 @@
 // the request goes on without the fact.
 #pragma once
 
+#include <functional>
+#include <memory>
+
 #include "llmd/sched/endpoint.h"
 #include "llmd/sched/plugin.h"
 
@@ -11,6 +14,19 @@ namespace llmd::sched {
 class Producer : public virtual Plugin {
  public:
   virtual Status Produce(RequestContext& request, const Snapshot& snapshot) = 0;
+};
+
+// A producer that may have to wait: for an engine's answer, for the rest of a batch. Services that
+// can wait call ProduceLater instead of Produce.
+class SlowProducer : public Producer {
+ public:
+  // Never blocks. Calls `done` exactly once, in this call or later from any thread; `request` and
+  // `snapshot` hold until then.
+  virtual void ProduceLater(RequestContext& request,
+                            const std::shared_ptr<const Snapshot>& snapshot,
+                            std::function<void(Status)> done) = 0;
+  // Called every 10 ms or so while requests wait.
+  virtual void Tick(TimePoint now) {}
 };
 
 }  // namespace llmd::sched

@@ -30,22 +30,50 @@ std::string_view FindHeader(const HeaderList& headers, std::string_view name);
 using DataKey = int;
 inline constexpr DataKey kNoKey = -1;
 
+enum class Modality { kImage, kVideo, kAudio };
+std::string_view NameOf(Modality modality);
+
+// A picture, film or sound of a prompt.
+struct MediaItem {
+  Modality modality = Modality::kImage;
+  std::string hash;               // names the content; "" = not known
+  size_t prompt = 0;              // of which prompt
+  size_t offset = 0, length = 0;  // tokens it stands for in that prompt
+};
+
+// A length written in the body around the JSON: it must follow when the JSON is edited.
+struct FrameLength {
+  json::Span at;
+  uint64_t value = 0;
+  bool fixed = false;  // four bytes, big-endian; else base 128
+};
+
 // What a producer says under one key. Meaning by data type:
-//   TokenizedPrompt        tokens, bounds (end of each prompt in tokens), exact = real token ids
-//   PrefixCacheMatchInfo   per_endpoint = matched blocks; total = blocks of the prompt; block_size
-//   = tokens a block InFlightLoad           per_endpoint = requests in flight; second = tokens in
-//   flight UncachedRequestTokens  per_endpoint = this request's tokens that the endpoint would
-//   compute SessionID              text
+//   TokenizedPrompt        tokens, bounds (end of each prompt in tokens), media, exact = real token
+//                          ids
+//   PrefixCacheMatchInfo   per_endpoint = matched blocks, weighted by tier where tiers are known;
+//                          total = blocks of the prompt; block_size = tokens a block; second =
+//                          matched blocks unweighted, empty = the same; offloaded = those of them
+//                          in the cpu tier, empty = tiers are not known
+//   InFlightLoad           per_endpoint = requests in flight; second = tokens in flight
+//   UncachedRequestTokens  per_endpoint = this request's tokens that the endpoint would compute
+//   EncoderCacheMatchInfo  per_endpoint = weight of the media it has encoded; total = of all
+//   SessionID              text
 struct Attribute {
   bool present = false;
   bool exact = false;
   double total = 0, block_size = 0;
-  std::vector<double> per_endpoint, second;  // by snapshot index
+  std::vector<double> per_endpoint, second, offloaded;  // by snapshot index
   std::vector<uint32_t> tokens;
   std::vector<size_t> bounds;
   std::vector<uint64_t> hashes;  // of blocks, all prompts in order
+  std::vector<MediaItem> media;
   std::string text;
   std::vector<LatencyPrediction> latency;  // by snapshot index
+  // Matched blocks of an endpoint, whatever their tier.
+  double CachedBlocks(size_t endpoint) const {
+    return second.empty() ? per_endpoint[endpoint] : second[endpoint];
+  }
   void Clear();
 };
 
@@ -57,7 +85,8 @@ enum class Api {
   kResponses,
   kMessages,
   kGenerate,
-  kImages
+  kImages,
+  kConversations
 };
 
 // In-flight accounting of a request: which producer charged which endpoint.
@@ -86,7 +115,16 @@ struct RequestContext {
   bool streaming = false;
   int64_t max_tokens = -1;                   // -1 = not given
   std::string_view prompt_json;              // the prompt or messages as they stand in the body
-  std::vector<json::ScannedMember> members;  // of the body's top-level object
+  std::vector<json::ScannedMember> members;  // of the JSON object in the body; places in the body
+  size_t json_begin = 0;                     // where that object begins
+  std::vector<FrameLength> frames;           // lengths around it, innermost first
+  bool names_model = true;     // false: such messages name no model, none is needed or replaced
+  bool skip_response = false;  // the answer tells the picker nothing
+  // The prompt of a body that is no JSON: as token ids (with has_prompt_tokens), or text.
+  std::vector<uint32_t> prompt_tokens;
+  bool has_prompt_tokens = false;
+  std::string_view prompt_text;
+  std::vector<MediaItem> media;  // that came with prompt_tokens
 
   std::string fairness_id, objective;
   int priority = 0;

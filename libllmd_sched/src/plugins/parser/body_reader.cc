@@ -4,13 +4,17 @@
 
 namespace llmd::sched {
 
-Status ReadBody(RequestContext& request) {
+Status ReadBody(RequestContext& request, size_t begin, size_t size) {
   // Go's limit; deeper bodies are answered with 400 there too.
   StatusOr<std::vector<json::ScannedMember>> members =
-      json::ScanObject(request.body, json::ParseLimits{.max_depth = 10'000});
+      json::ScanObject(request.body.substr(begin, size), json::ParseLimits{.max_depth = 10'000});
   if (!members.ok())
     return InvalidArgument("invalid JSON in request body: " + members.status().message());
   request.members = std::move(*members);
+  request.json_begin = begin;
+  for (json::ScannedMember& m : request.members) {
+    for (size_t* at : {&m.key.begin, &m.key.end, &m.value.begin, &m.value.end}) *at += begin;
+  }
   if (const std::string_view model = RawMember(request, "model"); !model.empty()) {
     if (model[0] != '"') return InvalidArgument("model in request body must be a string");
     LLMD_ASSIGN_OR_RETURN(request.model, json::Unquote(model));

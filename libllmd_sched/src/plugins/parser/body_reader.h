@@ -11,10 +11,14 @@
 
 namespace llmd::sched {
 
-// Scans the body's top-level object into request.members and reads model, stream, the token limit
-// and the cache salt. INVALID_ARGUMENT for what is not one JSON object or has a model that is no
-// string.
-Status ReadBody(RequestContext& request);
+// Scans the JSON object at request.body[begin, begin + size) into request.members (places in the
+// whole body) and reads model, stream, the token limit and the cache salt. INVALID_ARGUMENT for
+// what is not one JSON object or has a model that is no string.
+Status ReadBody(RequestContext& request, size_t begin, size_t size);
+// The same where the whole body is that object.
+inline Status ReadBody(RequestContext& request) {
+  return ReadBody(request, 0, request.body.size());
+}
 // The raw text of a top-level member, or "" when absent. Needs ReadBody.
 std::string_view RawMember(const RequestContext& request, std::string_view key);
 // The string's value: a view into `quoted` when it has no escapes, else into `buffer`.

@@ -1,208 +1,178 @@
-// TokenizedPrompt by estimate: 4 bytes of text are one pseudo-token (endpoint-picker.md §2.6).
-// Token arrays are taken as they are.
-#define XXH_INLINE_ALL
-#include <xxhash.h>
+// TokenizedPrompt, by estimate or by an engine that renders the prompt (endpoint-picker.md §2.6).
+#include <atomic>
 
-#include <algorithm>
-#include <charconv>
-#include <cstring>
-
+#include "llmd/sched/data/fetch.h"
 #include "llmd/sched/producer.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
 #include "plugins/parser/body_reader.h"
+#include "plugins/producer/token_estimate.h"
 
 namespace llmd::sched {
 namespace {
 
-constexpr size_t kImageTokens = 640 * 360 / 1024;  // size unknown: the default of the field
+bool HasPrompt(const RequestContext& request) {
+  return request.has_body && request.api != Api::kNone;
+}
 
-// Packs bytes little-endian into 32-bit pseudo-tokens, zero padded at the end of a prompt.
-class Packer {
+class EstimatingProducer final : public Producer {
  public:
-  explicit Packer(Attribute& out) : out_(out) {}
-  // `quoted` is a JSON string; anything else packs nothing.
-  void Text(std::string_view quoted) {
-    if (quoted.size() < 2 || quoted[0] != '"') return;
-    quoted = quoted.substr(1, quoted.size() - 2);
-    filled_ += json::UnescapeTo(quoted, Room(quoted.size() + json::kUnescapeSlack));
-  }
-  void Bytes(std::string_view s) {
-    if (!s.empty()) std::memcpy(Room(s.size()), s.data(), s.size());
-    filled_ += s.size();
-  }
-  void Image(std::string_view url) {
-    Align();
-    const auto token = static_cast<uint32_t>(XXH64(url.data(), url.size(), 0));
-    for (size_t i = 0; i < kImageTokens; ++i) Token(token);
-  }
-  // Between prompts or images, so at a word's beginning.
-  void Token(uint32_t id) {
-    std::memcpy(Room(kWord), &id, kWord);
-    filled_ += kWord;
-  }
-  void EndPrompt() {
-    Align();
-    out_.bounds.push_back(filled_ / kWord);
-  }
-  // No more follows.
-  void Finish() { out_.tokens.resize(filled_ / kWord); }
-
- private:
-  static constexpr size_t kWord = sizeof(uint32_t);
-  // Where the next `n` bytes go.
-  char* Room(size_t n) {
-    const size_t words = (filled_ + n + kWord - 1) / kWord;
-    if (words > out_.tokens.size()) out_.tokens.resize(std::max(words, out_.tokens.size() * 2));
-    return reinterpret_cast<char*>(out_.tokens.data()) + filled_;
-  }
-  void Align() {
-    const size_t pad = (kWord - filled_ % kWord) % kWord;
-    std::memset(Room(pad), 0, pad);
-    filled_ += pad;
-  }
-  Attribute& out_;
-  size_t filled_ = 0;  // bytes of out_.tokens in use
-};
-
-class Estimator {
- public:
-  Estimator(const RequestContext& request, Attribute& out)
-      : request_(request), out_(out), pack_(out) {}
-
-  Status Run() {
-    LLMD_RETURN_IF_ERROR(Walk());
-    pack_.Finish();
-    return OkStatus();
-  }
-
- private:
-  // Every text below is part of a body that the parser has scanned.
-  static constexpr json::ParseLimits kScanned{.max_depth = 10'000, .validated = true};
-
-  Status Walk() {
-    switch (request_.api) {
-      case Api::kChat:
-      case Api::kMessages:
-        return Chat();
-      case Api::kGenerate:
-        return Generate();
-      case Api::kCompletions:
-        return Prompt(RawMember(request_, "prompt"));
-      case Api::kNone:
-        return FailedPrecondition("the body was not parsed");
-      default:
-        break;
-    }
-    for (const char* key : {"instructions", "tools", "input"})
-      pack_.Bytes(RawMember(request_, key));
-    pack_.EndPrompt();
-    return OkStatus();
-  }
-
-  // vLLM's token_ids, or SGLang's input_ids or text.
-  Status Generate() {
-    for (const char* key : {"token_ids", "input_ids"}) {
-      if (const std::string_view ids = RawMember(request_, key); !ids.empty()) return Prompt(ids);
-    }
-    return Prompt(RawMember(request_, "text"));
-  }
-
-  Status Prompt(std::string_view raw) {
-    if (!raw.starts_with('[')) {
-      pack_.Text(raw);
-      pack_.EndPrompt();
-      return OkStatus();
-    }
-    LLMD_ASSIGN_OR_RETURN(const std::vector<json::Span> items, json::ScanArray(raw, kScanned));
-    const char first = items.empty() ? '0' : raw[items[0].begin];
-    if (first != '"' && first != '[') return Ids(raw);
-    for (const json::Span& item : items) LLMD_RETURN_IF_ERROR(Prompt(item.In(raw)));
-    return OkStatus();
-  }
-
-  Status Ids(std::string_view raw) {
-    out_.exact = true;
-    const char* p = raw.data();
-    const char* const end = p + raw.size();
-    while (p < end) {
-      uint32_t id = 0;
-      const auto [next, ec] = std::from_chars(p, end, id);
-      if (ec == std::errc()) pack_.Token(id);
-      p = ec == std::errc() ? next : p + 1;
-    }
-    pack_.EndPrompt();
-    return OkStatus();
-  }
-
-  Status Chat() {
-    pack_.Bytes(RawMember(request_, "tools"));
-    if (request_.api == Api::kMessages)
-      LLMD_RETURN_IF_ERROR(Content(RawMember(request_, "system")));
-    const std::string_view raw = RawMember(request_, "messages");
-    LLMD_ASSIGN_OR_RETURN(const std::vector<json::Span> messages, json::ScanArray(raw, kScanned));
-    for (const json::Span& span : messages) LLMD_RETURN_IF_ERROR(Message(span.In(raw)));
-    pack_.EndPrompt();
-    return OkStatus();
-  }
-
-  Status Message(std::string_view text) {
-    LLMD_ASSIGN_OR_RETURN(const std::vector<json::ScannedMember> members,
-                          json::ScanObject(text, kScanned));
-    if (const auto* role = json::FindMember(members, text, "role"))
-      pack_.Text(role->value.In(text));
-    const auto* content = json::FindMember(members, text, "content");
-    return content ? Content(content->value.In(text)) : OkStatus();
-  }
-
-  Status Content(std::string_view raw) {
-    if (!raw.starts_with('[')) {
-      pack_.Text(raw);
-      return OkStatus();
-    }
-    LLMD_ASSIGN_OR_RETURN(const std::vector<json::Span> parts, json::ScanArray(raw, kScanned));
-    for (const json::Span& part : parts) LLMD_RETURN_IF_ERROR(Part(part.In(raw)));
-    return OkStatus();
-  }
-
-  Status Part(std::string_view text) {
-    LLMD_ASSIGN_OR_RETURN(const std::vector<json::ScannedMember> members,
-                          json::ScanObject(text, kScanned));
-    for (const char* key : {"text", "thinking", "id", "name", "input", "content"}) {
-      const auto* member = json::FindMember(members, text, key);
-      if (member == nullptr) continue;
-      const std::string_view raw = member->value.In(text);
-      if (raw.starts_with('"'))
-        pack_.Text(raw);
-      else
-        pack_.Bytes(raw);
-    }
-    for (const char* key : {"image_url", "source", "input_audio", "video_url"}) {
-      if (const auto* media = json::FindMember(members, text, key))
-        pack_.Image(media->value.In(text));
-    }
-    return OkStatus();
-  }
-
-  const RequestContext& request_;
-  Attribute& out_;
-  Packer pack_;
-};
-
-class TokenProducer final : public Producer {
- public:
-  explicit TokenProducer(DataKey key) : key_(key) {}
+  EstimatingProducer(MediaEstimate media, DataKey key) : media_(media), key_(key) {}
   Status Produce(RequestContext& request, const Snapshot&) override {
-    if (!request.has_body || request.api == Api::kNone) return OkStatus();
+    if (!HasPrompt(request)) return OkStatus();
     Attribute& out = request.Put(key_);
-    Status status = Estimator(request, out).Run();
+    Status status = EstimateTokens(request, media_, out);
     if (!status.ok()) out.Clear();
     return status;
   }
 
  private:
+  const MediaEstimate media_;
   const DataKey key_;
 };
+
+struct RenderSettings {
+  std::string url, model;
+  Duration timeout = std::chrono::seconds(5), media_timeout = std::chrono::seconds(30);
+};
+
+// {"token_ids": […], "features": {…}}, one a prompt.
+Status ReadRendered(std::string_view text, Attribute& out) {
+  std::vector<json::Span> items = {{0, text.size()}};
+  const size_t begin = text.find_first_not_of(" \t\r\n");
+  if (begin != std::string_view::npos && text[begin] == '[') {
+    text.remove_prefix(begin);
+    LLMD_ASSIGN_OR_RETURN(items, json::ScanArray(text));
+  }
+  for (const json::Span& span : items) {
+    const std::string_view item = span.In(text);
+    LLMD_ASSIGN_OR_RETURN(const auto members, json::ScanObject(item));
+    const json::ScannedMember* ids = json::FindMember(members, item, "token_ids");
+    if (ids == nullptr || !ids->value.In(item).starts_with('['))
+      return Unavailable("the rendered prompt holds no token_ids");
+    ReadTokenIds(ids->value.In(item), out.tokens);
+    if (const json::ScannedMember* features = json::FindMember(members, item, "features"))
+      ReadFeatures(features->value.In(item), out.bounds.size(), out.media);
+    out.bounds.push_back(out.tokens.size());
+  }
+  out.exact = true;
+  return OkStatus();
+}
+
+class RenderingProducer final : public SlowProducer {
+ public:
+  RenderingProducer(RenderSettings settings, std::shared_ptr<Fetch> fetch, DataKey key)
+      : s_(std::move(settings)), fetch_(std::move(fetch)), key_(key) {}
+
+  // Where nothing may wait, only prompts that come as token ids are known.
+  Status Produce(RequestContext& request, const Snapshot&) override {
+    if (!HasPrompt(request)) return OkStatus();
+    if (!IsTokens(request))
+      return FailedPrecondition("rendering by an engine needs a service that can wait for it");
+    return Estimate(request);
+  }
+
+  void ProduceLater(RequestContext& request, const std::shared_ptr<const Snapshot>&,
+                    std::function<void(Status)> done) override {
+    if (!HasPrompt(request)) return done(OkStatus());
+    if (IsTokens(request)) return done(Estimate(request));
+    const bool chat = request.api == Api::kChat;
+    if (!chat && request.api != Api::kCompletions)
+      return done(Unimplemented("only chat and completion prompts can be rendered"));
+    if (waiting_.fetch_add(1, std::memory_order_relaxed) >= kMaxWaiting) {
+      waiting_.fetch_sub(1, std::memory_order_relaxed);
+      return done(ResourceExhausted("too many prompts wait to be rendered"));
+    }
+    const std::string url =
+        s_.url + (chat ? "/v1/chat/completions/render" : "/v1/completions/render");
+    fetch_->Post(url, BodyOf(request), HasMedia(request) ? s_.media_timeout : s_.timeout,
+                 [this, &request, done = std::move(done)](StatusOr<std::string> answer) {
+                   waiting_.fetch_sub(1, std::memory_order_relaxed);
+                   done(answer.ok() ? Take(*answer, request) : answer.status());
+                 });
+  }
+
+ private:
+  static constexpr int kMaxWaiting = 1024;
+
+  static bool IsTokens(const RequestContext& request) {
+    if (request.has_prompt_tokens || request.api == Api::kGenerate) return true;
+    const std::string_view prompt = RawMember(request, "prompt");
+    const size_t first = prompt.find_first_not_of(" \t\r\n[");
+    return prompt.starts_with('[') && first != std::string_view::npos && prompt[first] >= '0' &&
+           prompt[first] <= '9';
+  }
+  static bool HasMedia(const RequestContext& request) {
+    for (const char* key : {"\"image_url\"", "\"video_url\"", "\"input_audio\"", "\"audio_url\""}) {
+      if (request.prompt_json.find(key) != std::string_view::npos) return true;
+    }
+    return false;
+  }
+  Status Estimate(RequestContext& request) const {
+    Attribute& out = request.Put(key_);
+    Status status = EstimateTokens(request, MediaEstimate(), out);
+    if (!status.ok()) out.Clear();
+    return status;
+  }
+  Status Take(std::string_view answer, RequestContext& request) const {
+    Attribute& out = request.Put(key_);
+    Status status = ReadRendered(answer, out);
+    if (!status.ok()) out.Clear();
+    return status;
+  }
+  // The client's JSON with the tokenizer's model.
+  std::string BodyOf(const RequestContext& request) const {
+    std::string quoted;
+    json::AppendQuoted(quoted, s_.model);
+    if (request.prompt_text.data() != nullptr) {
+      std::string prompt;
+      json::AppendQuoted(prompt, request.prompt_text);
+      return "{\"model\":" + quoted + ",\"prompt\":" + prompt + "}";
+    }
+    std::string out(request.body.substr(request.json_begin));
+    if (!request.frames.empty()) out.resize(static_cast<size_t>(request.frames[0].value));
+    // The last of two keys counts.
+    const size_t end = out.rfind('}');
+    out.insert(end, (request.members.empty() ? "\"model\":" : ",\"model\":") + quoted);
+    return out;
+  }
+
+  const RenderSettings s_;
+  const std::shared_ptr<Fetch> fetch_;
+  const DataKey key_;
+  std::atomic<int> waiting_{0};
+};
+
+StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
+  Params params(args.parameters);
+  MediaEstimate media;
+  Params estimate(params.node("estimate")), vllm(params.node("vllm"));
+  media.Read(estimate);
+  RenderSettings render;
+  render.model = params.String("modelName", "");
+  render.url = vllm.String("url", "http://localhost:8000");
+  render.timeout = vllm.Time("timeout", render.timeout);
+  render.media_timeout = vllm.Time("mmTimeout", render.media_timeout);
+  for (Params* child : {&estimate, &vllm}) {
+    if (Status status = child->Finish(); !status.ok()) params.Fail(std::move(status));
+  }
+  const DataKey key = args.env.Produce("TokenizedPrompt");
+  const bool renders = params.Has("vllm") || !render.model.empty();
+  if (!renders) return Done(params, std::make_unique<EstimatingProducer>(media, key));
+  if (params.Has("estimate")) params.Fail("estimate", "expected either estimate or vllm");
+  if (render.model.empty())
+    params.Fail(params.Has("modelName") ? "modelName" : "vllm", "vllm needs a modelName");
+  if (!render.url.starts_with("http://")) vllm.Fail("url", "expected http://host:port");
+  while (render.url.ends_with('/')) render.url.pop_back();
+  if (Status status = vllm.Collected(); !status.ok()) params.Fail(std::move(status));
+  std::shared_ptr<Fetch> fetch = args.env.fetch;
+  if (fetch == nullptr) {
+    args.env.Warn("prompts are not rendered here: nothing can call an engine");
+    fetch = std::make_shared<NoFetch>();
+  }
+  return Done(params,
+              std::make_unique<RenderingProducer>(std::move(render), std::move(fetch), key));
+}
 
 }  // namespace
 
@@ -213,18 +183,38 @@ Status RegisterTokenProducer(PluginRegistry& registry) {
         {.type = type,
          .kind = "producer",
          .stability = type[5] == '-' ? Stability::kBeta : Stability::kDeprecated,
-         .help = "Estimates the prompt's tokens: 4 bytes of text are one.",
-         .params = {{"estimate", "{}", "the only backend of this build; takes no settings"}},
-         .make = [](PluginArgs& args) -> StatusOr<std::unique_ptr<Plugin>> {
-           Params params(args.parameters);
-           Params estimate(params.node("estimate"));
-           if (Status status = estimate.Finish(); !status.ok()) params.Fail(std::move(status));
-           if (params.Has("vllm"))
-             params.Fail("vllm",
-                         "rendering by an engine is not supported yet; leave it out to estimate");
-           const DataKey key = args.env.Produce("TokenizedPrompt");
-           return Done(params, std::make_unique<TokenProducer>(key));
-         }}));
+         .help = "The prompt's tokens: estimated, 4 bytes of text are one and media by their size; "
+                 "or rendered by an engine.",
+         .params =
+             {{"estimate.image.mode", "dynamic",
+               "dynamic = pixels over a factor, static = a constant"},
+              {"estimate.image.defaultResolution", "{width: 640, height: 360}",
+               "of pictures that are not in the request"},
+              {"estimate.image.dynamic.factor", "1024", "pixels a token"},
+              {"estimate.image.static.staticToken", "1", "tokens a picture"},
+              {"estimate.video.tokensPerFrame.mode", "dynamic", "as image.mode, for one frame"},
+              {"estimate.video.tokensPerFrame.dynamic.factor", "1024", "pixels a token"},
+              {"estimate.video.tokensPerFrame.static.numTokensPerFrame", "1", "tokens a frame"},
+              {"estimate.video.frames.mode", "sampled",
+               "sampled = duration · sampleFPS, strided = duration · source rate / frameStride"},
+              {"estimate.video.frames.minFrames", "0", "0 = none"},
+              {"estimate.video.frames.maxFrames", "0", "0 = no bound"},
+              {"estimate.video.frames.sampled.sampleFPS", "2", "frames a second"},
+              {"estimate.video.frames.sampled.temporalPatchSize", "1", "frames counted as one"},
+              {"estimate.video.frames.strided.defaultSourceFPS", "24",
+               "without header x-llm-d-video-fps"},
+              {"estimate.video.frames.strided.frameStride", "1", "every n-th frame counts"},
+              {"estimate.video.defaultResolution", "{width: 640, height: 360}",
+               "without header x-llm-d-video-resolution"},
+              {"estimate.video.defaultDuration", "10",
+               "seconds, without header x-llm-d-video-duration-seconds"},
+              {"estimate.video.maxVideoTokens", "0", "0 = no bound"},
+              {"vllm.url", "http://localhost:8000",
+               "engine that renders chat and completion prompts (/render); needs modelName"},
+              {"vllm.timeout", "5s", "of a call for text"},
+              {"vllm.mmTimeout", "30s", "of a call with media"},
+              {"modelName", "", "whose tokenizer; selects vllm"}},
+         .make = Make}));
   }
   return OkStatus();
 }

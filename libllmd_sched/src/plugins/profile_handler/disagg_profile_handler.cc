@@ -7,6 +7,7 @@
 #include "llmd/sched/profile_handler.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
+#include "plugins/profile_handler/stage_headers.h"
 
 namespace llmd::sched {
 namespace {
@@ -62,14 +63,8 @@ class DisaggProfileHandler final : public ProfileHandler, public PreRequestHook 
 
   void PreRequest(RequestContext&, const Snapshot& snapshot, const ScheduleOutcome& outcome,
                   HeaderList& set_headers) override {
-    if (!outcome.prefill.empty()) {
-      set_headers.emplace_back("x-prefiller-host-port",
-                               snapshot.set->host_ports[outcome.prefill[0]]);
-    }
-    std::string encoders;
-    for (uint32_t e : outcome.encode)
-      encoders += (encoders.empty() ? "" : ",") + snapshot.set->host_ports[e];
-    if (!encoders.empty()) set_headers.emplace_back("x-encoder-hosts-ports", std::move(encoders));
+    SetPrefiller(snapshot, outcome, set_headers);
+    SetEncoders(snapshot, outcome, set_headers);
   }
 
  private:

@@ -22,6 +22,23 @@ class Fetch {
   // `timeout`.
   virtual void Get(const EndpointInfo& endpoint, uint16_t port_override, const std::string& path,
                    Duration timeout, std::function<void(StatusOr<std::string>)> done) = 0;
+  // POST of a JSON body to `url` ("http://host:port/path"); errors as those of Get. UNIMPLEMENTED
+  // where nothing can be posted.
+  virtual void Post(const std::string& url,
+                    std::string body,  // NOLINT: taken by those who can post
+                    Duration timeout,
+                    std::function<void(StatusOr<std::string>)> done) {  // NOLINT
+    done(Unimplemented("nothing can be posted here"));
+  }
+};
+
+// Where there is no client: every call fails.
+class NoFetch final : public Fetch {
+ public:
+  void Get(const EndpointInfo&, uint16_t, const std::string&, Duration,
+           std::function<void(StatusOr<std::string>)> done) override {
+    done(Unimplemented("nothing can be fetched here"));
+  }
 };
 
 }  // namespace llmd::sched

@@ -1,0 +1,59 @@
+// Producers that may have to wait: the request leaves the thread it came on and goes on where the
+// last of them is done.
+#include "director/question.h"
+#include "schedule_log.h"
+
+namespace llmd::sched {
+
+void DirectorImpl::Prepare(std::shared_ptr<Question> q) {
+  if (!q->setup->graph->slow) return Decide(*q);
+  if (gate_->Enter() == nullptr) return q->ShutDown();
+  q->snapshot = store_.Get();
+  RunProducers(std::move(q), 0);
+  gate_->Leave();
+}
+
+void DirectorImpl::RunProducers(std::shared_ptr<Question> q, size_t next) {
+  RequestContext& request = q->context();
+  const std::vector<TimedProducer>& producers = q->setup->graph->producers;
+  for (; next < producers.size(); ++next) {
+    const TimedProducer& producer = producers[next];
+    if (producer.slow != nullptr) return Wait(std::move(q), next);
+    schedule_log::ProducerFailed(request, *producer.plugin,
+                                 producer.plugin->Produce(request, *q->snapshot));
+  }
+  Decide(*q);
+}
+
+void DirectorImpl::Wait(std::shared_ptr<Question> q, size_t producer) {
+  if (slow_waiting_.fetch_add(1, std::memory_order_relaxed) == 0) {
+    {
+      const std::lock_guard lock(mutex_);
+    }  // maintenance either sees the count or sleeps already
+    wake_.notify_all();
+  }
+  RequestContext& request = q->context();
+  const std::shared_ptr<const Snapshot> snapshot = q->snapshot;
+  // The producer outlives its call, whatever becomes of the request in it.
+  const std::shared_ptr<const Setup> setup = q->setup;
+  const TimedProducer& slow = setup->graph->producers[producer];
+  slow.slow->ProduceLater(request, snapshot,
+                          [gate = gate_, q = std::move(q), producer](const Status& status) {
+                            DirectorImpl* self = gate->Enter();
+                            if (self == nullptr) return q->ShutDown();
+                            self->slow_waiting_.fetch_sub(1, std::memory_order_relaxed);
+                            schedule_log::ProducerFailed(
+                                q->context(), *q->setup->graph->producers[producer].plugin, status);
+                            self->RunProducers(q, producer + 1);
+                            gate->Leave();
+                          });
+}
+
+void DirectorImpl::TickProducers(TimePoint now) {
+  for (const auto& graph : LiveGraphs()) {
+    for (const TimedProducer& producer : graph->producers)
+      if (producer.slow != nullptr) producer.slow->Tick(now);
+  }
+}
+
+}  // namespace llmd::sched

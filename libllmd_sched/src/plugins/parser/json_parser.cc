@@ -1,0 +1,76 @@
+#include "plugins/parser/json_parser.h"
+
+#include "plugins/common.h"
+#include "plugins/parser/body_reader.h"
+
+namespace llmd::sched {
+namespace {
+
+void Merge(const json::Value& from, std::string_view key, int64_t* into) {
+  const json::Value* value = from.Find(key);
+  if (value == nullptr || !value->is_number()) return;
+  const double count = value->AsDouble();
+  if (count >= 0 && count < 0x1p53) *into = static_cast<int64_t>(count);
+}
+
+std::string_view PromptOf(const RequestContext& request) {
+  for (const char* key : {"prompt", "messages", "input"}) {
+    if (const std::string_view raw = RawMember(request, key); !raw.empty()) return raw;
+  }
+  return {};
+}
+
+}  // namespace
+
+void ReadJsonUsage(std::string_view json_object, Usage* usage) {
+  const StatusOr<json::Value> value = json::Parse(json_object);
+  if (!value.ok() || !value->is_object()) return;
+  for (const char* key : {"input_tokens", "prompt_tokens"})
+    Merge(*value, key, &usage->prompt_tokens);
+  for (const char* key : {"output_tokens", "completion_tokens"})
+    Merge(*value, key, &usage->completion_tokens);
+  Merge(*value, "total_tokens", &usage->total_tokens);
+  Merge(*value, "cache_read_input_tokens", &usage->cached_tokens);
+  for (const char* key : {"input_tokens_details", "prompt_tokens_details"}) {
+    if (const json::Value* details = value->Find(key))
+      Merge(*details, "cached_tokens", &usage->cached_tokens);
+  }
+}
+
+Status ParseJson(RequestContext& request, size_t begin, size_t size) {
+  LLMD_RETURN_IF_ERROR(ReadBody(request, begin, size));
+  request.prompt_json = PromptOf(request);
+  return OkStatus();
+}
+
+std::vector<std::string_view> JsonParser::PathSuffixes() const {
+  std::vector<std::string_view> out;
+  out.reserve(routes_.size());
+  for (const Route& route : routes_) out.push_back(route.suffix);
+  return out;
+}
+
+Status JsonParser::Parse(RequestContext& request) {
+  size_t longest = 0;
+  for (const Route& route : routes_) {
+    if (route.suffix.size() <= longest || !request.path.ends_with(route.suffix)) continue;
+    longest = route.suffix.size();
+    request.api = route.api;
+    request.skip_response = route.skip_response;
+  }
+  return ParseJson(request, 0, request.body.size());
+}
+
+Status AddJsonParser(PluginRegistry& registry, std::string type, std::string help,
+                     const std::vector<JsonParser::Route>& routes) {
+  return AddPlugin(registry,
+                   {.type = std::move(type),
+                    .kind = "parser",
+                    .help = std::move(help),
+                    .make = [routes](PluginArgs& args) -> StatusOr<std::unique_ptr<Plugin>> {
+                      Params params(args.parameters);
+                      return Done(params, std::make_unique<JsonParser>(routes));
+                    }});
+}
+
+}  // namespace llmd::sched

@@ -1,0 +1,80 @@
+// Vertex AI's prediction service over gRPC: each request holds a google.api.HttpBody whose data is
+// an OpenAI body (google/cloud/aiplatform/v1beta1/prediction_service.proto).
+#include <array>
+
+#include "plugins/builtin.h"
+#include "plugins/common.h"
+#include "plugins/parser/grpc_frame.h"
+#include "plugins/parser/json_parser.h"
+#include "plugins/parser/wire_reader.h"
+
+namespace llmd::sched {
+namespace {
+
+struct Method {
+  std::string_view suffix;
+  Api api;
+};
+constexpr std::array<Method, 3> kMethods = {{
+    {"PredictionService/ChatCompletions", Api::kChat},
+    {"PredictionService/RawPredict", Api::kResponses},
+    {"PredictionService/StreamRawPredict", Api::kResponses},
+}};
+constexpr uint32_t kHttpBodyField = 2;  // of all three requests; 1 is the endpoint's name
+constexpr uint32_t kDataField = 2;      // of HttpBody; 1 is the content type
+
+// The last field of that number (later ones win); its length stands in `frame`.
+bool FindBytes(std::string_view body, std::string_view message, uint32_t number,
+               std::string_view* bytes, FrameLength* frame) {
+  WireReader reader(message);
+  const auto base = static_cast<size_t>(message.data() - body.data());
+  bool found = false;
+  for (WireField f; reader.Next(&f);) {
+    if (f.number != number || f.wire_type != 2) continue;
+    found = true;
+    *bytes = f.bytes;
+    *frame = {{base + f.length.begin, base + f.length.end}, f.bytes.size(), false};
+  }
+  return reader.ok() && found;
+}
+
+class VertexAiParser final : public Parser {
+ public:
+  std::vector<std::string_view> PathSuffixes() const override {
+    std::vector<std::string_view> out;
+    out.reserve(kMethods.size());
+    for (const Method& m : kMethods) out.push_back(m.suffix);
+    return out;
+  }
+  Status Parse(RequestContext& request) override {
+    for (const Method& m : kMethods) {
+      if (request.path.ends_with(m.suffix)) request.api = m.api;
+    }
+    LLMD_ASSIGN_OR_RETURN(const std::string_view message, UnaryGrpcMessage(request.body));
+    std::string_view http_body, data;
+    FrameLength outer, inner;
+    if (!FindBytes(request.body, message, kHttpBodyField, &http_body, &outer))
+      return InvalidArgument("gRPC body: expected a message with an HttpBody");
+    if (!FindBytes(request.body, http_body, kDataField, &data, &inner))
+      return InvalidArgument("gRPC body: expected an HttpBody with data");
+    request.frames = {inner, outer, {{1, kGrpcHeaderBytes}, message.size(), true}};
+    return ParseJson(request, static_cast<size_t>(data.data() - request.body.data()), data.size());
+  }
+  // The JSON of an answer stands in one piece inside its message, so the usual search finds it.
+  void ReadUsage(std::string_view json_object, Usage* usage) const override {
+    ReadJsonUsage(json_object, usage);
+  }
+};
+
+}  // namespace
+
+Status RegisterVertexAiParser(PluginRegistry& registry) {
+  return AddPlugin(registry,
+                   {.type = "vertexai-parser",
+                    .kind = "parser",
+                    .help = "Vertex AI's gRPC prediction service: the JSON inside is read as chat "
+                            "(ChatCompletions) or Responses (RawPredict, StreamRawPredict).",
+                    .make = Simple<VertexAiParser>()});
+}
+
+}  // namespace llmd::sched

@@ -1,0 +1,174 @@
+// vLLM's gRPC engine service (vllm_engine.proto, package vllm.grpc.engine): prompt, limits and
+// media hashes of Generate and Embed requests, usage of their answers. Its messages name no model.
+#include "llmd/sched/parser.h"
+#include "plugins/builtin.h"
+#include "plugins/common.h"
+#include "plugins/parser/grpc_frame.h"
+#include "plugins/parser/wire_reader.h"
+
+namespace llmd::sched {
+namespace {
+
+constexpr std::string_view kGenerate = "vllm.grpc.engine.VllmEngine/Generate";
+constexpr std::string_view kEmbed = "vllm.grpc.engine.VllmEngine/Embed";
+
+Status Malformed(std::string_view message) {
+  return InvalidArgument("gRPC body: not a well-formed " + std::string(message));
+}
+
+// TokenizedInput{original_text = 1, input_ids = 2 (packed or not)}.
+Status ReadTokens(std::string_view message, std::vector<uint32_t>& tokens) {
+  WireReader reader(message);
+  for (WireField f; reader.Next(&f);) {
+    if (f.number != 2) continue;
+    if (f.wire_type == 0) tokens.push_back(static_cast<uint32_t>(f.value));
+    const bool packed = f.wire_type != 2 || WireReader::Packed(f.bytes, [&](uint64_t v) {
+                          tokens.push_back(static_cast<uint32_t>(v));
+                        });
+    if (!packed) return Malformed("TokenizedInput");
+  }
+  return reader.ok() ? OkStatus() : Malformed("TokenizedInput");
+}
+
+// PlaceholderRange{offset = 1, length = 2}.
+MediaItem ReadPlace(std::string_view message) {
+  MediaItem item;
+  WireReader reader(message);
+  for (WireField f; reader.Next(&f);) {
+    if (f.number == 1) item.offset = f.value;
+    if (f.number == 2) item.length = f.value;
+  }
+  return item;
+}
+
+// MultimodalInputs{mm_placeholders = 5, mm_hashes = 6}: the n-th hash belongs to the n-th place.
+Status ReadMedia(std::string_view message, std::vector<MediaItem>& media) {
+  std::vector<std::string_view> hashes;
+  WireReader reader(message);
+  for (WireField f; reader.Next(&f);) {
+    if (f.wire_type != 2) continue;
+    if (f.number == 5) media.push_back(ReadPlace(f.bytes));
+    if (f.number == 6) hashes.push_back(f.bytes);
+  }
+  for (size_t i = 0; i < std::min(media.size(), hashes.size()); ++i)
+    media[i].hash.assign(hashes[i]);
+  return reader.ok() ? OkStatus() : Malformed("MultimodalInputs");
+}
+
+// SamplingParams{max_tokens = 8}.
+Status ReadSampling(std::string_view message, RequestContext& request) {
+  WireReader reader(message);
+  for (WireField f; reader.Next(&f);) {
+    if (f.number == 8 && f.wire_type == 0)
+      request.max_tokens = static_cast<int64_t>(static_cast<uint32_t>(f.value));
+  }
+  return reader.ok() ? OkStatus() : Malformed("SamplingParams");
+}
+
+// GenerateRequest{tokenized = 2, text = 3, sampling_params = 4, stream = 5, mm_inputs = 7}.
+Status ReadGenerate(std::string_view message, RequestContext& request) {
+  WireReader reader(message);
+  for (WireField f; reader.Next(&f);) {
+    const bool bytes = f.wire_type == 2;
+    if (f.number == 2 && bytes) {
+      request.has_prompt_tokens = true;
+      LLMD_RETURN_IF_ERROR(ReadTokens(f.bytes, request.prompt_tokens));
+    } else if (f.number == 3 && bytes) {
+      request.prompt_text = f.bytes;
+    } else if (f.number == 4 && bytes) {
+      LLMD_RETURN_IF_ERROR(ReadSampling(f.bytes, request));
+    } else if (f.number == 5 && f.wire_type == 0) {
+      request.streaming = f.value != 0;
+    } else if (f.number == 7 && bytes) {
+      LLMD_RETURN_IF_ERROR(ReadMedia(f.bytes, request.media));
+    }
+  }
+  if (!reader.ok()) return Malformed("GenerateRequest");
+  if (!request.has_prompt_tokens && request.prompt_text.data() == nullptr)
+    return InvalidArgument("GenerateRequest: expected tokenized or text input");
+  return OkStatus();
+}
+
+// EmbedRequest{tokenized = 2}.
+Status ReadEmbed(std::string_view message, RequestContext& request) {
+  WireReader reader(message);
+  for (WireField f; reader.Next(&f);) {
+    if (f.number != 2 || f.wire_type != 2) continue;
+    request.has_prompt_tokens = true;
+    LLMD_RETURN_IF_ERROR(ReadTokens(f.bytes, request.prompt_tokens));
+  }
+  if (!reader.ok()) return Malformed("EmbedRequest");
+  if (!request.has_prompt_tokens) return InvalidArgument("EmbedRequest: expected tokenized input");
+  return OkStatus();
+}
+
+// Counts at fields `prompt`, + 1 and + 2 of a chunk, a whole answer or an embedding; those of
+// chunks may be nought before the last.
+void ReadCounts(std::string_view message, uint32_t prompt, bool embedding, Usage* usage) {
+  Usage read;
+  WireReader reader(message);
+  for (WireField f; reader.Next(&f);) {
+    if (f.wire_type != 0 || f.number < prompt || f.value > UINT32_MAX) continue;
+    const auto count = static_cast<int64_t>(f.value);
+    if (f.number == prompt) read.prompt_tokens = count;
+    if (f.number == prompt + 1 && !embedding) read.completion_tokens = count;
+    if (f.number == prompt + 2 && !embedding) read.cached_tokens = count;
+  }
+  if (!reader.ok() || !read.any()) return;
+  if (read.prompt_tokens >= 0) usage->prompt_tokens = read.prompt_tokens;
+  if (read.completion_tokens >= 0) usage->completion_tokens = read.completion_tokens;
+  if (read.cached_tokens >= 0) usage->cached_tokens = read.cached_tokens;
+}
+
+// GenerateResponse{chunk = 1, complete = 2} or EmbedResponse{embedding = 1, prompt_tokens = 2}:
+// the call tells which.
+class AnswerReader final : public ResponseReader {
+ public:
+  explicit AnswerReader(bool embedding) : embedding_(embedding) {}
+  void Feed(std::string_view chunk, Usage* usage) override {
+    frames_.Feed(chunk, [&](std::string_view message) {
+      if (embedding_) return ReadCounts(message, 2, true, usage);
+      WireReader reader(message);
+      for (WireField f; reader.Next(&f);) {
+        if (f.wire_type == 2 && (f.number == 1 || f.number == 2))
+          ReadCounts(f.bytes, f.number == 1 ? 2 : 3, false, usage);
+      }
+    });
+  }
+
+ private:
+  const bool embedding_;
+  GrpcFrames frames_;
+};
+
+class VllmGrpcParser final : public Parser {
+ public:
+  std::vector<std::string_view> PathSuffixes() const override { return {kGenerate, kEmbed}; }
+  Status Parse(RequestContext& request) override {
+    request.names_model = false;
+    LLMD_ASSIGN_OR_RETURN(const std::string_view message, UnaryGrpcMessage(request.body));
+    if (request.path.ends_with(kEmbed)) {
+      request.api = Api::kEmbeddings;
+      return ReadEmbed(message, request);
+    }
+    request.api = Api::kCompletions;
+    return ReadGenerate(message, request);
+  }
+  void ReadUsage(std::string_view, Usage*) const override {}
+  std::unique_ptr<ResponseReader> MakeReader(const RequestContext& request) const override {
+    return std::make_unique<AnswerReader>(request.api == Api::kEmbeddings);
+  }
+};
+
+}  // namespace
+
+Status RegisterVllmGrpcParser(PluginRegistry& registry) {
+  return AddPlugin(registry,
+                   {.type = "vllmgrpc-parser",
+                    .kind = "parser",
+                    .help = "vLLM's gRPC engine service: Generate and Embed. Its messages "
+                            "name no model, so none is required or rewritten.",
+                    .make = Simple<VllmGrpcParser>()});
+}
+
+}  // namespace llmd::sched

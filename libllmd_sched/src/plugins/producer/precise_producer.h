@@ -1,0 +1,92 @@
+// PrefixCacheMatchInfo from an index of KV blocks that engine events and this picker's own
+// decisions fill (endpoint-picker.md §2.6, kv-index.md §1.2–§1.3). Shared by the producer and the
+// deprecated scorer that wraps it.
+#pragma once
+
+#include <deque>
+#include <mutex>
+
+#include "llmd/kv/block_hash.h"
+#include "llmd/kv/index.h"
+#include "llmd/kv/prefix_score.h"
+#include "llmd/sched/hooks.h"
+#include "llmd/sched/producer.h"
+#include "plugins/common.h"
+
+namespace llmd::sched {
+
+// A plugin with an index that events may be written to.
+class KvIndexed : public virtual Plugin {
+ public:
+  virtual kv::Index& index() = 0;
+};
+
+struct PreciseSettings {
+  size_t block_tokens = 16;
+  std::string hash_seed, hash_algorithm;
+  kv::FlatIndexOptions index;
+  std::map<std::string, double, std::less<>> tier_weights = {{"gpu", 1.0}, {"cpu", 0.8}};
+  bool metrics = false;
+  bool speculative = false;
+  Duration speculative_ttl = std::chrono::seconds(2);
+  DataKey match = kNoKey, tokens = kNoKey;
+};
+// Reads the parameters; errors go to `params`. Declares the data keys.
+PreciseSettings ReadPrecise(Params& params, PluginEnv& env);
+// Their descriptions.
+std::vector<ParamHelp> PreciseHelp();
+
+class PreciseProducer : public Producer,
+                        public PreRequestHook,
+                        public EndpointObserver,
+                        public KvIndexed {
+ public:
+  PreciseProducer(PreciseSettings settings, std::unique_ptr<kv::RequestHasher> hasher,
+                  PluginArgs& args);
+  Status Produce(RequestContext& request, const Snapshot& snapshot) override;
+  void PreRequest(RequestContext& request, const Snapshot& snapshot, const ScheduleOutcome& outcome,
+                  HeaderList& set_headers) override;
+  void OnEndpointGone(const EndpointInfo& endpoint, uint32_t slot) override;
+  kv::Index& index() override { return *index_; }
+
+ protected:
+  DataKey match_key() const { return s_.match; }
+
+ private:
+  struct Guess {
+    TimePoint until;
+    std::string endpoint;
+    std::vector<uint64_t> keys;
+  };
+  void Hash(const RequestContext& request, const Attribute& prompt, Attribute& out) const;
+  void Match(const Snapshot& snapshot, Attribute& out);
+  void Speculate(const Attribute& match, const std::string& endpoint);
+  void DropGuesses(TimePoint now);
+  void Observe(const std::vector<kv::PrefixMatch>& matches, Duration took);
+
+  const PreciseSettings s_;
+  const std::unique_ptr<kv::RequestHasher> hasher_;
+  const std::unique_ptr<kv::Index> index_;
+  const kv::PrefixScorer scorer_;
+  const Clock& clock_;
+  PerSet<uint32_t> numbers_;  // of the index, by snapshot index
+  std::mutex guesses_mutex_;
+  std::deque<Guess> guesses_;  // by time; guarded by guesses_mutex_
+  Counter *lookups_ = nullptr, *hits_ = nullptr, *longest_ = nullptr;  // null = not counted
+  Histogram* latency_ = nullptr;
+};
+
+// The plugin under its parameters; `T` derives from PreciseProducer.
+template <typename T>
+StatusOr<std::unique_ptr<Plugin>> MakePrecise(PluginArgs& args) {
+  Params params(args.parameters);
+  PreciseSettings settings = ReadPrecise(params, args.env);
+  auto hasher = kv::MakeRequestHasher(settings.hash_algorithm, settings.hash_seed);
+  if (!hasher.ok()) {
+    params.Fail("tokenProcessorConfig", hasher.status().message());
+    return params.Finish();
+  }
+  return Done(params, std::make_unique<T>(std::move(settings), std::move(*hasher), args));
+}
+
+}  // namespace llmd::sched
