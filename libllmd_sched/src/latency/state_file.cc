@@ -60,9 +60,10 @@ Status LoadModel(const std::string& path, LatencyModel* model) {
   return status.ok() ? status : status.WithContext("'" + path + "'");
 }
 
-StateKeeper::StateKeeper(const LatencyModel& model, std::string path, Logger logger, Duration every)
-    : model_(model), path_(std::move(path)), logger_(std::move(logger)), every_(every) {
-  saved_ = model_.learned();
+StateKeeper::StateKeeper(std::shared_ptr<const LatencyModel> model, std::string path, Logger logger,
+                         Duration every)
+    : model_(std::move(model)), path_(std::move(path)), logger_(std::move(logger)), every_(every) {
+  saved_ = model_->learned();
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -86,9 +87,9 @@ void StateKeeper::Run() {
 }
 
 void StateKeeper::SaveIfChanged() {
-  const uint64_t learned = model_.learned();
+  const uint64_t learned = model_->learned();
   if (learned == saved_) return;
-  if (Status status = SaveModel(model_, path_); !status.ok()) {
+  if (Status status = SaveModel(*model_, path_); !status.ok()) {
     logger_.Warn("the latency model could not be saved", {{"error", status.message()}});
     return;
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -18,10 +19,10 @@ Status SaveModel(const LatencyModel& model, const std::string& path);
 Status LoadModel(const std::string& path, LatencyModel* model);
 
 // Saves a model every `every`, when it has learned something, and once more at its own end.
-// Failures are logged. The model outlives it.
+// Failures are logged.
 class StateKeeper {
  public:
-  StateKeeper(const LatencyModel& model, std::string path, Logger logger,
+  StateKeeper(std::shared_ptr<const LatencyModel> model, std::string path, Logger logger,
               Duration every = std::chrono::seconds(30));
   ~StateKeeper();
 
@@ -29,7 +30,7 @@ class StateKeeper {
   void Run();
   void SaveIfChanged();
 
-  const LatencyModel& model_;
+  const std::shared_ptr<const LatencyModel> model_;
   const std::string path_;
   const Logger logger_;
   const Duration every_;

@@ -146,24 +146,24 @@ TEST_F(StateFile, AModelOfTheOtherModeIsRefused) {
 }
 
 TEST_F(StateFile, TheKeeperSavesAtItsEndWhenSomethingWasLearned) {
-  LatencyModel model(true);
+  const auto model = std::make_shared<LatencyModel>(true);
   {
     StateKeeper idle(model, Path(), Logger());
   }
   EXPECT_FALSE(std::filesystem::exists(Path()));
   {
     StateKeeper keeper(model, Path(), Logger());
-    Teach(model, 0, 1, 1);
+    Teach(*model, 0, 1, 1);
   }
   EXPECT_THAT(Read(), HasSubstr("\"version\":1"));
 }
 
 TEST_F(StateFile, TheKeeperTellsWhenItCannotSave) {
   auto sink = std::make_shared<MemoryLogSink>();
-  LatencyModel model(true);
+  const auto model = std::make_shared<LatencyModel>(true);
   {
     StateKeeper keeper(model, (dir_ / "gone" / "x.json").string(), Logger(sink, LogLevel::kInfo));
-    Teach(model, 0, 1, 1);
+    Teach(*model, 0, 1, 1);
   }
   ASSERT_EQ(sink->Lines().size(), 1u);
   EXPECT_THAT(sink->Lines()[0]["error"].AsString(), HasSubstr("gone/x.json"));

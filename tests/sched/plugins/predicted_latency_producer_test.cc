@@ -134,6 +134,24 @@ TEST_F(PredictedLatency, ANewDirectorGoesOnFromTheStateFile) {
   std::filesystem::remove(state);
 }
 
+TEST_F(PredictedLatency, WhatWasLearnedOutlivesAReloadUnlessTheModeChanged) {
+  StartWith("streamingMode: true, sloBufferFactor: 1");
+  for (int i = 0; i < 80; ++i) Serve(120, 15, 21);
+  const Routing open = Route(Body());
+  std::string yaml = options_.config_yaml;
+  yaml.replace(yaml.find("sloBufferFactor: 1"), 18, "sloBufferFactor: 2");
+  ASSERT_TRUE(director_->Reload(yaml).ok());
+  const double before = Series("llm_d_epp_request_predicted_ttft_seconds_count{");
+  Serve(120, 15, 21);
+  EXPECT_EQ(Series("llm_d_epp_request_predicted_ttft_seconds_count{"), before + 1);
+  EXPECT_NEAR(LastPredicted("predicted_ttft"), 0.120, 0.004);
+  director_->Cancel(open.state);  // ends under the configuration that routed it
+  yaml.replace(yaml.find("streamingMode: true"), 19, "streamingMode: false");
+  ASSERT_TRUE(director_->Reload(yaml).ok());
+  Serve(120, 15, 21);
+  EXPECT_EQ(Series("llm_d_epp_request_predicted_ttft_seconds_count{"), before + 1);
+}
+
 TEST_F(PredictedLatency, IgnoredParametersGiveAWarning) {
   StartWith("samplingMean: 1000, maxDecodeTokenSamplesForPrediction: 4");
   EXPECT_THAT(Messages(), Contains(HasSubstr("samplingMean has no effect")));

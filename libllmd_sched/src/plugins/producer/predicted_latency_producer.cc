@@ -48,15 +48,33 @@ struct Kind {
   bool prefill_only = false;
 };
 
-class PredictedLatencyProducer final : public Producer, public PreRequestHook, public ResponseHook {
+class PredictedLatencyProducer final : public Producer,
+                                       public PreRequestHook,
+                                       public ResponseHook,
+                                       public Successor {
  public:
   PredictedLatencyProducer(Settings settings, const PluginEnv& env)
-      : s_(std::move(settings)), clock_(*env.clock), metrics_(*env.metrics), model_(s_.streaming) {
+      : s_(std::move(settings)),
+        clock_(*env.clock),
+        logger_(env.logger),
+        metrics_(*env.metrics),
+        model_(std::make_shared<latency::LatencyModel>(s_.streaming)) {
     if (s_.state_path.empty()) return;
-    const Status status = latency::LoadModel(s_.state_path, &model_);
+    const Status status = latency::LoadModel(s_.state_path, model_.get());
     if (!status.ok() && status.code() != StatusCode::kNotFound)
-      env.logger.Warn("the saved latency model is ignored", {{"error", status.message()}});
-    keeper_ = std::make_unique<latency::StateKeeper>(model_, s_.state_path, env.logger);
+      logger_.Warn("the saved latency model is ignored", {{"error", status.message()}});
+    keeper_ = std::make_unique<latency::StateKeeper>(model_, s_.state_path, logger_);
+  }
+
+  // What was learned and what is in flight goes on under other parameters; a model of the other
+  // mode is of no use.
+  void Inherit(Plugin& old) override {
+    auto* before = dynamic_cast<PredictedLatencyProducer*>(&old);
+    if (before == nullptr) return;
+    loads_ = before->loads_;
+    if (before->s_.streaming != s_.streaming) return;
+    model_ = before->model_;
+    if (keeper_) keeper_ = std::make_unique<latency::StateKeeper>(model_, s_.state_path, logger_);
   }
 
   Status Produce(RequestContext& request, const Snapshot& snapshot) override {
@@ -67,7 +85,7 @@ class PredictedLatencyProducer final : public Producer, public PreRequestHook, p
     static thread_local std::vector<double> tightest;
     features.resize(snapshot.size());
     tightest.resize(snapshot.size());
-    loads_.ForEach(snapshot.set->slots, [&](size_t i, const EndpointLoads::Load& load) {
+    loads_->ForEach(snapshot.set->slots, [&](size_t i, const EndpointLoads::Load& load) {
       features[i] = FeaturesOf(request, snapshot, i, load);
       out[i].dispatched = load.dispatched;
       tightest[i] = load.tightest_tpot_ms;
@@ -99,12 +117,12 @@ class PredictedLatencyProducer final : public Producer, public PreRequestHook, p
       if (v.owner != this || !v.open || v.decoding) continue;
       v.first_chunk = now;
       if (s_.streaming && Teaches(request, v, response, now))
-        model_.LearnTtft(v.model_class, v.features, Millis(now - v.sent));
+        model_->LearnTtft(v.model_class, v.features, Millis(now - v.sent));
       if (s_.streaming && !v.prefill && Succeeded(response)) MeasuredTtft(request, now);
       if (v.prefill) {
         Close(v);
       } else {
-        loads_.Add(v.slot, 0, -v.prefill_tokens, v.decode_tokens);
+        loads_->Add(v.slot, 0, -v.prefill_tokens, v.decode_tokens);
         v.decoding = true;
       }
     }
@@ -139,7 +157,7 @@ class PredictedLatencyProducer final : public Producer, public PreRequestHook, p
     return kinds_.Get(snapshot.set, [this](const EndpointInfo& info) {
       const auto role = info.labels.find(
           std::string(s_.role_label.empty() ? kRoleLabel : std::string_view(s_.role_label)));
-      return Kind{.model_class = model_.ClassOf(ClassLabel(info, s_.role_label)),
+      return Kind{.model_class = model_->ClassOf(ClassLabel(info, s_.role_label)),
                   .prefill_only = role != info.labels.end() && role->second == "prefill"};
     });
   }
@@ -163,7 +181,7 @@ class PredictedLatencyProducer final : public Producer, public PreRequestHook, p
   void Predict(const RequestContext& request, const Snapshot& snapshot,
                const std::vector<Kind>& kinds, const std::vector<LatencyFeatures>& features,
                std::vector<LatencyPrediction>& out) {
-    latency::Reader reader(model_);
+    latency::Reader reader(*model_);
     const auto started = std::chrono::steady_clock::now();
     // What a stale endpoint is doing is not known.
     for (size_t i = 0; i < out.size(); ++i) {
@@ -184,7 +202,7 @@ class PredictedLatencyProducer final : public Producer, public PreRequestHook, p
              bool split) {
     LatencyVisit v{.owner = this, .slot = snapshot.set->slots[endpoint], .prefill = prefill};
     v.model_class = (*KindsOf(snapshot))[endpoint].model_class;
-    v.features = FeaturesOf(request, snapshot, endpoint, loads_.Of(v.slot));
+    v.features = FeaturesOf(request, snapshot, endpoint, loads_->Of(v.slot));
     const LatencyFeatures& f = v.features;
     // The prompt's work lies where it is computed.
     if (prefill || !split)
@@ -199,8 +217,8 @@ class PredictedLatencyProducer final : public Producer, public PreRequestHook, p
       series.ttft.Predicted(v.predicted.ttft_ms);
       if (std::isfinite(v.predicted.tpot_ms)) series.tpot.Predicted(v.predicted.tpot_ms);
     }
-    loads_.Add(v.slot, 1, v.prefill_tokens, 0);
-    if (v.tpot_slo_ms >= 0) loads_.AddSlo(v.slot, v.tpot_slo_ms);
+    loads_->Add(v.slot, 1, v.prefill_tokens, 0);
+    if (v.tpot_slo_ms >= 0) loads_->AddSlo(v.slot, v.tpot_slo_ms);
     request.visits.push_back(v);
   }
 
@@ -215,7 +233,7 @@ class PredictedLatencyProducer final : public Producer, public PreRequestHook, p
     LatencyFeatures f = v.features;
     f.num_tokens_generated =
         static_cast<double>(std::max<int64_t>(response.usage.completion_tokens, 0));
-    if (teaches) model_.LearnLength(v.model_class, f.num_tokens_generated);
+    if (teaches) model_->LearnLength(v.model_class, f.num_tokens_generated);
     if (!s_.streaming) {
       MeasuredTtft(request, now);
       if (teaches) {
@@ -223,7 +241,7 @@ class PredictedLatencyProducer final : public Producer, public PreRequestHook, p
           if (stage.owner != this) continue;
           LatencyFeatures of_stage = stage.features;
           of_stage.num_tokens_generated = f.num_tokens_generated;
-          model_.LearnTtft(stage.model_class, of_stage, Millis(now - stage.sent));
+          model_->LearnTtft(stage.model_class, of_stage, Millis(now - stage.sent));
         }
       }
       return;
@@ -231,20 +249,21 @@ class PredictedLatencyProducer final : public Producer, public PreRequestHook, p
     if (!request.streaming || !v.decoding || f.num_tokens_generated < 2) return;
     const double tpot = Millis(now - v.first_chunk) / (f.num_tokens_generated - 1);
     metrics_.Of(request.model, request.target_model).tpot.Measured(tpot, request.slo_tpot_ms);
-    if (teaches) model_.LearnTpot(v.model_class, f, tpot);
+    if (teaches) model_->LearnTpot(v.model_class, f, tpot);
   }
 
   void Close(LatencyVisit& v) {
     if (!std::exchange(v.open, false)) return;
-    loads_.Add(v.slot, -1, v.decoding ? 0 : -v.prefill_tokens, v.decoding ? -v.decode_tokens : 0);
-    if (v.tpot_slo_ms >= 0) loads_.RemoveSlo(v.slot, v.tpot_slo_ms);
+    loads_->Add(v.slot, -1, v.decoding ? 0 : -v.prefill_tokens, v.decoding ? -v.decode_tokens : 0);
+    if (v.tpot_slo_ms >= 0) loads_->RemoveSlo(v.slot, v.tpot_slo_ms);
   }
 
   const Settings s_;
   const Clock& clock_;
+  const Logger logger_;
   LatencyMetrics metrics_;
-  latency::LatencyModel model_;
-  EndpointLoads loads_;
+  std::shared_ptr<latency::LatencyModel> model_;
+  std::shared_ptr<EndpointLoads> loads_ = std::make_shared<EndpointLoads>();
   PerSet<Kind> kinds_;
   std::unique_ptr<latency::StateKeeper> keeper_;  // last: it saves the model as it goes
 };
