@@ -15,7 +15,7 @@ packages=(
   libgtest-dev libgmock-dev
   python3 python3-venv python3-dev
 )
-test_packages=(clang-tidy-19 clang-format-19 llvm-19 libclang-rt-19-dev libbenchmark-dev procps)
+test_packages=(clang-tidy-19 clang-format-19 llvm-19 libclang-rt-19-dev libbenchmark-dev procps openssl)
 $minimal || packages+=("${test_packages[@]}")
 
 missing=()

@@ -25,12 +25,6 @@ void AddKnownElsewhere(FlagSet& set) {
   set.NotYet("endpoint-target-ports", true,
              "endpoints come from file-discovery until the Kubernetes watch exists");
   set.NotYet("ha-enable-leader-election", false, "leader election comes with the Kubernetes work");
-  set.NotYet("metrics-client-ca-file", true, "TLS on the metrics port is not built");
-  set.NotYet("metrics-cert-dir", true, "TLS on the metrics port is not built");
-  set.NotYet("cert-path", true, "TLS is not built");
-  set.NotYet("enable-cert-reload", false, "TLS is not built");
-  set.NotYet("tls-min-version", true, "TLS is not built");
-  set.NotYet("tls-cipher-suites", true, "TLS is not built");
   set.Accepted("refresh-prometheus-metrics-interval", true,
                "pool gauges are computed when they are read");
   set.Accepted("enable-pprof", false, "this is no Go program; use perf");
@@ -67,6 +61,10 @@ void AddPickerFlags(FlagSet& set, PickerFlags& flags) {
   set.Port("metrics-port", &flags.metrics_port,
            "admin port: /metrics, /healthz, /readyz, /debug/decisions; 0 = any");
   set.String("metrics-host", &flags.metrics_host, "address of the admin port");
+  set.String("metrics-cert-dir", &flags.metrics_cert_dir,
+             "directory with tls.crt and tls.key: TLS on the admin port, changes are followed");
+  set.String("metrics-client-ca-file", &flags.metrics_client_ca_file,
+             "mTLS on the admin port: clients must show a certificate of this authority (PEM)");
   set.Duration("refresh-metrics-interval", &flags.refresh_metrics_interval,
                "how often each endpoint is scraped; at least 50ms, less counts as that");
   set.Duration("metrics-staleness-threshold", &flags.metrics_staleness_threshold,

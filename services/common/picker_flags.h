@@ -18,6 +18,7 @@ struct PickerFlags {
   std::string pool_name = "epp", pool_namespace, pool_group = "inference.networking.k8s.io";
   uint16_t metrics_port = 9090;
   std::string metrics_host = "127.0.0.1";
+  std::string metrics_cert_dir, metrics_client_ca_file;
   std::chrono::nanoseconds refresh_metrics_interval = std::chrono::milliseconds(50);
   std::chrono::nanoseconds metrics_staleness_threshold = std::chrono::seconds(2);
   std::chrono::nanoseconds drain_timeout = std::chrono::seconds(30);

@@ -6,15 +6,18 @@
 #include <thread>
 
 #include "common/admin.h"
+#include "common/admin_server.h"
 #include "common/flags.h"
 #include "common/http_fetch.h"
 #include "common/picker_flags.h"
 #include "common/pools.h"
 #include "common/process.h"
 #include "common/scrape_fetch.h"
+#include "common/tls_flags.h"
 #include "common/tracing.h"
 #include "epp/ext_proc_service.h"
 #include "epp/health_service.h"
+#include "epp/tls_credentials.h"
 
 namespace llmd::epp {
 namespace {
@@ -31,7 +34,8 @@ struct Flags {
   uint16_t grpc_port = 9002, health_port = 9003;
   int64_t max_recv = 4 << 20, max_send = 64 << 20;
   int64_t max_streams = 40'000;
-  bool health_checking = false, secure_serving = true, token_metrics = true;
+  services::TlsFlags tls;
+  bool health_checking = false, token_metrics = true;
 };
 
 FlagSet MakeFlags(Flags& flags) {
@@ -53,22 +57,25 @@ FlagSet MakeFlags(Flags& flags) {
       "where a plugin needs it");
   set.Bool("health-checking", &flags.health_checking,
            "health service on the ext_proc port too (Envoy's check needs it)");
-  set.Bool("secure-serving", &flags.secure_serving, "serve TLS (must be false for now)");
+  services::AddTlsFlags(set, flags.tls);
   set.Accepted("enable-grpc-stream-metrics", false, "stream metrics are always on");
   return set;
 }
 
 struct Listener {
+  std::shared_ptr<grpc::ServerCredentials> credentials;  // asked at each handshake
   std::unique_ptr<grpc::Server> server;
   int port = 0;
 };
 
 StatusOr<Listener> Listen(const Flags& flags, uint16_t port, grpc::Service* service,
-                          ExtProcService* ext_proc, const char* flag) {
+                          ExtProcService* ext_proc, const char* flag,
+                          std::shared_ptr<grpc::ServerCredentials> credentials) {
   Listener listener;
+  listener.credentials = std::move(credentials);
   grpc::ServerBuilder builder;
   const std::string address = flags.host + ":" + std::to_string(port);
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &listener.port);
+  builder.AddListeningPort(address, listener.credentials, &listener.port);
   builder.SetMaxReceiveMessageSize(static_cast<int>(flags.max_recv));
   builder.SetMaxSendMessageSize(static_cast<int>(flags.max_send));
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
@@ -111,14 +118,16 @@ Status StartAdmin(App& app, const Flags& flags) {
   app.admin_sources.plugin_state = [&app] { return app.director().PluginState(); };
   app.admin_sources.decisions = [&app](size_t n) { return app.director().Decisions(n); };
   services::AddAdminRoutes(app.admin_router, app.admin_sources);
-  http::ServerOptions options;
-  options.host = flags.picker.metrics_host;
-  options.port = flags.picker.metrics_port;
-  auto server =
-      http::Server::Create(*app.runtime, options, app.admin_router.AsHandler(), app.logger);
-  if (!server.ok()) return server.status().WithContext("--metrics-port");
-  app.admin = std::move(*server);
+  LLMD_ASSIGN_OR_RETURN(app.admin, services::StartAdminServer(*app.runtime, flags.picker,
+                                                              app.admin_router, app.logger));
   return OkStatus();
+}
+
+StatusOr<std::shared_ptr<grpc::ServerCredentials>> Credentials(const App& app, const Flags& flags) {
+  if (!flags.tls.secure) return grpc::InsecureServerCredentials();
+  LLMD_ASSIGN_OR_RETURN(auto source,
+                        services::MakeCertificateSource(flags.tls, flags.host, app.logger));
+  return MakeTlsCredentials(std::move(source));
 }
 
 Status StartGrpc(App& app, const Flags& flags) {
@@ -131,11 +140,13 @@ Status StartGrpc(App& app, const Flags& flags) {
   app.health =
       std::make_unique<HealthService>(app.admin_sources.pool_ready, app.pools->names(), app.logger);
   grpc::Service* beside = flags.health_checking ? app.health.get() : nullptr;
-  LLMD_ASSIGN_OR_RETURN(app.grpc,
-                        Listen(flags, flags.grpc_port, beside, app.ext_proc.get(), "--grpc-port"));
+  LLMD_ASSIGN_OR_RETURN(auto credentials, Credentials(app, flags));
+  LLMD_ASSIGN_OR_RETURN(app.grpc, Listen(flags, flags.grpc_port, beside, app.ext_proc.get(),
+                                         "--grpc-port", std::move(credentials)));
   app.ext_proc->Start();
-  LLMD_ASSIGN_OR_RETURN(app.grpc_health, Listen(flags, flags.health_port, app.health.get(), nullptr,
-                                                "--grpc-health-port"));
+  LLMD_ASSIGN_OR_RETURN(app.grpc_health,
+                        Listen(flags, flags.health_port, app.health.get(), nullptr,
+                               "--grpc-health-port", grpc::InsecureServerCredentials()));
   return OkStatus();
 }
 
@@ -180,10 +191,9 @@ int RunEpp(int argc, const char* const* argv) {
   FlagSet set = MakeFlags(flags);
   const FlagSet::Outcome outcome = set.Parse(argc, argv);
   if (outcome.exit) return outcome.code;
-  if (flags.secure_serving) {
-    Fail(Unimplemented("--secure-serving: TLS is not built; pass --secure-serving=false"));
-    return 2;
-  }
+  const auto policy = services::CheckTlsFlags(flags.tls);
+  if (!policy.ok()) return Fail(policy.status()), 2;
+  ApplyTlsPolicy(*policy);
   const auto verbosity = Verbosity(flags.picker);
   if (!verbosity.ok()) return Fail(verbosity.status()), 2;
   if (Status s = CheckPickerFlags(flags.picker); !s.ok()) return Fail(s), 2;

@@ -168,7 +168,7 @@ void Processor::Route(bool has_body) {
     if (const auto alive = weak.lock()) alive->OnEvicted(denial);
   };
   director_.Route(std::move(input),
-                  [self](sched::Routing routing) { self->OnRouted(std::move(routing)); });
+                  [self](const sched::Routing& routing) { self->OnRouted(routing); });
   {
     std::lock_guard lock(mutex_);
     if (phase_ == Phase::kRouting) state_ = queued;
@@ -177,7 +177,7 @@ void Processor::Route(bool has_body) {
   if (queued) director_.Cancel(queued);
 }
 
-void Processor::OnRouted(sched::Routing routing) {
+void Processor::OnRouted(const sched::Routing& routing) {
   bool wanted = false;
   {
     std::lock_guard lock(mutex_);

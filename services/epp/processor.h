@@ -135,7 +135,7 @@ class Processor : public std::enable_shared_from_this<Processor> {
   Phase phase() const;
   void MoveTo(Phase phase);
   void Route(bool has_body);
-  void OnRouted(sched::Routing routing);
+  void OnRouted(const sched::Routing& routing);
   void Deny(const sched::Denial& denial);
   // Flow control takes the request back; from any thread.
   void OnEvicted(const sched::Denial& denial);

@@ -4,12 +4,14 @@
 #include <memory>
 
 #include "common/admin.h"
+#include "common/admin_server.h"
 #include "common/flags.h"
 #include "common/http_fetch.h"
 #include "common/picker_flags.h"
 #include "common/pools.h"
 #include "common/process.h"
 #include "common/scrape_fetch.h"
+#include "common/tls.h"
 #include "common/tracing.h"
 #include "gateway/forwarder.h"
 #include "gateway/picker.h"
@@ -22,10 +24,10 @@ using services::FlagSet;
 
 struct Flags {
   services::PickerFlags picker;
-  std::string host = "127.0.0.1", epp;
+  std::string host = "127.0.0.1", epp, epp_ca_file, epp_cert_path;
   uint16_t port = 8000;
   int64_t attempts = 3, loops = 1;
-  bool no_epp = false;
+  bool no_epp = false, epp_secure = false;
   std::chrono::nanoseconds first_byte_timeout = std::chrono::minutes(10);
 };
 
@@ -39,6 +41,14 @@ FlagSet MakeFlags(Flags& flags) {
   set.Port("port", &flags.port, "port to listen on; 0 = any");
   set.String("epp", &flags.epp,
              "HOST:PORT of an endpoint picker to ask over ext_proc, as Envoy does");
+  set.Bool("epp-secure", &flags.epp_secure,
+           "speak TLS to the picker; without --epp-ca-file any certificate is taken");
+  set.String("epp-ca-file", &flags.epp_ca_file,
+             "authority whose certificate the picker must show for its host (PEM)");
+  set.String("epp-cert-path", &flags.epp_cert_path, "mTLS: directory with our tls.crt and tls.key");
+  for (const char* name : {"cert-path", "tls-min-version", "tls-cipher-suites"})
+    set.NotYet(name, true, "the gateway serves HTTP in clear text");
+  set.NotYet("enable-cert-reload", false, "the gateway serves HTTP in clear text");
   set.Bool("no-epp", &flags.no_epp, "schedule in process (the default without --epp)");
   set.Int("max-attempts", &flags.attempts, 1, 16,
           "endpoints tried before the first byte of an answer");
@@ -126,17 +136,42 @@ struct Refuse {
   }
 };
 
-Status MakePicker(App& app, const Flags& flags) {
-  if (!flags.epp.empty()) {
-    if (flags.no_epp) return InvalidArgument("--epp and --no-epp exclude each other");
-    LLMD_RETURN_IF_ERROR(http::ParseHostPort(flags.epp).status().WithContext("--epp"));
 #ifdef LLMD_WITH_EPP
-    app.picker = MakeExtProcPicker(flags.epp);
-    return OkStatus();
-#else
-    return Unimplemented("--epp: this build has no gRPC");
-#endif
+StatusOr<PickerAddress> AddressOf(const Flags& flags) {
+  PickerAddress out;
+  out.target = flags.epp;
+  out.secure = flags.epp_secure;
+  if (!flags.epp_ca_file.empty()) {
+    auto authority = services::LoadAuthority(flags.epp_ca_file);
+    if (!authority.ok()) return authority.status().WithContext("--epp-ca-file");
+    out.authority = std::move(*authority);
   }
+  if (flags.epp_cert_path.empty()) return out;
+  auto ours = services::LoadCertificate({flags.epp_cert_path, ""});
+  if (!ours.ok()) return ours.status().WithContext("--epp-cert-path");
+  out.chain = std::move(ours->chain);
+  out.key = std::move(ours->key);
+  return out;
+}
+#endif
+
+Status AskPicker(App& app, const Flags& flags) {
+  if (flags.no_epp) return InvalidArgument("--epp and --no-epp exclude each other");
+  LLMD_RETURN_IF_ERROR(http::ParseHostPort(flags.epp).status().WithContext("--epp"));
+#ifdef LLMD_WITH_EPP
+  LLMD_ASSIGN_OR_RETURN(const PickerAddress address, AddressOf(flags));
+  app.picker = MakeExtProcPicker(address);
+  return OkStatus();
+#else
+  return Unimplemented("--epp: this build has no gRPC");
+#endif
+}
+
+Status MakePicker(App& app, const Flags& flags) {
+  if (!flags.epp_secure && !(flags.epp_ca_file.empty() && flags.epp_cert_path.empty()))
+    return InvalidArgument("--epp-ca-file and --epp-cert-path need --epp-secure");
+  if (flags.epp_secure && flags.epp.empty()) return InvalidArgument("--epp-secure needs --epp");
+  if (!flags.epp.empty()) return AskPicker(app, flags);
   if (flags.picker.tracing) {
     LLMD_ASSIGN_OR_RETURN(
         app.tracer, services::MakeTracer(*app.runtime, app.metrics, app.logger, "llmd-gateway"));
@@ -183,12 +218,8 @@ Status StartServers(App& app, const Flags& flags) {
     app.admin_sources.pool_ready = [&app](std::string_view pool) { return app.pools->ready(pool); };
   }
   services::AddAdminRoutes(app.admin_router, app.admin_sources);
-  http::ServerOptions admin;
-  admin.host = flags.picker.metrics_host;
-  admin.port = flags.picker.metrics_port;
-  auto server = http::Server::Create(*app.runtime, admin, app.admin_router.AsHandler(), app.logger);
-  if (!server.ok()) return server.status().WithContext("--metrics-port");
-  app.admin = std::move(*server);
+  LLMD_ASSIGN_OR_RETURN(app.admin, services::StartAdminServer(*app.runtime, flags.picker,
+                                                              app.admin_router, app.logger));
   return OkStatus();
 }
 

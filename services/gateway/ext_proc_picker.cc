@@ -1,4 +1,7 @@
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_certificate_verifier.h>
+#include <grpcpp/security/tls_credentials_options.h>
 
 #include <chrono>
 #include <thread>
@@ -11,6 +14,7 @@ namespace llmd::gateway {
 namespace {
 
 using envoy::config::core::v3::HeaderValueOption;
+using envoy::extensions::filters::http::ext_proc::v3::ProcessingMode;
 using envoy::service::ext_proc::v3::ExternalProcessor;
 using envoy::service::ext_proc::v3::HeaderMutation;
 using envoy::service::ext_proc::v3::ImmediateResponse;
@@ -135,6 +139,16 @@ void ReadDenial(const ImmediateResponse& immediate, sched::Denial& denial) {
   }
 }
 
+class AnyCertificate final : public grpc::experimental::ExternalCertificateVerifier {
+ public:
+  bool Verify(grpc::experimental::TlsCustomVerificationCheckRequest*,
+              std::function<void(grpc::Status)>, grpc::Status* status) override {
+    *status = grpc::Status::OK;
+    return true;
+  }
+  void Cancel(grpc::experimental::TlsCustomVerificationCheckRequest*) override {}
+};
+
 class ExtProcPick final : public Pick {
  public:
   ExtProcPick(std::shared_ptr<Call> call, std::shared_ptr<Mailbox<ProcessingResponse>> answers)
@@ -188,6 +202,10 @@ class ExtProcPick final : public Pick {
     }
     HeaderList set;
     if (!answer || TakenBack(*answer)) co_return set;
+    // The picker does not read this answer's body: it is spared the chunks and sees the end by the
+    // end of the stream.
+    unread_ = answer->has_mode_override() &&
+              answer->mode_override().response_body_mode() == ProcessingMode::NONE;
     for (const auto& option :
          answer->response_headers().response().header_mutation().set_headers()) {
       set.emplace_back(option.header().key(), ValueOf(option));
@@ -200,6 +218,10 @@ class ExtProcPick final : public Pick {
   // there.
   http::Task<std::string_view> OnResponseBody(std::string_view chunk, bool end) override {
     ended_ |= end;
+    if (unread_) {
+      const std::optional<ProcessingResponse> word = answers_->TryReceive();
+      co_return word && TakenBack(*word) ? std::string_view() : chunk;
+    }
     ProcessingRequest message;
     message.mutable_response_body()->set_body(chunk.data(), chunk.size());
     message.mutable_response_body()->set_end_of_stream(end);
@@ -246,15 +268,33 @@ class ExtProcPick final : public Pick {
   sched::Routing routing_;
   std::optional<sched::Denial> evicted_;
   std::string body_, replaced_;
-  bool ended_ = false, streaming_ = false;
+  bool ended_ = false, streaming_ = false, unread_ = false;
 };
+
+std::shared_ptr<grpc::ChannelCredentials> Credentials(const PickerAddress& address) {
+  if (!address.secure) return grpc::InsecureChannelCredentials();
+  if (!address.authority.empty())
+    return grpc::SslCredentials({address.authority, address.key, address.chain});
+  // A picker's own certificate is self-signed: encrypted, but anyone's.
+  grpc::experimental::TlsChannelCredentialsOptions options;
+  options.set_verify_server_certs(false);
+  options.set_check_call_host(false);
+  options.set_certificate_verifier(
+      grpc::experimental::ExternalCertificateVerifier::Create<AnyCertificate>());
+  if (!address.chain.empty()) {
+    const grpc::experimental::IdentityKeyCertPair ours{address.key, address.chain};
+    options.set_certificate_provider(
+        std::make_shared<grpc::experimental::StaticDataCertificateProvider>(std::vector{ours}));
+    options.watch_identity_key_cert_pairs();
+  }
+  return grpc::experimental::TlsCredentials(options);
+}
 
 class ExtProcPicker final : public Picker {
  public:
-  explicit ExtProcPicker(const std::string& target)
-      : target_(target),
-        channel_(
-            grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), Arguments())),
+  explicit ExtProcPicker(const PickerAddress& address)
+      : target_(address.target),
+        channel_(grpc::CreateCustomChannel(address.target, Credentials(address), Arguments())),
         stub_(ExternalProcessor::NewStub(channel_)),
         keeper_([this](const std::stop_token& stop) { KeepConnected(stop); }) {}
 
@@ -327,8 +367,8 @@ class ExtProcPicker final : public Picker {
 
 }  // namespace
 
-std::unique_ptr<Picker> MakeExtProcPicker(const std::string& target) {
-  return std::make_unique<ExtProcPicker>(target);
+std::unique_ptr<Picker> MakeExtProcPicker(const PickerAddress& address) {
+  return std::make_unique<ExtProcPicker>(address);
 }
 
 }  // namespace llmd::gateway

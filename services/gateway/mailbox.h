@@ -40,6 +40,14 @@ class Mailbox : public std::enable_shared_from_this<Mailbox<T>> {
     Wake();
   }
 
+  // What has come already, without waiting.
+  std::optional<T> TryReceive() {
+    std::lock_guard lock(mutex_);
+    if (values_.empty()) return std::nullopt;
+    std::optional<T> value(std::move(values_.front()));
+    values_.pop_front();
+    return value;
+  }
   // Loop thread, one receiver at a time.
   http::Task<std::optional<T>> Receive() {
     for (;;) {

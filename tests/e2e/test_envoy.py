@@ -1,42 +1,12 @@
 """The real Envoy in front of llmd-epp and real engines, with the configuration the project ships."""
-import json
-import pathlib
-import shutil
 import sys
 import time
 
 import pytest
 import requests
 
-from conftest import PROMPTS, ROOT, Engine, Picker, Process, complete, free_port, metric
-
-
-def envoy_binary():
-    candidates = list(pathlib.Path(sys.prefix).glob("lib/python*/site-packages/envoy/_bin/envoy"))
-    candidates += list((ROOT / ".deps/venv").glob("lib/python*/site-packages/envoy/_bin/envoy"))
-    found = str(candidates[0]) if candidates else shutil.which("envoy")
-    assert found, "Envoy is not installed: run scripts/setup.sh"
-    return found
-
-
-class Envoy(Process):
-    def __init__(self, tmp, picker):
-        self.port, self.admin_port = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        text = (ROOT / "deploy/envoy/envoy.yaml").read_text()
-        for old, new in (("port_value: 8081", f"port_value: {self.port}"), ("port_value: 19000", f"port_value: {self.admin_port}"),
-                         ("port_value: 9002", f"port_value: {picker.grpc_port}")):
-            assert old in text
-            text = text.replace(old, new)
-        path = tmp / f"envoy-{self.port}.yaml"
-        path.write_text(text)
-        super().__init__("envoy", [envoy_binary(), "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "-l", "warn"])
-
-    def access(self, request_id):
-        for line in self.json_lines():
-            if line.get("rid") == request_id:
-                return line
-        return None
+from conftest import PROMPTS, Engine, Picker, Process, complete, free_port, metric
+from envoy_process import Envoy
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,9 @@ struct Gather {
     parts[at].iov_base = static_cast<char*>(parts[at].iov_base) + sent;
     parts[at].iov_len -= sent;
   }
+  std::string_view front() const {
+    return {static_cast<const char*>(parts[at].iov_base), parts[at].iov_len};
+  }
   ssize_t Send(int fd) {
     msghdr message{};
     message.msg_iov = parts + at;
@@ -65,7 +68,8 @@ void Signal::Notify() {
   boost::asio::post(executor_, std::move(handler));
 }
 
-Connection::Connection(boost::asio::ip::tcp::socket socket, size_t max_buffer_bytes)
+Connection::Connection(boost::asio::ip::tcp::socket socket, size_t max_buffer_bytes,
+                       std::shared_ptr<const TlsContext> tls)
     : executor_(socket.get_executor()),
       socket_(std::move(socket)),
       timer_(executor_),
@@ -74,6 +78,7 @@ Connection::Connection(boost::asio::ip::tcp::socket socket, size_t max_buffer_by
       write_signal_(executor_) {
   boost::system::error_code ignored;
   socket_.set_option(boost::asio::ip::tcp::no_delay(true), ignored);
+  if (tls) tls_ = std::make_unique<TlsSession>(std::move(tls), socket_.native_handle());
 }
 
 Connection::~Connection() = default;
@@ -106,12 +111,63 @@ void Connection::StartRead(size_t reserve) {
   if (capacity_ - end_ <= reserve) return;
   reading_ = true;
   const size_t room = capacity_ - end_ - reserve;
+  if (tls_) return StartTlsRead(room);
   socket_.async_read_some(
       boost::asio::buffer(buffer_.get() + end_, room),
       [self = shared_from_this(), room](const boost::system::error_code& error, size_t bytes) {
         self->grow_ |= bytes == room;
         self->OnRead(error, bytes);
       });
+}
+
+// What the session holds decrypted already makes no descriptor readable.
+void Connection::StartTlsRead(size_t room) {
+  auto ready = [self = shared_from_this(), room](const boost::system::error_code& error = {}) {
+    self->OnTlsReady(error, room);
+  };
+  if (tls_->pending()) return boost::asio::post(executor_, std::move(ready));
+  socket_.async_wait(boost::asio::ip::tcp::socket::wait_read, std::move(ready));
+}
+
+void Connection::OnTlsReady(const boost::system::error_code& error, size_t room) {
+  if (closed_ || error) return OnRead(error, 0);
+  size_t bytes = 0;
+  switch (tls_->Read(buffer_.get() + end_, room, &bytes)) {
+    case TlsSession::Step::kDone:
+      grow_ |= bytes == room;
+      return OnRead({}, bytes);
+    case TlsSession::Step::kWantRead:
+    case TlsSession::Step::kWantWrite:
+      return StartTlsRead(room);
+    case TlsSession::Step::kEnd:
+      return OnRead(boost::asio::error::eof, 0);
+    case TlsSession::Step::kFailed:
+      return OnRead(boost::asio::error::connection_reset, 0);
+  }
+}
+
+Task<Status> Connection::Handshake(Duration timeout) {
+  if (!tls_) co_return OkStatus();
+  read_timed_out_ = false;
+  read_deadline_ = SystemClock().Now() + timeout;
+  Arm();
+  while (true) {
+    const TlsSession::Step step = tls_->Accept();
+    if (step == TlsSession::Step::kDone) break;
+    if (step == TlsSession::Step::kEnd || step == TlsSession::Step::kFailed)
+      co_return Unavailable("TLS handshake: " + tls_->failure());
+    socket_.async_wait(step == TlsSession::Step::kWantRead
+                           ? boost::asio::ip::tcp::socket::wait_read
+                           : boost::asio::ip::tcp::socket::wait_write,
+                       [self = shared_from_this()](const boost::system::error_code&) {
+                         self->read_signal_.Notify();
+                       });
+    co_await read_signal_.Wait();
+    if (closed_) co_return Cancelled("the connection was closed");
+    if (read_timed_out_) co_return DeadlineExceeded("TLS handshake: the peer takes too long");
+  }
+  read_deadline_ = TimePoint::max();
+  co_return OkStatus();
 }
 
 void Connection::OnRead(const boost::system::error_code& error, size_t bytes) {
@@ -221,7 +277,7 @@ Task<Status> Connection::Write(std::span<const std::string_view> parts, Duration
     if (ended_ && (broken_ || until != WriteUntil::kDone)) co_return Cancelled("the peer has left");
     if (until == WriteUntil::kPeerSpeaks && received_ != received)
       co_return Cancelled("the peer answered early");
-    const ssize_t sent = gather.Send(socket_.native_handle());
+    const ssize_t sent = tls_ ? tls_->Write(gather.front()) : gather.Send(socket_.native_handle());
     if (sent >= 0) {
       gather.Advance(static_cast<size_t>(sent));
       continue;
@@ -241,6 +297,7 @@ Task<Status> Connection::Write(std::span<const std::string_view> parts, Duration
 
 void Connection::ShutdownSend() {
   boost::system::error_code ignored;
+  if (!closed_ && tls_) tls_->Shutdown();
   if (!closed_) socket_.shutdown(boost::asio::ip::tcp::socket::shutdown_send, ignored);
 }
 

@@ -13,6 +13,7 @@
 #include <span>
 #include <string_view>
 
+#include "http/tls_session.h"
 #include "llmd/clock.h"
 #include "llmd/http/task.h"
 #include "llmd/status.h"
@@ -40,8 +41,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // When a write that has to wait gives up early.
   enum class WriteUntil { kDone, kPeerEnds, kPeerSpeaks };
 
-  Connection(boost::asio::ip::tcp::socket socket, size_t max_buffer_bytes);
+  // With a TLS context the owner calls Handshake before all else.
+  Connection(boost::asio::ip::tcp::socket socket, size_t max_buffer_bytes,
+             std::shared_ptr<const TlsContext> tls = nullptr);
   ~Connection();
+
+  // The server's side of the TLS handshake; OK at once in clear text. DEADLINE_EXCEEDED after
+  // `timeout`, UNAVAILABLE with the reason when it failed.
+  Task<Status> Handshake(Duration timeout);
 
   // Bytes that came and were not consumed. The view holds until the next Consume or ReadMore.
   std::string_view input() const { return {buffer_.get() + begin_, end_ - begin_}; }
@@ -76,6 +83,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   void StartRead(size_t reserve);
+  void StartTlsRead(size_t room);
+  void OnTlsReady(const boost::system::error_code& error, size_t room);
   void OnRead(const boost::system::error_code& error, size_t bytes);
   void MakeRoom();
   void End(bool broken);
@@ -85,6 +94,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   boost::asio::any_io_executor executor_;
   boost::asio::ip::tcp::socket socket_;
+  std::unique_ptr<TlsSession> tls_;  // null = clear text
   boost::asio::steady_timer timer_;
   const size_t max_buffer_bytes_;
   std::unique_ptr<char[]> buffer_;

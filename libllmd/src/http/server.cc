@@ -161,7 +161,8 @@ void Server::Impl::Admit(tcp::socket socket, asio::io_context& loop) {
   const tcp::endpoint remote = socket.remote_endpoint(error);
   if (error) return;
   open.fetch_add(1);
-  auto connection = std::make_shared<Connection>(std::move(socket), options.max_head_bytes + 1024);
+  auto connection = std::make_shared<Connection>(std::move(socket), options.max_head_bytes + 1024,
+                                                 options.tls ? options.tls() : nullptr);
   std::string peer = HostPort{remote.address().to_string(), remote.port()}.ToString();
   SessionPtr session(new Session{std::move(connection), loop, std::move(peer), {}, true});
   Launch(loop, Serve(session), session);
@@ -170,6 +171,11 @@ void Server::Impl::Admit(tcp::socket socket, asio::io_context& loop) {
 Task<void> Server::Impl::Serve(SessionPtr session) {
   for (LoopSessions& each : loops) {
     if (each.loop == &session->loop) each.sessions.insert(session);
+  }
+  if (const Status ready = co_await session->connection->Handshake(options.head_timeout);
+      !ready.ok()) {
+    logger.Log(LogLevel::kVerbose, ready.message(), {{"peer", session->peer}});
+    co_return;
   }
   while (!cutting.load() && co_await ServeOne(*session)) {
   }

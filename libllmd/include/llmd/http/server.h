@@ -11,6 +11,7 @@
 #include "llmd/http/message.h"
 #include "llmd/http/runtime.h"
 #include "llmd/http/task.h"
+#include "llmd/http/tls.h"
 #include "llmd/log.h"
 #include "llmd/metrics.h"
 #include "llmd/status.h"
@@ -28,6 +29,7 @@ struct ServerOptions {
   Duration idle_timeout = std::chrono::seconds(300);   // between requests
   Duration write_timeout = std::chrono::seconds(300);  // for one write to make progress
   size_t max_connections = 20'000;                     // above: 503 and close
+  TlsProvider tls;                                     // empty = clear text
 };
 
 // One request and its answer, owned by the connection's coroutine. Handlers read the body, then
