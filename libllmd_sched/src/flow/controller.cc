@@ -225,6 +225,11 @@ FlowItem* FlowController::Choose(TimePoint now) {
       Blocked(load, it, rank, now);
       return nullptr;
     }
+    // Whoever decides on those comes back here afterwards.
+    if (deciding_ > 0 &&
+        load.effective + static_cast<double>(deciding_) * load.per_request >= ceilings_[rank]) {
+      return nullptr;
+    }
     return &it->second->Next(now);
   }
   return nullptr;
@@ -246,35 +251,42 @@ void FlowController::Blocked(const PoolLoad& load,
 }
 
 void FlowController::Pump() {
-  std::unique_lock lock(mutex_);
-  // One dispatcher at a time: the gate must see each dispatch before the next.
-  again_ = true;
-  if (pumping_) return;
-  pumping_ = true;
-  while (std::exchange(again_, false)) Pass(lock);
-  pumping_ = false;
+  static thread_local const FlowController* pumping = nullptr;
+  if (pumping == this) return;  // from within a dispatch: its loop goes on by itself
+  const FlowController* const outer = std::exchange(pumping, this);
+  {
+    std::unique_lock lock(mutex_);
+    do {
+      while (DispatchOne(lock)) {
+      }
+    } while (Revoke(lock));
+  }
+  pumping = outer;
 }
 
-void FlowController::Pass(std::unique_lock<std::mutex>& lock) {
-  for (;;) {
-    const auto started = std::chrono::steady_clock::now();
-    const TimePoint now = clock_.Now();
-    FollowRegime(now);
-    FlowItem* const item = Choose(now);
-    if (item == nullptr) break;
-    const Resume resume = Leave(*item, FlowOutcome::kDispatched, now);
-    metrics_.cycle.Observe(Seconds(std::chrono::steady_clock::now() - started));
-    lock.unlock();
-    resume.first(resume.second);
-    lock.lock();
-  }
-  while (!revocations_.empty()) {
-    const std::function<void()> revoke = std::move(revocations_.back());
-    revocations_.pop_back();
-    lock.unlock();
-    revoke();
-    lock.lock();
-  }
+bool FlowController::DispatchOne(std::unique_lock<std::mutex>& lock) {
+  const auto started = std::chrono::steady_clock::now();
+  const TimePoint now = clock_.Now();
+  FollowRegime(now);
+  FlowItem* const item = Choose(now);
+  if (item == nullptr) return false;
+  const Resume resume = Leave(*item, FlowOutcome::kDispatched, now);
+  metrics_.cycle.Observe(Seconds(std::chrono::steady_clock::now() - started));
+  ++deciding_;
+  lock.unlock();
+  resume.first(resume.second);
+  lock.lock();
+  --deciding_;
+  return true;
+}
+
+bool FlowController::Revoke(std::unique_lock<std::mutex>& lock) {
+  if (revocations_.empty()) return false;
+  const std::vector<std::function<void()>> revocations = std::exchange(revocations_, {});
+  lock.unlock();
+  for (const std::function<void()>& revoke : revocations) revoke();
+  lock.lock();
+  return true;
 }
 
 void FlowController::Revocable(uint64_t ticket, std::function<void()> revoke) {

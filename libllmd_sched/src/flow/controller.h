@@ -1,6 +1,7 @@
 // Flow control: requests wait in priority bands until the pool has room (endpoint-picker.md §7).
 // Higher bands go first; in a band the fairness policy picks a flow, the ordering policy its head.
-// Dispatch runs when something arrives, ends or changes, and goes on until the gate closes.
+// Dispatch runs when something arrives, ends or changes, and goes on until the gate closes. Several
+// threads may decide on requests at once, as far as the gate would let all of them through.
 #pragma once
 
 #include <atomic>
@@ -124,7 +125,9 @@ class FlowController {
                TimePoint now);
   // The item leaves its queue; what to tell its owner. A dispatched one keeps its slot.
   Resume Leave(FlowItem& item, FlowOutcome outcome, TimePoint now);
-  void Pass(std::unique_lock<std::mutex>& lock);
+  // Both release the lock for the callback; false when there was nothing to do.
+  bool DispatchOne(std::unique_lock<std::mutex>& lock);
+  bool Revoke(std::unique_lock<std::mutex>& lock);
   void Collect(TimePoint now);
   void ShowUse(const Band& band);
   static void Run(Ended& ended);
@@ -152,7 +155,8 @@ class FlowController {
   size_t requests_ = 0, in_flight_ = 0;
   double bytes_ = 0;
   TimePoint collect_at_{};
-  bool pumping_ = false, again_ = false, stopped_ = false, was_empty_ = false;
+  size_t deciding_ = 0;  // dispatched, but not yet to be seen in the saturation
+  bool stopped_ = false, was_empty_ = false;
 };
 
 }  // namespace llmd::sched

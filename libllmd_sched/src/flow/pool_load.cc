@@ -25,6 +25,10 @@ PoolLoad PoolMeter::Read(const Snapshot& snapshot) {
   load.decode = detector_.Saturation(snapshot, stages->decode);
   if (!stages->prefill.empty()) load.prefill = detector_.Saturation(snapshot, stages->prefill);
   load.effective = std::max(load.prefill, load.decode);
+  load.per_request = detector_.PerRequest(snapshot, stages->decode);
+  if (!stages->prefill.empty()) {
+    load.per_request = std::max(load.per_request, detector_.PerRequest(snapshot, stages->prefill));
+  }
   load.stale = detector_.Stale(snapshot, stages->all);
   return load;
 }

@@ -2,6 +2,7 @@
 // both; the fuller stage counts.
 #pragma once
 
+#include <cmath>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -14,7 +15,8 @@ namespace llmd::sched {
 struct PoolLoad {
   double prefill = 0;  // 0 without prefill endpoints
   double decode = 0, effective = 0;
-  size_t stale = 0;  // endpoints judged without fresh metrics
+  double per_request = INFINITY;  // what one more request adds at most
+  size_t stale = 0;               // endpoints judged without fresh metrics
 };
 
 // Thread-safe. The detector must outlive it.

@@ -32,8 +32,8 @@ FlowItem* FlowItems::Find(uint64_t ticket, FlowItem::State state) {
   return item.ticket() == ticket && item.state == state ? &item : nullptr;
 }
 
-Band::Band(BandConfig c, bool configured_band)
-    : config(std::move(c)),
+Band::Band(const BandConfig& c, bool configured_band)
+    : config(c),
       configured(configured_band),
       fairness(config.fairness->MakeBand(*config.ordering)) {}
 

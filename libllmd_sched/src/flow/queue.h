@@ -88,7 +88,7 @@ struct Band {
   static constexpr size_t kMaxFlows = 4096;
   static constexpr std::string_view kOther = "other";
 
-  Band(BandConfig c, bool configured_band);
+  Band(const BandConfig& c, bool configured_band);
   Band(const Band&) = delete;
   Band& operator=(const Band&) = delete;
 

@@ -299,6 +299,47 @@ TEST_F(FlowControllerTest, ShowsQueuesOutcomesAndSaturationByStage) {
   EXPECT_THAT(page, HasSubstr("flow_control_dispatch_cycle_duration_seconds_count 1.0"));
 }
 
+TEST_F(FlowControllerTest, ADispatchThatEndsAtOnceDoesNotRecurse) {
+  Start("{defaultPriorityBand: {maxRequests: 200k}, defaultRequestTTL: 0s}");
+  room_ = 1;
+  int ended = 0;
+  for (int i = 0; i < 100'000; ++i) {
+    flow_->Enqueue({.resume = [&](const FlowResult& r) {
+      ++ended;
+      flow_->Complete(r.ticket, {});
+    }});
+  }
+  in_flight_ = 0;
+  flow_->Pump();
+  EXPECT_EQ(ended, 100'000);
+}
+
+TEST_F(FlowControllerTest, DecisionsUnderWayCountWhenTheirShareIsKnown) {
+  // The first dispatch is still being decided on when another thread looks.
+  const auto dispatched_meanwhile = [&](double per_request) {
+    Start("{}");
+    per_request_ = per_request;
+    saturation_ = 1;
+    int dispatched = 0;
+    bool first = true;
+    for (int i = 0; i < 8; ++i) {
+      flow_->Enqueue({.resume = [&](const FlowResult&) {
+        ++dispatched;
+        if (!std::exchange(first, false)) return;
+        std::thread([&] { flow_->Pump(); }).join();
+        saturation_ = 1;  // what is left must wait
+      }});
+    }
+    saturation_ = 0;
+    flow_->Pump();
+    const int seen = dispatched;
+    flow_->Stop();
+    return seen;
+  };
+  EXPECT_EQ(dispatched_meanwhile(INFINITY), 1);  // one after another
+  EXPECT_EQ(dispatched_meanwhile(0), 8);
+}
+
 // Arrivals, ends, cancels, evictions and ticks from several threads: every request is answered
 // once, and the counts come back to nothing.
 TEST(FlowControllerThreads, EveryRequestIsAnsweredOnce) {
@@ -311,12 +352,14 @@ TEST(FlowControllerThreads, EveryRequestIsAnsweredOnce) {
                 "defaultPriorityBand: {fairnessPolicyRef: virtual-token-counter-fairness-policy}}",
                 {"{type: virtual-token-counter-fairness-policy}"}),
       clock, metrics, "pool",
-      FlowHooks{.load =
-                    [&] {
-                      const double s = in_flight.load() / 8.0;
-                      return PoolLoad{.prefill = 0, .decode = s, .effective = s, .stale = 0};
-                    },
-                .empty = [] { return false; }});
+      FlowHooks{
+          .load =
+              [&] {
+                const double s = in_flight.load() / 8.0;
+                return PoolLoad{
+                    .prefill = 0, .decode = s, .effective = s, .per_request = 1 / 8.0, .stale = 0};
+              },
+          .empty = [] { return false; }});
   std::mutex mutex;
   std::vector<uint64_t> running;  // guarded by mutex
   const auto end = [&](uint64_t ticket) {

@@ -89,7 +89,7 @@ TEST_F(EvictorTest, SizesByTheMeanShareAndTakesTwoAtMost) {
   for (int i = 0; i < 8; ++i) Run("r" + std::to_string(i), -1);
   room_ = 4;  // saturation 2, credit 1/4: four too many
   Ask("want", 0);
-  EXPECT_THAT(Evicted(), ElementsAre("r6", "r7"));
+  EXPECT_THAT(Evicted(), ElementsAre("r7", "r6"));
   const std::string page = metrics_.Expose();
   EXPECT_THAT(page, HasSubstr("flow_control_reclaim_target{inference_pool=\"pool\"} 1.0"));
   EXPECT_THAT(page, HasSubstr("flow_control_pending_reclaim{inference_pool=\"pool\"} 0.5"));

@@ -27,7 +27,8 @@ class FlowFixture : public ::testing::Test {
     const double s = saturation_ >= 0
                          ? saturation_
                          : static_cast<double>(in_flight_) / static_cast<double>(room_);
-    return {.prefill = 0, .decode = s, .effective = s, .stale = stale_};
+    return {
+        .prefill = 0, .decode = s, .effective = s, .per_request = per_request_, .stale = stale_};
   }
   uint64_t Ask(const std::string& name, FlowRequest request = {}) {
     request.bytes = request.bytes ? request.bytes : 10;
@@ -68,6 +69,7 @@ class FlowFixture : public ::testing::Test {
   MetricsRegistry metrics_;
   size_t in_flight_ = 1, room_ = 1, stale_ = 0;  // full
   double saturation_ = -1;                       // set: instead of in flight over room
+  double per_request_ = INFINITY;
   bool empty_ = false;
   FlowResult last_;
   std::vector<std::string> events_;

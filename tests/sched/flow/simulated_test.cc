@@ -69,7 +69,7 @@ class Cluster {
   };
   PoolLoad Load() const {
     const double s = static_cast<double>(busy_) / servers_;
-    return {.prefill = 0, .decode = s, .effective = s, .stale = 0};
+    return {.prefill = 0, .decode = s, .effective = s};
   }
   void Arrive(const Job& job) {
     flow_.Enqueue({.priority = job.priority,

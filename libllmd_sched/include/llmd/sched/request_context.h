@@ -96,6 +96,7 @@ struct Charge {
   double tokens = 0;
   bool until_first_chunk = false;  // the prefill part: ends with the first chunk of the answer
   bool request_open = true, tokens_open = true;
+  uint64_t mark = 0;  // the owner's
 };
 
 struct RequestContext {

@@ -2,6 +2,7 @@
 // exceed 1.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <vector>
 
@@ -18,6 +19,12 @@ class SaturationDetector : public virtual Plugin {
   // once, so this is where a gauge may be kept.
   virtual size_t Stale(const Snapshot& snapshot, const std::vector<uint32_t>& candidates) const {
     return 0;
+  }
+  // What a request on its way to an endpoint adds to Saturation at most. With it several requests
+  // may be decided on at once; INFINITY = not known: one after another.
+  virtual double PerRequest(const Snapshot& snapshot,
+                            const std::vector<uint32_t>& candidates) const {
+    return INFINITY;
   }
   // How long after the end of a request its room is sure to show; `refresh` = time between scrapes.
   virtual Duration ReactionTime(Duration refresh) const {

@@ -1,5 +1,6 @@
 // Formula: endpoint-picker.md §7: own requests (or tokens) in flight over capacity.
 #include <algorithm>
+#include <cmath>
 
 #include "llmd/sched/filter.h"
 #include "llmd/sched/saturation.h"
@@ -25,6 +26,9 @@ class ConcurrencyDetector final : public SaturationDetector, public Filter {
     double sum = 0;
     for (uint32_t c : candidates) sum += Of(snapshot.set->slots[c]);
     return sum / static_cast<double>(candidates.size());
+  }
+  double PerRequest(const Snapshot&, const std::vector<uint32_t>& candidates) const override {
+    return s_.by_tokens ? INFINITY : 1 / (s_.requests * static_cast<double>(candidates.size()));
   }
   // Our own counts fall with the request's end; what is left is the time of the callers.
   Duration ReactionTime(Duration) const override { return std::chrono::milliseconds(10); }

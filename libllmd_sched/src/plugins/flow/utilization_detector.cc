@@ -9,6 +9,7 @@
 #include "llmd/sched/saturation.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
+#include "plugins/flow/unseen_requests.h"
 #include "plugins/producer/inflight.h"
 
 namespace llmd::sched {
@@ -35,8 +36,13 @@ class UtilizationDetector final : public SaturationDetector,
     if (candidates.empty()) return 1;
     const TimePoint now = clock_.Now();
     double sum = 0;
-    for (uint32_t c : candidates) sum += Of(snapshot, c, now);
+    for (uint32_t c : candidates) {
+      sum += Of(snapshot, c, now, unseen_.Count(snapshot.set->slots[c], snapshot.updated[c]));
+    }
     return sum / static_cast<double>(candidates.size());
+  }
+  double PerRequest(const Snapshot&, const std::vector<uint32_t>& candidates) const override {
+    return 1 / (std::min(s_.queue, s_.stale_requests) * static_cast<double>(candidates.size()));
   }
   size_t Stale(const Snapshot& snapshot, const std::vector<uint32_t>& candidates) const override {
     const TimePoint now = clock_.Now();
@@ -53,7 +59,7 @@ class UtilizationDetector final : public SaturationDetector,
   void Keep(RequestContext&, const Snapshot& snapshot, std::vector<uint32_t>& candidates) override {
     const TimePoint now = clock_.Now();
     const auto drop = [&](uint32_t c) {
-      return IsStale(snapshot, c, now) || Of(snapshot, c, now) >= 1 + s_.headroom;
+      return IsStale(snapshot, c, now) || Of(snapshot, c, now, 0) >= 1 + s_.headroom;
     };
     if (!std::all_of(candidates.begin(), candidates.end(), drop)) std::erase_if(candidates, drop);
   }
@@ -65,9 +71,11 @@ class UtilizationDetector final : public SaturationDetector,
   }
   void OnFirstChunk(RequestContext& request, const ResponseInfo&) override {
     Close(request, [](const Charge& c) { return c.until_first_chunk; });
+    Answered(request);
   }
   void OnEnd(RequestContext& request, const ResponseInfo&) override {
     Close(request, [](const Charge&) { return true; });
+    Answered(request);
   }
 
  private:
@@ -76,15 +84,22 @@ class UtilizationDetector final : public SaturationDetector,
            std::isnan(snapshot.waiting[c] + snapshot.kv_usage[c]) ||
            now - snapshot.updated[c] > s_.staleness;
   }
-  double Of(const Snapshot& snapshot, uint32_t c, TimePoint now) const {
+  // `unseen` requests of ours count as waiting.
+  double Of(const Snapshot& snapshot, uint32_t c, TimePoint now, double unseen) const {
     if (IsStale(snapshot, c, now)) {
       return in_flight_.Requests(snapshot.set->slots[c]) / s_.stale_requests;
     }
-    return std::max(snapshot.waiting[c] / s_.queue, snapshot.kv_usage[c] / s_.kv);
+    return std::max((snapshot.waiting[c] + unseen) / s_.queue, snapshot.kv_usage[c] / s_.kv);
   }
   void Open(RequestContext& request, uint32_t slot, bool prefill) {
     in_flight_.Add(slot, 1, 0);
-    request.charges.push_back({.owner = this, .slot = slot, .until_first_chunk = prefill});
+    request.charges.push_back(
+        {.owner = this, .slot = slot, .until_first_chunk = prefill, .mark = unseen_.Sent(slot)});
+  }
+  void Answered(RequestContext& request) {
+    for (Charge& c : request.charges) {
+      if (c.owner == this && std::exchange(c.tokens_open, false)) unseen_.Answered(c.slot, c.mark);
+    }
   }
   template <typename Wanted>
   void Close(RequestContext& request, Wanted wanted) {
@@ -98,6 +113,7 @@ class UtilizationDetector final : public SaturationDetector,
   const Clock& clock_;
   Gauge& stale_gauge_;
   SlotCounters in_flight_;
+  UnseenRequests unseen_;
 };
 
 }  // namespace
@@ -107,8 +123,10 @@ Status RegisterUtilizationDetector(PluginRegistry& registry) {
       registry,
       {.type = "utilization-detector",
        .kind = "saturation detector, filter",
-       .help = "Saturation from the engines' queues and KV use; a stale or missing endpoint is "
-               "judged by our own requests in flight on it.",
+       .help =
+           "Saturation from the engines' queues and KV use; a stale or missing endpoint is "
+           "judged by our own requests in flight on it. As a gate it also counts as waiting what "
+           "was sent since the last scrape and is not answered.",
        .params = {{"queueDepthThreshold", "5", "waiting requests that count as full"},
                   {"kvCacheUtilThreshold", "0.8", "KV use that counts as full"},
                   {"metricsStalenessThreshold", "200ms", "age from which metrics do not count"},
