@@ -108,7 +108,7 @@ bool Fill(X509* cert, EVP_PKEY* key, std::string_view host) {
                                     0) == 1 &&
          X509_set_issuer_name(cert, name) == 1 &&
          AddExtension(cert, NID_subject_alt_name, AlternativeNames(host)) &&
-         AddExtension(cert, NID_key_usage, "critical,digitalSignature") &&
+         AddExtension(cert, NID_key_usage, "critical,digitalSignature,keyCertSign") &&
          AddExtension(cert, NID_ext_key_usage, "serverAuth") &&
          X509_sign(cert, key, EVP_sha256()) > 0;
 }
