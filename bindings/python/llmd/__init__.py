@@ -1,7 +1,7 @@
 """llmd: endpoint scheduling, tokenisation and inference for distributed LLM serving."""
 
 from . import errors
-from ._core import Decision, Endpoint, Engine, Scheduler, Tokenizer, __version__
+from ._core import Candidates, Decision, Endpoint, Engine, Request, Scheduler, Tokenizer, __version__
 from .errors import Error
 
-__all__ = ["Decision", "Endpoint", "Engine", "Error", "Scheduler", "Tokenizer", "__version__", "errors"]
+__all__ = ["Candidates", "Decision", "Endpoint", "Engine", "Error", "Request", "Scheduler", "Tokenizer", "__version__", "errors"]

@@ -3,6 +3,7 @@
 
 #include "bindings.h"
 #include "llmd/sched/scheduler.h"
+#include "python_plugins.h"
 
 namespace llmd::python {
 namespace {
@@ -54,11 +55,39 @@ Decision Schedule(Scheduler& scheduler, const py::object& request,
   spec.priority = priority;
   spec.keep_in_flight = keep_in_flight;
   StatusOr<Decision> decision = Internal("not made");
+  PluginCall call(&scheduler);
   {
     py::gil_scoped_release release;
     decision = scheduler.Schedule(spec, endpoints);
   }
-  return Value(std::move(decision));
+  if (!decision.ok()) call.Rethrow(decision.status());
+  return std::move(*decision);
+}
+
+void Finish(Scheduler& scheduler, uint64_t decision_id) {
+  const PluginCall call(&scheduler);
+  // A thread that decides holds the scheduler and may be waiting for the GIL.
+  const py::gil_scoped_release release;
+  scheduler.Finish(decision_id);
+}
+
+std::unique_ptr<Scheduler> FromYaml(const std::string& yaml, uint64_t seed, const py::dict& scorers,
+                                    const py::dict& filters, const py::dict& pickers) {
+  sched::PluginRegistry registry = sched::BuiltinPlugins();
+  std::set<std::string> used;
+  Check(AddPythonPlugins(registry, scorers, filters, pickers, &used));
+  sched::SchedulerOptions options;
+  options.seed = seed;
+  options.registry = &registry;
+  std::unique_ptr<Scheduler> scheduler = Value(Scheduler::FromYaml(yaml, options));
+  for (const py::dict& plugins : {scorers, filters, pickers}) {
+    for (const auto& [type, unused] : plugins) {
+      if (!used.contains(type.cast<std::string>()))
+        Raise(InvalidArgument("the configuration has no plugin of type '" +
+                              type.cast<std::string>() + "', which was given in Python"));
+    }
+  }
+  return scheduler;
 }
 
 py::array_t<double> Array(const std::vector<double>& values) {
@@ -184,23 +213,26 @@ void BindScheduler(py::module_& m) {
   py::class_<Scheduler>(m, "Scheduler",
                         "The endpoint picker's scheduler, without threads or sockets.")
       .def_static(
-          "from_yaml",
-          [](const std::string& yaml, uint64_t seed) {
-            sched::SchedulerOptions options;
-            options.seed = seed;
-            return Value(Scheduler::FromYaml(yaml, options));
-          },
-          py::arg("text") = "", py::kw_only(), py::arg("seed") = 1,
+          "from_yaml", &FromYaml, py::arg("text") = "", py::kw_only(), py::arg("seed") = 1,
+          py::arg("scorers") = py::dict(), py::arg("filters") = py::dict(),
+          py::arg("pickers") = py::dict(),
           "From an EndpointPickerConfig document; '' is the built-in default. InvalidArgumentError "
-          "names line and key.")
-      .def("schedule", &Schedule, py::arg("request"), py::arg("endpoints"), py::kw_only(),
-           py::arg("path") = "/v1/completions",
-           py::arg("headers") = std::map<std::string, std::string>(), py::arg("request_id") = "",
-           py::arg("priority") = 0, py::arg("keep_in_flight") = false,
-           "Places a request: an OpenAI body as dict, str or bytes. InvalidArgumentError when it "
-           "cannot be parsed.")
-      .def("finish", &Scheduler::Finish, py::arg("decision_id"),
-           "Ends a request that was kept in flight.")
+          "names line and key.\n\n"
+          "scorers, filters, pickers: plugin type -> callable, for types the document names. "
+          "scorer(request, candidates, **parameters) returns numbers [n], NaN = not scored; "
+          "filter(request, candidates, **parameters) returns bool [n], True = keep; "
+          "picker(request, candidates, totals, **parameters) returns positions, best first. A "
+          "class is made once with the parameters and its objects are called without. Attribute "
+          "`consumes` lists the data types to read with candidates.data().")
+      .def(
+          "schedule", &Schedule, py::arg("request"), py::arg("endpoints"), py::kw_only(),
+          py::arg("path") = "/v1/completions",
+          py::arg("headers") = std::map<std::string, std::string>(), py::arg("request_id") = "",
+          py::arg("priority") = 0, py::arg("keep_in_flight") = false,
+          "Places a request: an OpenAI body as dict, str or bytes. InvalidArgumentError when it "
+          "cannot be parsed; Error (INTERNAL) that names the plugin, caused by its exception, when "
+          "a Python plugin fails: nothing is counted then. Releases the GIL.")
+      .def("finish", &Finish, py::arg("decision_id"), "Ends a request that was kept in flight.")
       .def_property_readonly("warnings", &Scheduler::Warnings,
                              "What the loader completed or doubts.");
 }

@@ -20,6 +20,7 @@ T Value(StatusOr<T> result) {
   return std::move(*result);
 }
 
+void BindPluginViews(py::module_& m);
 void BindScheduler(py::module_& m);
 void BindTokenizer(py::module_& m);
 void BindEngine(py::module_& m);

@@ -1,0 +1,303 @@
+#include "python_plugins.h"
+
+#include <pybind11/numpy.h>
+
+#include <stdexcept>
+
+#include "bindings.h"
+#include "llmd/sched/filter.h"
+#include "llmd/sched/picker.h"
+#include "llmd/sched/scorer.h"
+#include "plugin_views.h"
+
+namespace llmd::python {
+namespace {
+
+using sched::PluginArgs;
+using sched::RequestContext;
+using sched::Snapshot;
+
+thread_local PluginCall* g_current = nullptr;
+
+std::string Text(const py::error_already_set& error) {
+  return py::str(error.type().attr("__name__")).cast<std::string>() + ": " +
+         py::str(error.value()).cast<std::string>();
+}
+
+std::string Shape(const py::array& array) {
+  return py::str(array.attr("shape")).cast<std::string>() + " " +
+         py::str(array.dtype()).cast<std::string>();
+}
+
+// A one-dimensional array whose dtype kind is one of `kinds`; `want` says so in the error.
+py::array Vector(const py::object& result, std::string_view kinds, const std::string& want) {
+  py::array array = py::array::ensure(result);
+  if (!array) {
+    PyErr_Clear();
+    throw std::runtime_error("it returned " + py::repr(py::type::of(result)).cast<std::string>() +
+                             ", expected " + want);
+  }
+  if (array.ndim() != 1 || kinds.find(array.dtype().kind()) == std::string_view::npos)
+    throw std::runtime_error("it returned " + Shape(array) + ", expected " + want);
+  return array;
+}
+py::array VectorOf(const py::object& result, size_t n, std::string_view kinds, const char* what) {
+  const std::string want = "(" + std::to_string(n) + ",) " + what;
+  py::array array = Vector(result, kinds, want);
+  if (array.shape(0) != static_cast<py::ssize_t>(n))
+    throw std::runtime_error("it returned " + Shape(array) + ", expected " + want);
+  return array;
+}
+
+template <typename T>
+py::array_t<T, py::array::c_style | py::array::forcecast> As(const py::array& array) {
+  return py::array_t < T, py::array::c_style | py::array::forcecast > (array);
+}
+
+// A Python callable, its keyword arguments and the data it reads.
+class Callable {
+ public:
+  explicit Callable(py::object call) : call_(std::move(call)) {}
+  ~Callable() {
+    const py::gil_scoped_acquire gil;
+    call_ = py::object();
+    kwargs_ = py::dict();
+  }
+  Callable(const Callable&) = delete;
+  Callable& operator=(const Callable&) = delete;
+
+  // Takes the parameters: a class is made with them, a function called with them. `positional` is
+  // how many arguments a call passes besides.
+  void Bind(const py::dict& parameters, int positional) {
+    if (PyType_Check(call_.ptr()) != 0) {
+      call_ = call_(**parameters);
+    } else {
+      CheckSignature(parameters, positional);
+      kwargs_ = parameters;
+    }
+    if (PyCallable_Check(call_.ptr()) == 0)
+      throw py::type_error("its objects are not callable: the class lacks __call__");
+  }
+  void Consume(sched::PluginEnv& env) {
+    if (!py::hasattr(call_, "consumes")) return;
+    for (const py::handle item : call_.attr("consumes")) {
+      const std::string key = item.cast<std::string>();
+      const size_t slash = key.find('/');
+      const std::string producer = slash == std::string::npos ? "" : key.substr(slash + 1);
+      data_[key] = env.Consume(key.substr(0, slash), producer, true);
+    }
+  }
+
+  // Runs `use(result)` on what the callable returns. With the GIL not held; throws what it raises
+  // as std::runtime_error.
+  template <typename Use>
+  void Run(RequestContext& request, const Snapshot& snapshot, std::span<const uint32_t> candidates,
+           const std::span<const double>* totals, const Use& use) const {
+    const py::gil_scoped_acquire gil;
+    auto scope = std::make_shared<ViewScope>(ViewScope{&request, &snapshot, candidates, &data_});
+    struct Closer {
+      ViewScope& scope;
+      ~Closer() { scope.request = nullptr; }
+    } closer{*scope};
+    std::string text;
+    try {
+      py::object r = py::cast(RequestView{scope}), c = py::cast(CandidatesView{scope});
+      if (totals == nullptr) {
+        use(call_(r, c, **kwargs_));
+      } else {
+        use(call_(r, c,
+                  py::array_t<double>(static_cast<py::ssize_t>(totals->size()), totals->data()),
+                  **kwargs_));
+      }
+      return;
+    } catch (const py::error_already_set& error) {
+      text = Text(error);
+      if (PluginCall* call = PluginCall::Current(); call && !call->exception)
+        call->exception = error.value();
+    }
+    throw std::runtime_error(text);
+  }
+
+ private:
+  void CheckSignature(const py::dict& parameters, int positional) const {
+    const py::module_ inspect = py::module_::import("inspect");
+    py::object signature;
+    try {
+      signature = inspect.attr("signature")(call_);
+    } catch (const py::error_already_set& error) {
+      if (error.matches(PyExc_ValueError)) return;  // a builtin that tells nothing of itself
+      throw;
+    }
+    py::list arguments;
+    for (int i = 0; i < positional; ++i) arguments.append(py::none());
+    signature.attr("bind")(*arguments, **parameters);
+  }
+
+  py::object call_;
+  py::dict kwargs_;
+  std::map<std::string, sched::DataKey> data_;
+};
+
+class PyScorer final : public sched::Scorer {
+ public:
+  static constexpr int kArguments = 2;
+  explicit PyScorer(std::unique_ptr<Callable> callable) : callable_(std::move(callable)) {}
+  void Score(RequestContext& request, const Snapshot& snapshot,
+             std::span<const uint32_t> candidates, std::span<double> scores) override {
+    callable_->Run(request, snapshot, candidates, nullptr, [&](const py::object& result) {
+      const auto values = As<double>(VectorOf(result, scores.size(), "fiu", "numbers"));
+      std::copy_n(values.data(), scores.size(), scores.begin());
+    });
+  }
+
+ private:
+  const std::unique_ptr<Callable> callable_;
+};
+
+class PyFilter final : public sched::Filter {
+ public:
+  static constexpr int kArguments = 2;
+  explicit PyFilter(std::unique_ptr<Callable> callable) : callable_(std::move(callable)) {}
+  void Keep(RequestContext& request, const Snapshot& snapshot,
+            std::vector<uint32_t>& candidates) override {
+    callable_->Run(request, snapshot, candidates, nullptr, [&](const py::object& result) {
+      const auto keep = As<bool>(VectorOf(result, candidates.size(), "b", "bool"));
+      size_t kept = 0;
+      for (size_t i = 0; i < candidates.size(); ++i) {
+        if (keep.data()[i]) candidates[kept++] = candidates[i];
+      }
+      candidates.resize(kept);
+    });
+  }
+
+ private:
+  const std::unique_ptr<Callable> callable_;
+};
+
+class PyPicker final : public sched::Picker {
+ public:
+  static constexpr int kArguments = 3;
+  explicit PyPicker(std::unique_ptr<Callable> callable) : callable_(std::move(callable)) {}
+  int Pick(RequestContext& request, const Snapshot& snapshot, std::span<const uint32_t> candidates,
+           std::span<const double> totals, std::vector<uint32_t>& picked) override {
+    callable_->Run(request, snapshot, candidates, &totals, [&](const py::object& result) {
+      const auto positions = As<int64_t>(Vector(
+          result, "iu", "1 to " + std::to_string(candidates.size()) + " positions, integers"));
+      if (positions.size() == 0) throw std::runtime_error("it picked nothing");
+      for (py::ssize_t i = 0; i < positions.size(); ++i)
+        picked.push_back(candidates[Checked(positions, i, candidates.size())]);
+    });
+    return 0;
+  }
+
+ private:
+  template <typename Array>
+  static size_t Checked(const Array& positions, py::ssize_t i, size_t n) {
+    const int64_t position = positions.data()[i];
+    if (position < 0 || position >= static_cast<int64_t>(n)) {
+      throw std::runtime_error("it picked position " + std::to_string(position) + " of " +
+                               std::to_string(n) + " candidates");
+    }
+    for (py::ssize_t j = 0; j < i; ++j) {
+      if (positions.data()[j] == position)
+        throw std::runtime_error("it picked position " + std::to_string(position) + " twice");
+    }
+    return static_cast<size_t>(position);
+  }
+  const std::unique_ptr<Callable> callable_;
+};
+
+py::dict ParametersOf(const PluginArgs& args) {
+  if (args.parameters.IsNull()) return {};
+  return py::module_::import("json").attr("loads")(args.parameters.ToJson().Dump());
+}
+
+template <typename Kind>
+StatusOr<std::unique_ptr<sched::Plugin>> Make(PluginArgs& args, const py::object& given) {
+  if (!args.parameters.IsNull() && !args.parameters.IsMap())
+    return args.parameters.Error("expected a map of parameters");
+  const auto failed = [&](const std::string& what) {
+    return args.parameters.Error("Python plugin '" + args.name + "': " + what);
+  };
+  try {
+    auto callable = std::make_unique<Callable>(given);
+    callable->Bind(ParametersOf(args), Kind::kArguments);
+    callable->Consume(args.env);
+    return std::unique_ptr<sched::Plugin>(std::make_unique<Kind>(std::move(callable)));
+  } catch (const py::error_already_set& error) {
+    return failed(Text(error));
+  } catch (const std::exception& error) {
+    return failed(error.what());
+  }
+}
+
+std::string HelpOf(const py::object& given) {
+  const py::object doc = given.attr("__doc__");
+  if (doc.is_none()) return "A Python callable.";
+  const std::string text = py::str(doc).cast<std::string>();
+  return text.substr(0, text.find('\n'));
+}
+
+template <typename Kind>
+Status Add(sched::PluginRegistry& registry, const py::dict& plugins, const std::string& kind,
+           std::set<std::string>* used) {
+  for (const auto& [key, value] : plugins) {
+    const std::string type = key.cast<std::string>();
+    const auto given = py::reinterpret_borrow<py::object>(value);
+    if (PyCallable_Check(given.ptr()) == 0)
+      return InvalidArgument(kind + "s['" + type + "'] is not callable");
+    sched::PluginDescriptor descriptor;
+    descriptor.type = type;
+    descriptor.kind = kind;
+    descriptor.help = HelpOf(given);
+    descriptor.make = [given, used](PluginArgs& args) {
+      used->insert(args.type);
+      return Make<Kind>(args, given);
+    };
+    LLMD_RETURN_IF_ERROR(AddPlugin(registry, std::move(descriptor)));
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Status AddPythonPlugins(sched::PluginRegistry& registry, const py::dict& scorers,
+                        const py::dict& filters, const py::dict& pickers,
+                        std::set<std::string>* used) {
+  LLMD_RETURN_IF_ERROR(Add<PyScorer>(registry, scorers, "scorer", used));
+  LLMD_RETURN_IF_ERROR(Add<PyFilter>(registry, filters, "filter", used));
+  return Add<PyPicker>(registry, pickers, "picker", used);
+}
+
+PluginCall::PluginCall(const void* scheduler) : scheduler_(scheduler), outer_(g_current) {
+  for (const PluginCall* call = outer_; call != nullptr; call = call->outer_) {
+    if (call->scheduler_ == scheduler)
+      Raise(FailedPrecondition("a plugin called the scheduler that is calling it"));
+  }
+  g_current = this;
+}
+
+PluginCall::~PluginCall() {
+  g_current = outer_;
+}
+
+PluginCall* PluginCall::Current() {
+  return g_current;
+}
+
+void PluginCall::Rethrow(const Status& status) {
+  if (!exception) Raise(status);
+  if (PyErr_GivenExceptionMatches(exception.ptr(), PyExc_Exception) == 0) {
+    PyErr_SetObject(py::type::of(exception).ptr(), exception.ptr());
+    throw py::error_already_set();
+  }
+  try {
+    Raise(status);
+  } catch (py::error_already_set& error) {
+    PyException_SetCause(error.value().ptr(), exception.inc_ref().ptr());
+    error.restore();
+  }
+  throw py::error_already_set();
+}
+
+}  // namespace llmd::python
