@@ -329,6 +329,21 @@ json::Value DescribeGraph(const Graph& graph) {
       {"flowControl", graph.flow.enabled}};
 }
 
+Status Graph::SetAttributes(const EndpointState& e, EndpointMetrics& metrics) const {
+  for (const auto& [key, value] : e.attributes) {
+    bool known = false;
+    for (const EndpointAttribute& a : attributes) {
+      if (a.own != kNoAttribute || (key != a.name && key != a.name + "/" + a.producer)) continue;
+      metrics.SetAttribute(a.id, value);
+      known = true;
+    }
+    if (!known)
+      return InvalidArgument("endpoint '" + e.info.FullName() + "': no extractor of this " +
+                             "configuration fills an attribute '" + key + "'");
+  }
+  return OkStatus();
+}
+
 bool Graph::ReadsGauges() const {
   return std::any_of(sources.begin(), sources.end(),
                      [](const SourceBinding& b) { return b.gauges; });

@@ -143,6 +143,9 @@ struct Graph {
   std::vector<std::pair<std::string, std::string>>
       data_keys;  // by DataKey: type, producer; "" = free
   bool wants_response_body = false;
+  // Puts the attributes of `e` into its metrics; INVALID_ARGUMENT for one that no extractor here
+  // fills.
+  Status SetAttributes(const EndpointState& e, EndpointMetrics& metrics) const;
   // Some source feeds the gauges, so that their age means something.
   bool ReadsGauges() const;
   std::vector<std::string> warnings;

@@ -41,6 +41,7 @@ class SchedulerImpl final : public Scheduler {
     ScheduleOutcome outcome;
     pass.Produce();
     pass.Schedule(outcome);
+    LLMD_RETURN_IF_ERROR(pass.failure());
     Decision out = Result(spec, *request, snapshot, outcome, pass.saturated(), record);
     if (out.ok) {
       for (PreRequestHook* hook : graph_->pre_request)
@@ -71,26 +72,11 @@ class SchedulerImpl final : public Scheduler {
         return InvalidArgument("two endpoints are called '" + e.info.FullName() + "'");
       set->Add(std::make_shared<const EndpointInfo>(e.info), slot);
       auto metrics = std::make_shared<EndpointMetrics>(e.metrics);
-      LLMD_RETURN_IF_ERROR(SetAttributes(e, *metrics));
+      LLMD_RETURN_IF_ERROR(graph_->SetAttributes(e, *metrics));
       snapshot.Add(std::move(metrics));
     }
     snapshot.set = std::move(set);
     return snapshot;
-  }
-
-  Status SetAttributes(const EndpointState& e, EndpointMetrics& metrics) const {
-    for (const auto& [key, value] : e.attributes) {
-      bool known = false;
-      for (const EndpointAttribute& a : graph_->attributes) {
-        if (a.own != kNoAttribute || (key != a.name && key != a.name + "/" + a.producer)) continue;
-        metrics.SetAttribute(a.id, value);
-        known = true;
-      }
-      if (!known)
-        return InvalidArgument("endpoint '" + e.info.FullName() + "': no extractor of this " +
-                               "configuration fills an attribute '" + key + "'");
-    }
-    return OkStatus();
   }
 
   Status Fill(const RequestSpec& spec, std::string_view body, RequestContext& request) {

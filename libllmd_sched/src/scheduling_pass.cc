@@ -1,6 +1,7 @@
 #include "scheduling_pass.h"
 
 #include <algorithm>
+#include <exception>
 #include <limits>
 
 #include "llmd/tracing.h"
@@ -100,6 +101,24 @@ const std::vector<uint32_t>& SchedulingPass::Run(int profile) {
   return record.picked;
 }
 
+// Plugins of others' making must not take the process down.
+template <typename Call>
+bool SchedulingPass::Succeeds(const Plugin& plugin, const Call& call) {
+  const auto fail = [&](std::string_view what) {
+    if (failure_.ok())
+      failure_ = Internal("plugin '" + plugin.name() + "' failed: " + std::string(what));
+    return false;
+  };
+  try {
+    call();
+    return true;
+  } catch (const std::exception& e) {
+    return fail(e.what());
+  } catch (...) {
+    return fail("exception of unknown type");
+  }
+}
+
 void SchedulingPass::RunFilters(const Profile& profile, ProfileRecord& record) {
   schedule_log::LineWithPods(request_, "Before running filter plugins", snapshot_,
                              record.candidates);
@@ -107,7 +126,9 @@ void SchedulingPass::RunFilters(const Profile& profile, ProfileRecord& record) {
   Stopwatch watch;
   for (const Timed<Filter>& filter : profile.filters) {
     schedule_log::LineWith(request_, "Running filter plugin", "plugin", *filter.plugin);
-    filter.plugin->Keep(request_, snapshot_, record.candidates);
+    if (!Succeeds(*filter.plugin,
+                  [&] { filter.plugin->Keep(request_, snapshot_, record.candidates); }))
+      record.candidates.clear();
     watch.Lap(filter.duration);
     record.kept.insert(record.kept.end(), record.candidates.begin(), record.candidates.end());
     record.kept_ends.push_back(static_cast<uint32_t>(record.kept.size()));
@@ -135,7 +156,9 @@ void SchedulingPass::RunScorers(const Profile& profile, ProfileRecord& record) {
     ScopedSpan span(request_.spans, "llm_d.epp.scorer.", scorer.plugin->type());
     schedule_log::LineWith(request_, "Running scorer", "scorer", *scorer.plugin);
     const std::span<double> raw(record.raw.data() + s * n, n);
-    scorer.plugin->Score(request_, snapshot_, record.candidates, raw);
+    if (!Succeeds(*scorer.plugin,
+                  [&] { scorer.plugin->Score(request_, snapshot_, record.candidates, raw); }))
+      std::fill(raw.begin(), raw.end(), std::numeric_limits<double>::quiet_NaN());
     for (size_t i = 0; i < n; ++i) record.totals[i] += scorer.weight * Clamp(raw[i]);
     watch.Lap(scorer.duration);
     if (request_.spans) DescribeScores(scorer, raw, span);
@@ -148,8 +171,11 @@ void SchedulingPass::RunPicker(const Profile& profile, ProfileRecord& record) {
   schedule_log::BeforePicker(request_, snapshot_, record);
   ScopedSpan span(request_.spans, "pick_endpoints");
   Stopwatch watch;
-  record.tied = profile.picker.plugin->Pick(request_, snapshot_, record.candidates, record.totals,
-                                            record.picked);
+  if (!Succeeds(*profile.picker.plugin, [&] {
+        record.tied = profile.picker.plugin->Pick(request_, snapshot_, record.candidates,
+                                                  record.totals, record.picked);
+      }))
+    record.picked.clear();
   watch.Lap(profile.picker.duration);
   schedule_log::AfterPicker(request_, snapshot_, record);
   if (request_.spans == nullptr || record.picked.empty()) return;

@@ -26,6 +26,9 @@ class SchedulingPass final : public ProfileRunner {
   // Runs the profile handler. On failure outcome.error is set and saturated() tells 429 from 503.
   void Schedule(ScheduleOutcome& outcome);
   bool saturated() const { return saturated_; }
+  // The first plugin that threw, if any: its filter then keeps, its scorer scores, its picker picks
+  // nothing.
+  const Status& failure() const { return failure_; }
 
   int Find(std::string_view profile) const override;
   int count() const override { return static_cast<int>(graph_.profiles.size()); }
@@ -38,12 +41,16 @@ class SchedulingPass final : public ProfileRunner {
   void RunScorers(const Profile& profile, ProfileRecord& record);
   void RunPicker(const Profile& profile, ProfileRecord& record);
 
+  template <typename Call>
+  bool Succeeds(const Plugin& plugin, const Call& call);
+
   const Graph& graph_;
   RequestContext& request_;
   const Snapshot& snapshot_;
   const std::span<const uint32_t> eligible_;
   DecisionRecord& record_;
   bool saturated_ = false;
+  Status failure_;
 };
 
 }  // namespace llmd::sched

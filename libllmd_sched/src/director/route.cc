@@ -272,6 +272,10 @@ void DirectorImpl::Decide(Question& q) {
     }
   }
   pass.Schedule(outcome);
+  if (!pass.failure().ok()) {
+    logger_.Error("Plugin failed",
+                  {{"x-request-id", request.request_id}, {"error", pass.failure().message()}});
+  }
   const Duration took = std::chrono::steady_clock::now() - started;
   record.decision_ns = static_cast<uint64_t>(took.count());
   metrics_.scheduling.Observe(static_cast<double>(took.count()) * 1e-9);

@@ -13,12 +13,13 @@ namespace {
 // A profile entry only where the plugin can stand in one; the picker, handler, parsers and
 // producers are completed.
 std::string ConfigOf(const PluginRegistry& registry, std::string_view type,
-                     std::string_view parameters) {
+                     std::string_view parameters, const std::vector<std::string>& beside) {
   const std::string name(type);
   const auto descriptor = registry.Find(type);
   std::string out =
       "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- {type: " + name +
       ", parameters: " + std::string(parameters) + "}\n";
+  for (const std::string& entry : beside) out += "- " + entry + "\n";
   bool in_profile = false;
   for (const char* kind : {"filter", "scorer", "picker"})
     in_profile |= descriptor.ok() && (*descriptor)->kind.find(kind) != std::string::npos;
@@ -73,16 +74,16 @@ StatusOr<Kind*> As(Plugin& plugin, const char* kind) {
 PluginUnderTest::PluginUnderTest() : clock_(std::make_unique<FakeClock>()) {}
 PluginUnderTest::~PluginUnderTest() = default;
 
-StatusOr<std::unique_ptr<PluginUnderTest>> PluginUnderTest::Create(const PluginRegistry* registry,
-                                                                   std::string_view type,
-                                                                   std::string_view parameters) {
+StatusOr<std::unique_ptr<PluginUnderTest>> PluginUnderTest::Create(
+    const PluginRegistry* registry, std::string_view type, std::string_view parameters,
+    const std::vector<std::string>& beside) {
   const PluginRegistry builtin = registry ? PluginRegistry() : BuiltinPlugins();
   const PluginRegistry& known = registry ? *registry : builtin;
   std::unique_ptr<PluginUnderTest> out(new PluginUnderTest());
   LoadOptions options;
   options.registry = &known;
   options.clock = out->clock_.get();
-  LLMD_ASSIGN_OR_RETURN(out->graph_, LoadGraph(ConfigOf(known, type, parameters), options));
+  LLMD_ASSIGN_OR_RETURN(out->graph_, LoadGraph(ConfigOf(known, type, parameters, beside), options));
   for (const auto& plugin : out->graph_->plugins) {
     if (plugin->type() == type) out->plugin_ = plugin.get();
   }
@@ -104,7 +105,9 @@ StatusOr<std::unique_ptr<Scene>> PluginUnderTest::Set(const FakeRequest& request
                                                       uint64_t seed) const {
   auto scene = std::make_unique<Scene>();
   scene->spec = request.Spec();
-  scene->snapshot = SnapshotOf(endpoints);
+  std::vector<EndpointState> filled(endpoints.begin(), endpoints.end());
+  for (EndpointState& e : filled) LLMD_RETURN_IF_ERROR(graph_->SetAttributes(e, e.metrics));
+  scene->snapshot = SnapshotOf(filled);
   scene->all.resize(endpoints.size());
   std::iota(scene->all.begin(), scene->all.end(), 0);
   RequestContext& context = scene->request;

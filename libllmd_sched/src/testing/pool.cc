@@ -72,6 +72,10 @@ FakeEndpoint& FakeEndpoint::Adapters(std::vector<std::string> active,
   state_.metrics.max_active_models = max_active;
   return *this;
 }
+FakeEndpoint& FakeEndpoint::Attribute(std::string name, double value) {
+  state_.attributes.insert_or_assign(std::move(name), value);
+  return *this;
+}
 FakeEndpoint& FakeEndpoint::NeverScraped() {
   state_.metrics = EndpointMetrics();
   return *this;

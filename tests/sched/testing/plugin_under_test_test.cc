@@ -48,6 +48,20 @@ TEST(PluginUnderTest, PredictionsAreFactsToo) {
   EXPECT_THAT(*Make("latency-scorer")->ScoreOf(request, pool), ElementsAre(1.0, 0.61, 0.2));
 }
 
+TEST(PluginUnderTest, AttributesComeFromAnExtractorBesideIt) {
+  const std::vector<EndpointState> pool{FakeEndpoint("a").Attribute("heat", 9),
+                                        FakeEndpoint("b").Attribute("heat", 3)};
+  const std::string parameters = "{attributeKey: heat, algorithm: {type: linear_lower_is_better}}";
+  auto scorer = PluginUnderTest::Create(
+      nullptr, "endpoint-attribute-scorer", parameters,
+      {"{type: core-metrics-extractor, parameters: {customMetrics: [{attributeKey: heat, "
+       "metricSpec: heat}]}}"});
+  ASSERT_TRUE(scorer.ok()) << scorer.status().ToString();
+  EXPECT_THAT(*(*scorer)->ScoreOf(kHello, pool), ElementsAre(0.0, 1.0));
+  EXPECT_THAT(Make("queue-scorer")->ScoreOf(kHello, pool).status().message(),
+              HasSubstr("an attribute 'heat'"));
+}
+
 TEST(PluginUnderTest, AFactNobodyReadsIsAnError) {
   const auto scene =
       Make("queue-scorer")

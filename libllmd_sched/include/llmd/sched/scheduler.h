@@ -66,7 +66,8 @@ class Scheduler {
 
   // Endpoints are known by ns/name: state a plugin keeps per endpoint (prefix index, in-flight
   // counts) follows the name, not the position. INVALID_ARGUMENT when the body cannot be parsed or
-  // two endpoints share a name.
+  // two endpoints share a name; INTERNAL, with nothing counted, when a filter, scorer or picker
+  // throws.
   virtual StatusOr<Decision> Schedule(const RequestSpec& request,
                                       std::span<const EndpointState> endpoints) = 0;
   // Ends a request that was kept in flight. Unknown ids are ignored.

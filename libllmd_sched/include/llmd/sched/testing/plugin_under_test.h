@@ -38,11 +38,12 @@ struct Picks {
 class PluginUnderTest {
  public:
   // Builds `type` of `registry` (null = BuiltinPlugins()) with `parameters` in YAML or JSON
-  // ("{best: a}"), the producers it reads from and nothing else. INVALID_ARGUMENT as a
-  // configuration would report it.
-  static StatusOr<std::unique_ptr<PluginUnderTest>> Create(const PluginRegistry* registry,
-                                                           std::string_view type,
-                                                           std::string_view parameters = "{}");
+  // ("{best: a}"), the producers it reads from and nothing else but `beside`: entries as under
+  // `plugins`, say of an extractor whose attributes it reads. INVALID_ARGUMENT as a configuration
+  // would report it.
+  static StatusOr<std::unique_ptr<PluginUnderTest>> Create(
+      const PluginRegistry* registry, std::string_view type, std::string_view parameters = "{}",
+      const std::vector<std::string>& beside = {});
   ~PluginUnderTest();
 
   Plugin& plugin() { return *plugin_; }

@@ -25,6 +25,8 @@ class FakeEndpoint {
   // LoRA adapters loaded and waited for, and how many fit.
   FakeEndpoint& Adapters(std::vector<std::string> active, std::vector<std::string> waiting,
                          int max_active);
+  // A named number as an extractor fills it ("GPUUtilization"); see EndpointState::attributes.
+  FakeEndpoint& Attribute(std::string name, double value);
   FakeEndpoint& NeverScraped();
   operator EndpointState() const { return state_; }  // NOLINT: made to be put into lists
 
@@ -40,7 +42,7 @@ std::vector<EndpointState> UnknownPool(size_t count, uint64_t seed = 7);
 // `count` endpoints that differ by name only.
 std::vector<EndpointState> TiedPool(size_t count);
 
-// What plugins see of these endpoints; slots follow the order.
+// What plugins see of these endpoints, less their named attributes; slots follow the order.
 Snapshot SnapshotOf(std::span<const EndpointState> endpoints);
 
 }  // namespace llmd::sched::testing
