@@ -68,7 +68,7 @@ PluginRegistry BuiltinPlugins() {
                    RegisterPredictedLatencyProducer,
                    RegisterLatencyScorer,
                    RegisterSloHeadroomTierFilter,
-                   RegisterLatencySloAdmitter}) {
+                   RegisterLatencySloAdmitter,
                    RegisterAnthropicParser,
                    RegisterVllmHttpParser,
                    RegisterSglangHttpParser,
