@@ -205,8 +205,13 @@ void Processor::OnRouted(const sched::Routing& routing) {
   }
   if (trailers) EmitBare(Answer::Kind::kRequestTrailers);
   if (!routing.skip_response) return;
-  director_.OnResponseBody(state_, "", true, nullptr);
-  MoveTo(Phase::kRefused);  // what may still come is passed over
+  std::string none;
+  director_.OnResponseBody(state_, "", true, &none);
+  {
+    std::lock_guard lock(mutex_);
+    state_.reset();
+    phase_ = Phase::kRefused;  // what may still come is passed over
+  }
   if (const std::shared_ptr<AnswerSink> sink = sink_.lock()) sink->EndAnswers();
 }
 
