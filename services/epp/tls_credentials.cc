@@ -42,8 +42,10 @@ class TlsCredentials final : public grpc::ServerCredentials {
     std::shared_ptr<const Certificate> now = source_->Current();
     if (now == given_) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
     const grpc_ssl_pem_key_cert_pair pair{now->key.c_str(), now->chain.c_str()};
-    *config = grpc_ssl_server_certificate_config_create(
-        now->client_ca.empty() ? nullptr : now->client_ca.c_str(), &pair, 1);
+    // When a new configuration is fetched gRPC 1.51 asserts that there are roots, wanted or not:
+    // where no client is asked for a certificate, ours stand in and verify nothing.
+    const std::string& roots = now->client_ca.empty() ? now->chain : now->client_ca;
+    *config = grpc_ssl_server_certificate_config_create(roots.c_str(), &pair, 1);
     given_ = std::move(now);
     return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
   }
