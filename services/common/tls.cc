@@ -189,7 +189,7 @@ StatusOr<std::shared_ptr<CertificateSource>> CertificateSource::Follow(Certifica
 
 // Of times and inodes, since a mounted secret is replaced by a link; 0 = still being written.
 int64_t CertificateSource::Stamp() const {
-  int64_t stamp = 0;
+  uint64_t stamp = 0;  // wraps round
   for (const std::string& path :
        {files_.dir + "/tls.crt", files_.dir + "/tls.key", files_.client_ca}) {
     struct stat info{};
@@ -197,9 +197,9 @@ int64_t CertificateSource::Stamp() const {
     const int64_t modified = info.st_mtim.tv_sec * 1'000'000'000L + info.st_mtim.tv_nsec;
     const int64_t age = clock_->UnixNanos() - modified;
     if (age >= 0 && age < kDebounce.count()) return 0;
-    stamp = stamp * 31 + modified + static_cast<int64_t>(info.st_ino);
+    stamp = stamp * 31 + static_cast<uint64_t>(modified) + info.st_ino;
   }
-  return stamp;
+  return static_cast<int64_t>(stamp);
 }
 
 void CertificateSource::Look() {
