@@ -10,26 +10,11 @@
 #include <numeric>
 #include <vector>
 
+#include "count_allocations.h"
 #include "graph.h"
 #include "llmd/sched/config_loader.h"
 #include "record.h"
 #include "scheduling_pass.h"
-
-namespace {
-std::atomic<size_t> g_allocations{0};
-}  // namespace
-
-void* operator new(size_t n) {
-  g_allocations.fetch_add(1, std::memory_order_relaxed);
-  if (void* p = std::malloc(n)) return p;
-  throw std::bad_alloc();
-}
-void operator delete(void* p) noexcept {
-  std::free(p);
-}
-void operator delete(void* p, size_t) noexcept {
-  std::free(p);
-}
 
 namespace llmd::sched {
 namespace {
