@@ -34,7 +34,7 @@ step "Python package"
 scripts/python_package.sh
 
 step "Python and end-to-end tests"
-LLMD_BUILD_DIR=$PWD/build/release $python -m pytest -q -x --durations=10 tests/tools tests/python tests/consumer tests/e2e
+LLMD_BUILD_DIR=$PWD/build/release $python -m pytest -q --durations=10 tests/tools tests/python tests/consumer tests/e2e
 
 step "AddressSanitizer"
 cmake --preset asan -DLLMD_BUILD_EPP=OFF >/dev/null

@@ -1,4 +1,5 @@
 """Spans as a real OpenTelemetry collector receives them: gRPC, HTTP/protobuf and HTTP/JSON, checked with its own schema."""
+import base64
 import concurrent.futures
 import http.server
 import json
@@ -20,15 +21,18 @@ SPANS = {"gateway.request", "gateway.request_orchestration", "run_scheduler_prof
 
 
 class Collector:
-    """Takes spans by every OTLP protocol."""
+    """Takes spans by every OTLP protocol.
+
+    The servers' threads keep bytes and the test's thread decodes them: the messages of Python's protobuf are not safe to read
+    in one thread while another one decodes.
+    """
 
     def __init__(self):
-        self.lock, self.requests, self.headers = threading.Lock(), [], []
+        self.lock, self.bodies, self.headers = threading.Lock(), [], []
         handler = grpc.method_handlers_generic_handler(
             "opentelemetry.proto.collector.trace.v1.TraceService",
             {"Export": grpc.unary_unary_rpc_method_handler(
-                self.export, request_deserializer=service.ExportTraceServiceRequest.FromString,
-                response_serializer=service.ExportTraceServiceResponse.SerializeToString)})
+                self.export, request_deserializer=None, response_serializer=None)})
         self.grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
         self.grpc.add_generic_rpc_handlers((handler,))
         self.grpc_port = self.grpc.add_insecure_port("127.0.0.1:0")
@@ -38,17 +42,7 @@ class Collector:
         class Post(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"]))
-                if self.headers["content-type"] == "application/json":
-                    # JSON has ids in hex where the generic mapping expects base64.
-                    message = json.loads(body)
-                    for span in spans_of_json(message):
-                        for key in ("traceId", "spanId", "parentSpanId"):
-                            if key in span:
-                                span[key] = base64_of(span[key])
-                    request = json_format.ParseDict(message, service.ExportTraceServiceRequest())
-                else:
-                    request = service.ExportTraceServiceRequest.FromString(body)
-                outer.take(request, dict(self.headers))
+                outer.take(body, self.headers)
                 self.send_response(200 if self.path == "/v1/traces" else 404)
                 self.send_header("content-length", "0")
                 self.end_headers()
@@ -58,31 +52,37 @@ class Collector:
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Post)
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
-    def export(self, request, context):
-        self.take(request, dict(context.invocation_metadata()))
-        return service.ExportTraceServiceResponse()
+    def export(self, body, context):
+        self.take(body, dict(context.invocation_metadata()))
+        return b""  # An ExportTraceServiceResponse without rejections.
 
-    def take(self, request, headers):
+    def take(self, body, headers):
         with self.lock:
-            self.requests.append(request)
+            self.bodies.append(body)
             self.headers.append({k.lower(): v for k, v in headers.items()})
 
-    def spans(self):
+    def requests(self):
         with self.lock:
-            return [s for r in self.requests for rs in r.resource_spans for ss in rs.scope_spans for s in ss.spans]
+            taken = list(zip(self.bodies, self.headers))
+        return [decoded(body, is_json=headers.get("content-type") == "application/json") for body, headers in taken]
+
+    def spans(self):
+        return [s for r in self.requests() for rs in r.resource_spans for ss in rs.scope_spans for s in ss.spans]
 
     def stop(self):
         self.grpc.stop(0)
         self.http.shutdown()
 
 
-def spans_of_json(message):
-    return [s for rs in message["resourceSpans"] for ss in rs["scopeSpans"] for s in ss["spans"]]
-
-
-def base64_of(hex_text):
-    import base64
-    return base64.b64encode(bytes.fromhex(hex_text)).decode()
+def decoded(body, *, is_json):
+    if not is_json:
+        return service.ExportTraceServiceRequest.FromString(body)
+    message = json.loads(body)
+    # JSON has ids in hex where the generic mapping expects base64.
+    for span in [s for rs in message["resourceSpans"] for ss in rs["scopeSpans"] for s in ss["spans"]]:
+        for key in {"traceId", "spanId", "parentSpanId"} & span.keys():
+            span[key] = base64.b64encode(bytes.fromhex(span[key])).decode()
+    return json_format.ParseDict(message, service.ExportTraceServiceRequest())
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_collector_gets_the_request_as_a_tree_of_spans(started, tmp_path, coll
     assert attributes["http.response.status_code"].int_value == 200
     assert attributes["gen_ai.usage.output_tokens"].int_value == 5
     assert attributes["gen_ai.request.model"].string_value == "m"
-    resource = collector.requests[0].resource_spans[0].resource.attributes
+    resource = collector.requests()[0].resource_spans[0].resource.attributes
     assert {a.key: a.value.string_value for a in resource} == {"service.name": "picker-of-tests"}
     assert collector.headers[0]["x-team"] == "blue"
     # The engine continues the trace below the request's span.
