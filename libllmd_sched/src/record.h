@@ -44,14 +44,17 @@ struct DecisionRecord {
 
   // Empties it and keeps the buffers.
   void Reset();
+  // Of its buffers.
+  size_t SizeBytes() const;
   void SetEndpoints(const Snapshot& snapshot, TimePoint now);
   DecisionTrace ToTrace() const;
 };
 
-// The last `capacity` decisions, in shards by request id. Thread-safe; bounded.
+// The last `capacity` decisions, or as many of the last as fit in `max_bytes`, in shards by request
+// id. Thread-safe.
 class DecisionRing {
  public:
-  explicit DecisionRing(size_t capacity);
+  DecisionRing(size_t capacity, size_t max_bytes);
   // Puts the record in and leaves the evicted one's buffers in its place.
   void Swap(DecisionRecord& record);
   // The newest decision with that request id.
@@ -65,10 +68,13 @@ class DecisionRing {
     mutable std::mutex mutex;
     std::vector<DecisionRecord> slots;  // guarded by mutex
     size_t next = 0;                    // guarded by mutex
+    size_t used = 0;                    // slots from here on are empty; guarded by mutex
+    size_t bytes = 0;                   // of the records' buffers; guarded by mutex
   };
+  void MakeRoom(Shard& shard) const;
   Shard& ShardOf(std::string_view request_id) const;
   mutable std::vector<Shard> shards_;
-  const size_t capacity_;
+  const size_t capacity_, shard_bytes_;
 };
 
 }  // namespace llmd::sched

@@ -1,6 +1,7 @@
 #include "llmd/sched/request_context.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "llmd/sched/profile_handler.h"
 
@@ -87,6 +88,7 @@ void RequestContext::Reset(size_t attribute_count) {
   Release(prompt_tokens);
   prompt_text = {};
   media.clear();
+  eligible.clear();
   priority = 0;
   peer = -1;
   slo_ttft_ms = slo_tpot_ms = -1;
@@ -95,6 +97,11 @@ void RequestContext::Reset(size_t attribute_count) {
   response_headers.clear();
   log = nullptr;
   spans = nullptr;
+}
+
+void RequestContext::AllEligible(size_t endpoints) {
+  eligible.resize(endpoints);
+  std::iota(eligible.begin(), eligible.end(), 0);
 }
 
 void RequestContext::ReleaseBulk() {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
-#include <numeric>
 #include <set>
 
 #include "graph.h"
@@ -35,9 +34,8 @@ class SchedulerImpl final : public Scheduler {
     const std::string body = spec.body.empty() ? BodyOf(spec) : spec.body;
     LLMD_RETURN_IF_ERROR(Fill(spec, body, *request));
     DecisionRecord record;
-    std::vector<uint32_t> all(snapshot.size());
-    std::iota(all.begin(), all.end(), 0);
-    SchedulingPass pass(*graph_, *request, snapshot, all, record);
+    request->AllEligible(snapshot.size());
+    SchedulingPass pass(*graph_, *request, snapshot, record);
     ScheduleOutcome outcome;
     pass.Produce();
     pass.Schedule(outcome);

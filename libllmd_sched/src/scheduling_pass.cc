@@ -76,7 +76,7 @@ ProfileRecord& SchedulingPass::NextRecord(int profile) {
   out.profile = profile;
   out.kept.clear();
   out.kept_ends.clear();
-  out.candidates.assign(eligible_.begin(), eligible_.end());
+  out.candidates = request_.eligible;
   out.raw.clear();
   out.totals.clear();
   out.picked.clear();
@@ -90,7 +90,7 @@ const std::vector<uint32_t>& SchedulingPass::Run(int profile) {
   ScopedSpan span(request_.spans, "run_scheduler_profile");
   if (request_.spans) span.Add("llm_d.epp.profile", p.name);
   ProfileRecord& record = NextRecord(profile);
-  schedule_log::LineWithPods(request_, "Scheduling a request", snapshot_, eligible_);
+  schedule_log::LineWithPods(request_, "Scheduling a request", snapshot_, request_.eligible);
   RunFilters(p, record);
   if (!record.candidates.empty()) {
     RunScorers(p, record);

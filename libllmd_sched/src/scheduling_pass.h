@@ -2,7 +2,6 @@
 // as it goes.
 #pragma once
 
-#include <span>
 #include <vector>
 
 #include "graph.h"
@@ -14,12 +13,8 @@ namespace llmd::sched {
 class SchedulingPass final : public ProfileRunner {
  public:
   SchedulingPass(const Graph& graph, RequestContext& request, const Snapshot& snapshot,
-                 std::span<const uint32_t> eligible, DecisionRecord& record)
-      : graph_(graph),
-        request_(request),
-        snapshot_(snapshot),
-        eligible_(eligible),
-        record_(record) {}
+                 DecisionRecord& record)
+      : graph_(graph), request_(request), snapshot_(snapshot), record_(record) {}
 
   // Runs the producers; a failing one is logged and passed over.
   void Produce();
@@ -47,7 +42,6 @@ class SchedulingPass final : public ProfileRunner {
   const Graph& graph_;
   RequestContext& request_;
   const Snapshot& snapshot_;
-  const std::span<const uint32_t> eligible_;
   DecisionRecord& record_;
   bool saturated_ = false;
   Status failure_;

@@ -7,7 +7,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <new>
-#include <numeric>
 #include <vector>
 
 #include "count_allocations.h"
@@ -49,14 +48,12 @@ void Run(size_t endpoints, const char* real, bool recorded = true) {
   auto graph = LoadGraph(kYaml, {});
   if (!graph.ok()) std::abort();
   const Snapshot snapshot = MakeSnapshot(endpoints);
-  std::vector<uint32_t> eligible(endpoints);
-  std::iota(eligible.begin(), eligible.end(), 0);
   const std::string body = R"({"model":"m","prompt":")" + std::string(300, 'x') + "\"}";
   const HeaderList headers;
   RequestContext request;
   DecisionRecord record;
   ScheduleOutcome outcome;
-  DecisionRing ring(4096);
+  DecisionRing ring(4096, 16 << 20);
   std::vector<double> us;
   size_t allocations = 0;
   constexpr int kWarm = 20'000, kRuns = 50'000;
@@ -68,6 +65,7 @@ void Run(size_t endpoints, const char* real, bool recorded = true) {
     request.path = "/v1/completions";
     request.headers = &headers;
     request.body = body;
+    request.AllEligible(snapshot.size());
     request.random = static_cast<uint64_t>(i);
     if (!(*graph)->FindParser(request.path)->Parse(request).ok()) std::abort();
     request.target_model = request.model;
@@ -77,7 +75,7 @@ void Run(size_t endpoints, const char* real, bool recorded = true) {
     record.names = (*graph)->names;
     if (recorded) record.SetEndpoints(snapshot, {});
     record.request_id = request.request_id;
-    SchedulingPass pass(**graph, request, snapshot, eligible, record);
+    SchedulingPass pass(**graph, request, snapshot, record);
     pass.Produce();
     pass.Schedule(outcome);
     if (recorded) ring.Swap(record);
@@ -100,8 +98,6 @@ void RunLong(size_t bytes, bool escaped) {
   auto graph = LoadGraph(kYaml, {});
   if (!graph.ok()) std::abort();
   const Snapshot snapshot = MakeSnapshot(100);
-  std::vector<uint32_t> eligible(100);
-  std::iota(eligible.begin(), eligible.end(), 0);
   std::string text;
   while (text.size() < bytes)
     text += escaped ? R"(some words of \"text\"\n)" : "some words of plain text. ";
@@ -121,10 +117,11 @@ void RunLong(size_t bytes, bool escaped) {
     request.path = "/v1/chat/completions";
     request.headers = &headers;
     request.body = body;
+    request.AllEligible(snapshot.size());
     if (!(*graph)->FindParser(request.path)->Parse(request).ok()) std::abort();
     request.target_model = request.model;
     record.Reset();
-    SchedulingPass pass(**graph, request, snapshot, eligible, record);
+    SchedulingPass pass(**graph, request, snapshot, record);
     pass.Produce();
     pass.Schedule(outcome);
     for (PreRequestHook* hook : (*graph)->pre_request)

@@ -75,7 +75,7 @@ TEST(Decision, HeaderIsCompactAsciiAndBounded) {
 }
 
 TEST(DecisionRing, KeepsTheLatestAndForgetsTheOldest) {
-  DecisionRing ring(16);  // one per shard
+  DecisionRing ring(16, 1 << 20);  // one per shard
   DecisionRecord record;
   for (int i = 0; i < 200; ++i) {
     record.Reset();
@@ -85,6 +85,52 @@ TEST(DecisionRing, KeepsTheLatestAndForgetsTheOldest) {
   EXPECT_TRUE(ring.Find("r199").ok());
   EXPECT_EQ(ring.Find("r0").status().code(), StatusCode::kNotFound);
   EXPECT_FALSE(ring.Find("").ok());
+}
+
+// The buffers of everything the ring holds, counted from outside: what goes in less what comes out.
+class DecisionRingBytes : public testing::Test {
+ protected:
+  void Add(size_t endpoints) {
+    DecisionRecord& record = record_;
+    record.Reset();
+    record.request_id = "request-" + std::to_string(next_++);
+    record.ages_ms.assign(endpoints, 1);
+    held_ += record.SizeBytes();
+    ring_.Swap(record);
+    held_ -= record.SizeBytes();
+  }
+  size_t Kept() const { return ring_.Latest(10'000).size(); }
+  static constexpr size_t kMaxBytes = 16 * 64 * 1024;
+  DecisionRing ring_{4096, kMaxBytes};
+  DecisionRecord record_;
+  int next_ = 0;
+  size_t held_ = 0;
+};
+
+TEST_F(DecisionRingBytes, KeepsAsManyOfTheLastAsFit) {
+  for (int i = 0; i < 20'000; ++i) Add(1000);  // 8 KB each: seven or eight a shard
+  EXPECT_GE(Kept(), 16u * 7);
+  EXPECT_LE(Kept(), 16u * 8);
+  EXPECT_LE(held_, kMaxBytes + (16 << 10));
+  EXPECT_TRUE(ring_.Find("request-19999").ok());
+  EXPECT_TRUE(ring_.Find("request-19950").ok());
+  EXPECT_FALSE(ring_.Find("request-19000").ok());
+}
+
+TEST_F(DecisionRingBytes, ManySmallOnesAreBoundByTheirNumber) {
+  for (int i = 0; i < 20'000; ++i) Add(1);
+  EXPECT_EQ(Kept(), 4096u);
+}
+
+TEST_F(DecisionRingBytes, LargerOnesPushOutMoreAndTheLatestStays) {
+  for (const size_t endpoints : {100, 1000, 3000, 1000, 9000, 500}) {
+    for (int i = 0; i < 5000; ++i) {
+      Add(endpoints);
+      ASSERT_TRUE(ring_.Find("request-" + std::to_string(next_ - 1)).ok()) << next_;
+    }
+    if (endpoints < 9000) EXPECT_GE(Kept(), 16u * 2) << endpoints;
+    EXPECT_GE(Kept(), 16u) << "one that is larger than the bound is kept alone";
+  }
 }
 
 }  // namespace

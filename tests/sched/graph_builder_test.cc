@@ -189,10 +189,10 @@ TEST_F(GraphBuilderTest, ScoresAreClampedHoweverWild) {
   const auto graph = Load({"big", "negative", "nan"});
   ASSERT_TRUE(graph.ok()) << graph.status().ToString();
   const Snapshot snapshot = TwoEndpoints();
-  const std::vector<uint32_t> both = {0, 1};
   RequestContext request;
+  request.AllEligible(2);
   DecisionRecord record;
-  SchedulingPass pass(**graph, request, snapshot, both, record);
+  SchedulingPass pass(**graph, request, snapshot, record);
   ScheduleOutcome outcome;
   pass.Schedule(outcome);
   EXPECT_THAT(record.profiles.at(0).totals, ElementsAre(1.0, 1.0));
@@ -211,7 +211,7 @@ TEST_F(GraphBuilderTest, AFailingProducerIsPassedOverAndLogged) {
   RequestContext request;
   request.log = &logger;
   DecisionRecord record;
-  SchedulingPass(**graph, request, snapshot, std::vector<uint32_t>{0}, record).Produce();
+  SchedulingPass(**graph, request, snapshot, record).Produce();
   EXPECT_THAT(calls_, ElementsAre("produce broken", "produce sound"));
   ASSERT_EQ(sink->Lines().size(), 1u);
   EXPECT_EQ(sink->Lines()[0]["msg"].AsString(), "Data producer failed");

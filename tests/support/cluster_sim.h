@@ -5,7 +5,6 @@
 
 #include <cmath>
 #include <memory>
-#include <numeric>
 #include <random>
 #include <string>
 #include <unordered_map>
@@ -52,8 +51,6 @@ class SimCluster {
           [this](const SimRequest& r, double at) { Finished(r, at); }));
     }
     set_ = std::move(set);
-    eligible_.resize(costs.size());
-    std::iota(eligible_.begin(), eligible_.end(), 0);
     Scrape();
   }
 
@@ -144,6 +141,7 @@ class SimCluster {
     c.id = r.id;
     c.path = "/v1/completions";
     c.body = body;
+    c.AllEligible(snapshot_.size());
     c.received = clock_.Now();
     c.random = r.id * 0x9e3779b97f4a7c15;
     c.slo_ttft_ms = r.slo_ttft_ms;
@@ -151,7 +149,7 @@ class SimCluster {
     if (!graph_->FindParser(c.path)->Parse(c).ok()) throw std::runtime_error("body");
     c.target_model = c.model;
     record_.Reset();
-    SchedulingPass pass(*graph_, c, snapshot_, eligible_, record_);
+    SchedulingPass pass(*graph_, c, snapshot_, record_);
     pass.Produce();
     pass.Schedule(outcome_);
     HeaderList headers;
@@ -187,7 +185,6 @@ class SimCluster {
   std::shared_ptr<Graph> graph_;
   std::vector<std::unique_ptr<SimEngine>> engines_;
   std::shared_ptr<const EndpointSet> set_;
-  std::vector<uint32_t> eligible_;
   Snapshot snapshot_;
   double now_ms_ = 0, scrape_due_ms_ = 0;
   DecisionRecord record_;

@@ -131,7 +131,7 @@ class DirectorImpl final : public Director {
   // Gives the request its place in a trace.
   void Trace(Question& q);
   bool MayExplain(const RequestContext& request) const;
-  void Eligible(const Question& q, const Snapshot& snapshot, std::vector<uint32_t>& out) const;
+  void SetEligible(Question& q, const Snapshot& snapshot) const;
   void Dispatched(const std::shared_ptr<Question>& q, const FlowResult& result);
   // What tells flow control of the request's end.
   static std::function<void(const Usage&)> OnEnd(FlowController* flow, uint64_t ticket);

@@ -9,6 +9,7 @@ void DirectorImpl::Prepare(std::shared_ptr<Question> q) {
   if (!q->setup->graph->slow) return Decide(*q);
   if (gate_->Enter() == nullptr) return q->ShutDown();
   q->snapshot = store_.Get();
+  SetEligible(*q, *q->snapshot);
   RunProducers(std::move(q), 0);
   gate_->Leave();
 }

@@ -234,11 +234,14 @@ void DirectorImpl::Dispatched(const std::shared_ptr<Question>& q, const FlowResu
   }
 }
 
-void DirectorImpl::Eligible(const Question& q, const Snapshot& snapshot,
-                            std::vector<uint32_t>& out) const {
-  const bool subset = q.input.has_subset && !options_.disable_subset_filter;
+void DirectorImpl::SetEligible(Question& q, const Snapshot& snapshot) const {
+  if (!q.input.has_subset || options_.disable_subset_filter) {
+    return q.context().AllEligible(snapshot.size());
+  }
+  std::vector<uint32_t>& out = q.context().eligible;
+  out.clear();
   for (uint32_t i = 0; i < snapshot.size(); ++i) {
-    if (!subset || InSubset(q.input.subset, snapshot.set->host_ports[i], snapshot.info(i).address))
+    if (InSubset(q.input.subset, snapshot.set->host_ports[i], snapshot.info(i).address))
       out.push_back(i);
   }
 }
@@ -248,13 +251,11 @@ void DirectorImpl::Decide(Question& q) {
   const std::shared_ptr<const Snapshot> snapshot = q.snapshot ? q.snapshot : store_.Get();
   static thread_local DecisionRecord record;
   static thread_local ScheduleOutcome outcome;
-  static thread_local std::vector<uint32_t> eligible;
   record.Reset();
-  eligible.clear();
-  Eligible(q, *snapshot, eligible);
+  if (!q.snapshot) SetEligible(q, *snapshot);
   Describe(q, record);
   if (recording_) record.SetEndpoints(*snapshot, clock_.Now());
-  if (eligible.empty()) {
+  if (request.eligible.empty()) {
     return Deny(q, record, 503,
                 snapshot->size() == 0 ? "no pods available in datastore"
                                       : "no endpoint is in the requested subset",
@@ -262,7 +263,7 @@ void DirectorImpl::Decide(Question& q) {
   }
   const auto started = std::chrono::steady_clock::now();
   const Graph& graph = *q.setup->graph;
-  SchedulingPass pass(graph, request, *snapshot, eligible, record);
+  SchedulingPass pass(graph, request, *snapshot, record);
   if (!q.snapshot) pass.Produce();
   for (Admitter* admitter : graph.admitters) {
     AdmissionDenied denied = admitter->Admit(request, *snapshot);

@@ -112,6 +112,7 @@ StatusOr<std::unique_ptr<Scene>> PluginUnderTest::Set(const FakeRequest& request
   std::iota(scene->all.begin(), scene->all.end(), 0);
   RequestContext& context = scene->request;
   context.Reset(graph_->attribute_count);
+  context.eligible = scene->all;
   context.id = 1;
   context.request_id = scene->spec.request_id;
   context.path = scene->spec.path;

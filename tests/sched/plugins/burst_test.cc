@@ -89,7 +89,7 @@ class Burst : public DirectorFixture {
     std::promise<Routing> done;
     std::shared_ptr<RequestState> state;
   };
-  std::future<Routing> Ask(const std::string& prompt) {
+  std::future<Routing> Ask(const std::string& prompt, std::vector<std::string> subset = {}) {
     asked_.push_back(std::make_unique<Asked>());
     Asked& a = *asked_.back();
     a.body = R"({"model":"m","prompt":")" + prompt + "\"}";
@@ -97,6 +97,8 @@ class Burst : public DirectorFixture {
     input.headers = &a.headers;
     input.body = a.body;
     input.state = &a.state;
+    input.has_subset = !subset.empty();
+    input.subset = std::move(subset);
     std::future<Routing> out = a.done.get_future();
     director_->Route(std::move(input), [&a](Routing r) { a.done.set_value(std::move(r)); });
     return out;
@@ -128,6 +130,21 @@ TEST_F(Burst, AFullBatchIsPlacedAtOnceAndTogether) {
   EXPECT_EQ(to[0], to[2]);
   EXPECT_EQ(to[1], to[3]);
   EXPECT_NE(to[0], to[1]);
+}
+
+TEST_F(Burst, RequestsAreHeldTogetherWithinTheirSubset) {
+  Start(Two() + ", {name: c, address: 127.0.0.1, port: 8003}",
+        {Burster("maxBatchSize: 10, windowDurationMs: 10000"), kScorer});
+  const std::string x(400, 'x');
+  std::vector<std::future<Routing>> narrow, wide;
+  // Without a subset a group of these would go to the first endpoint.
+  for (int i = 0; i < 8; ++i) narrow.push_back(Ask(x, {"127.0.0.1:8002", "127.0.0.1:8003"}));
+  for (int i = 0; i < 2; ++i) wide.push_back(Ask(x));
+  std::set<std::string> to;
+  for (auto& a : narrow) to.insert(a.get().endpoints.at(0));
+  EXPECT_THAT(to, ElementsAre("127.0.0.1:8002"));
+  EXPECT_THAT(wide[0].get().endpoints, ElementsAre("127.0.0.1:8001"));
+  EXPECT_THAT(wide[1].get().endpoints, ElementsAre("127.0.0.1:8001"));
 }
 
 TEST_F(Burst, TheWindowClosesByTheClock) {

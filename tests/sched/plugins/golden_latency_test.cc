@@ -64,6 +64,7 @@ class Bench {
       a.per_endpoint = a.second = prefix;
       a.total = 1;
     }
+    request_.AllEligible(snapshot_.size());
     if (c["slo"].Find("ttft")) request_.slo_ttft_ms = c["slo"]["ttft"].AsDouble();
     if (c["slo"].Find("tpot")) request_.slo_tpot_ms = c["slo"]["tpot"].AsDouble();
     request_.priority = static_cast<int>(c["priority"].AsInt());
@@ -135,6 +136,28 @@ void Check(const json::Value& c) {
   const AdmissionDenied denied = admitter.Admit();
   EXPECT_EQ(denied.http_status, want["admitted"].AsBool() ? 0 : 429);
   if (denied.http_status) EXPECT_EQ(denied.dropped_reason, "rejected-saturated");
+}
+
+TEST(LatencySloAdmitter, EndpointsOutsideTheRequestsSubsetDoNotCount) {
+  json::Value cases = Cases();
+  bool seen = false;
+  for (const json::Value& c : cases.AsArray()) {
+    if (!c["expect"]["admitted"].AsBool()) continue;
+    Bench admitter("latency-slo-admitter");
+    admitter.Fill(c);
+    if (admitter.request().priority >= 0) continue;
+    // Leave the endpoints on which the request alone would be refused.
+    std::vector<uint32_t> refusing;
+    for (uint32_t i = 0; i < admitter.snapshot().size(); ++i) {
+      admitter.request().eligible = {i};
+      if (admitter.Admit().http_status != 0) refusing.push_back(i);
+    }
+    if (refusing.empty()) continue;
+    admitter.request().eligible = refusing;
+    EXPECT_EQ(admitter.Admit().http_status, 429);
+    seen = true;
+  }
+  EXPECT_TRUE(seen);
 }
 
 TEST(GoldenLatency, AgreesWithTheSeparateEvaluator) {

@@ -46,7 +46,8 @@ class ParserTest : public ::testing::Test {
     EXPECT_TRUE(Parse(path, body).ok());
     Snapshot snapshot;
     DecisionRecord record;
-    SchedulingPass(*graph_, request_, snapshot, {}, record).Produce();
+    request_.AllEligible(snapshot.size());
+    SchedulingPass(*graph_, request_, snapshot, record).Produce();
     for (const Attribute& a : request_.attributes) {
       if (!a.bounds.empty() && !a.tokens.empty()) return a.tokens;
     }

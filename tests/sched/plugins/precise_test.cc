@@ -50,7 +50,8 @@ class Precise : public ::testing::Test {
     EXPECT_TRUE(graph_->FindParser(path)->Parse(request_).ok());
     request_.target_model = request_.model;
     DecisionRecord record;
-    SchedulingPass(*graph_, request_, snapshot_, {}, record).Produce();
+    request_.AllEligible(snapshot_.size());
+    SchedulingPass(*graph_, request_, snapshot_, record).Produce();
     const Attribute* out = request_.Get(graph_->prefix_match);
     EXPECT_NE(out, nullptr);
     static const Attribute kNone;
@@ -264,6 +265,17 @@ TEST_F(P2p, AGainBelowTheDeltaIsNotWorthIt) {
   Source("1");  // 1024 tokens
   pick_ = "127.0.0.1:8002";
   EXPECT_EQ(Source("2"), "");
+}
+
+TEST_F(P2p, APeerOutsideTheRequestsSubsetIsNotNamed) {
+  Start(Two(), {"{type: header-based-testing-filter}", Peer()});
+  pick_ = "127.0.0.1:8001";
+  EXPECT_EQ(Source("1"), "");
+  const Routing r =
+      Route(R"({"model":"m","prompt":")" + prompt_ + "\"}",
+            {{"test-epp-endpoint-selection", "127.0.0.1:8002"}}, {"127.0.0.1:8002"}, true);
+  ASSERT_TRUE(r.ok);
+  EXPECT_EQ(FindHeader(r.set_headers, "x-kv-cache-source-host-port"), "");
 }
 
 TEST_F(P2p, TheClientsOwnHeaderNeverPasses) {

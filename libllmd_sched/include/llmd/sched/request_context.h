@@ -131,6 +131,9 @@ struct RequestContext {
   int priority = 0;
   double slo_ttft_ms = -1, slo_tpot_ms = -1;
 
+  // Snapshot indices of the endpoints that may serve it, ascending: all, or those of the proxy's
+  // subset. Set before the producers run. Others may have facts, but no say.
+  std::vector<uint32_t> eligible;
   int peer = -1;  // snapshot index of the endpoint an earlier stage chose; -1 = none
 
   std::vector<Attribute> attributes;  // by DataKey
@@ -156,6 +159,8 @@ struct RequestContext {
   Attribute& Put(DataKey key);
   // Empties it for the next request and keeps the buffers.
   void Reset(size_t attribute_count);
+  // Every endpoint of a snapshot of that many may serve it.
+  void AllEligible(size_t endpoints);
   // Frees large per-prompt buffers once the decision is made.
   void ReleaseBulk();
   // The golden log's one-line description of the request.

@@ -19,7 +19,7 @@ class LatencySloAdmitter final : public Admitter {
     const bool asks = request.slo_ttft_ms >= 0 || request.slo_tpot_ms >= 0;
     if (request.priority >= 0 || !asks || info == nullptr) return {};
     bool predicted = false;
-    for (size_t i = 0; i < snapshot.size(); ++i) {
+    for (uint32_t i : request.eligible) {
       const LatencyPrediction& p = info[i];
       predicted = predicted || p.valid;
       // NaN, the use of a stale endpoint, is not cold.

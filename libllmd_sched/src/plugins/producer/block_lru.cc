@@ -1,5 +1,9 @@
 #include "plugins/producer/block_lru.h"
 
+#include <utility>
+
+#include "plugins/producer/hash_home.h"
+
 namespace llmd::sched {
 namespace {
 
@@ -8,7 +12,7 @@ constexpr size_t kAhead = 12;
 
 }  // namespace
 
-BlockLru::BlockLru() : cells_(16), mask_(15) {
+BlockLru::BlockLru() : cells_(GrownHashTable(0)) {
   pages_.push_back(std::make_unique<Page>());
 }
 
@@ -18,7 +22,7 @@ void BlockLru::Touch(std::span<const uint64_t> chain, uint8_t shard, size_t capa
   scout_ = 0;
   // Back to front, so that the front of a chain outlives its tail.
   for (size_t i = chain.size(); i-- > 0;) {
-    if (i >= kAhead) __builtin_prefetch(&cells_[chain[i - kAhead] & mask_]);
+    if (i >= kAhead) __builtin_prefetch(&cells_[Home(chain[i - kAhead])]);
     if (!TouchOne(chain[i], shard)) continue;
     fresh.push_back(chain[i]);
     if (size_ > capacity) old.push_back(PopOldest());
@@ -47,7 +51,7 @@ void BlockLru::Evict(size_t capacity, std::vector<Block>& old) {
 BlockLru::Block BlockLru::PopOldest() {
   for (size_t i = scout_ == 0 ? kAhead : 1; i > 0; --i) {
     scout_ = At(scout_).prev;
-    __builtin_prefetch(&cells_[At(scout_).hash & mask_]);
+    __builtin_prefetch(&cells_[Home(At(scout_).hash)]);
   }
   const uint32_t last = At(0).prev;
   const Block block{At(last).hash, ShardAt(last)};
@@ -60,7 +64,7 @@ BlockLru::Block BlockLru::PopOldest() {
 
 size_t BlockLru::CellOf(uint64_t hash) const {
   const auto tag = static_cast<uint32_t>(hash);
-  for (size_t i = hash & mask_;; i = (i + 1) & mask_) {
+  for (size_t i = Home(hash);; i = Next(i)) {
     const Cell& cell = cells_[i];
     if (cell.node == 0 || (cell.tag == tag && At(cell.node).hash == hash)) return i;
   }
@@ -68,9 +72,8 @@ size_t BlockLru::CellOf(uint64_t hash) const {
 
 void BlockLru::Erase(uint64_t hash) {
   size_t hole = CellOf(hash);
-  for (size_t i = (hole + 1) & mask_; cells_[i].node != 0; i = (i + 1) & mask_) {
-    // Cell i may move back to the hole unless its home lies between the two.
-    if (((i - cells_[i].tag) & mask_) < ((i - hole) & mask_)) continue;
+  for (size_t i = Next(hole); cells_[i].node != 0; i = Next(i)) {
+    if (!MayFill(hole, Home(cells_[i].tag), i)) continue;
     cells_[hole] = cells_[i];
     hole = i;
   }
@@ -78,15 +81,18 @@ void BlockLru::Erase(uint64_t hash) {
 }
 
 void BlockLru::Grow() {
-  std::vector<Cell> bigger(cells_.size() * 2);
-  mask_ = bigger.size() - 1;
-  for (const Cell& cell : cells_) {
+  const std::vector<Cell> old =
+      std::exchange(cells_, std::vector<Cell>(GrownHashTable(cells_.size())));
+  for (const Cell& cell : old) {
     if (cell.node == 0) continue;
-    size_t i = cell.tag & mask_;
-    while (bigger[i].node != 0) i = (i + 1) & mask_;
-    bigger[i] = cell;
+    size_t i = Home(cell.tag);
+    while (cells_[i].node != 0) i = Next(i);
+    cells_[i] = cell;
   }
-  cells_ = std::move(bigger);
+}
+
+size_t BlockLru::Home(uint64_t hash) const {
+  return HashHome(static_cast<uint32_t>(hash), cells_.size());
 }
 
 uint32_t BlockLru::Allocate(uint64_t hash, uint8_t shard) {

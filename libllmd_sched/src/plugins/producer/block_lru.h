@@ -51,6 +51,8 @@ class BlockLru {
   uint32_t Allocate(uint64_t hash, uint8_t shard);
   void Unlink(uint32_t n);
   void LinkFront(uint32_t n);
+  size_t Home(uint64_t hash) const;
+  size_t Next(size_t cell) const { return cell + 1 == cells_.size() ? 0 : cell + 1; }
   size_t CellOf(uint64_t hash) const;  // where it is, or the free cell where it would be
   void Erase(uint64_t hash);
   void Grow();
@@ -59,7 +61,7 @@ class BlockLru {
   uint32_t nodes_ = 1;                        // made so far
   std::vector<uint32_t> free_;
   std::vector<Cell> cells_;
-  size_t mask_ = 0, size_ = 0;
+  size_t size_ = 0;
   uint32_t scout_ = 0;  // a few nodes before the oldest, whose cells are fetched ahead; a guess
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
+#include <span>
 
 #include "llmd/kv/block_hash.h"
 #include "llmd/sched/producer.h"
@@ -82,30 +83,40 @@ class BurstPrefixCacheProducer final : public SlowProducer {
     out.per_endpoint.assign(snapshot.size(), 0);
   }
 
-  // Endpoints are those of the first request; one that left meanwhile is nobody's.
+  // Requests that may go to the same endpoints are one burst; a pool is rarely split.
   void Settle(std::vector<Waiting>& batch) const {
-    if (batch.empty()) return;
-    const Snapshot& first = *batch[0].snapshot;
+    for (auto begin = batch.begin(); begin != batch.end();) {
+      const auto end = std::partition(begin, batch.end(), [&](const Waiting& w) {
+        return w.request->eligible == begin->request->eligible;
+      });
+      Place(std::span(begin, end));
+      begin = end;
+    }
+    for (const Waiting& w : batch) w.done(OkStatus());
+  }
+  // Endpoints are those of the first request; one that left meanwhile is nobody's.
+  void Place(std::span<const Waiting> burst) const {
+    const Snapshot& first = *burst[0].snapshot;
+    const std::vector<uint32_t>& eligible = burst[0].request->eligible;
     std::vector<BurstEndpoint> endpoints;
-    endpoints.reserve(first.size());
-    for (size_t i = 0; i < first.size(); ++i) {
+    endpoints.reserve(eligible.size());
+    for (uint32_t i : eligible) {
       endpoints.push_back(
           {first.set->names[i], std::isnan(first.running[i]) ? 0 : first.running[i]});
     }
     std::vector<BurstItem> items;
-    items.reserve(batch.size());
-    for (const Waiting& w : batch) {
+    items.reserve(burst.size());
+    for (const Waiting& w : burst) {
       items.push_back({std::span<const uint64_t>(w.request->Get(s_.match)->hashes),
                        s_.by_tokens ? w.tokens : 1.0});
     }
     PlaceBurst(items, endpoints, s_.rules);
-    for (size_t i = 0; i < batch.size(); ++i) {
+    for (size_t i = 0; i < burst.size(); ++i) {
       if (items[i].assigned >= 0) {
-        Assign(*batch[i].request, *batch[i].snapshot,
-               first.set->slots[static_cast<size_t>(items[i].assigned)]);
+        Assign(*burst[i].request, *burst[i].snapshot,
+               first.set->slots[eligible[static_cast<size_t>(items[i].assigned)]]);
       }
     }
-    for (const Waiting& w : batch) w.done(OkStatus());
   }
   void Assign(RequestContext& request, const Snapshot& snapshot, uint32_t slot) const {
     Attribute& out = request.Put(s_.match);

@@ -1,11 +1,14 @@
 // An open-addressing map from 64-bit hashes (already well mixed) to 64-bit words. Linear probing,
-// backward-shift deletion, load at most 7/8. Key 0 is stored beside the table. Thread-compatible.
+// backward-shift deletion, load between 5/8 and 7/8: 18 to 26 bytes an entry. Key 0 is stored
+// beside the table. Thread-compatible.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
+
+#include "plugins/producer/hash_home.h"
 
 namespace llmd::sched {
 
@@ -16,7 +19,7 @@ class HashMap {
   const uint64_t* Find(uint64_t key) const {
     if (key == 0) return has_zero_ ? &zero_ : nullptr;
     if (size_ == 0) return nullptr;
-    for (size_t i = key & mask_;; i = (i + 1) & mask_) {
+    for (size_t i = Home(key);; i = Next(i)) {
       if (cells_[i].key == key) return &cells_[i].value;
       if (cells_[i].key == 0) return nullptr;
     }
@@ -48,13 +51,10 @@ class HashMap {
     size_t hole = static_cast<size_t>(reinterpret_cast<const char*>(found) -
                                       reinterpret_cast<const char*>(cells_.data())) /
                   sizeof(Cell);
-    for (size_t i = (hole + 1) & mask_; cells_[i].key != 0; i = (i + 1) & mask_) {
-      const size_t home = cells_[i].key & mask_;
-      // Cell i may move back to the hole unless its home lies between the two.
-      if (((i - home) & mask_) >= ((i - hole) & mask_)) {
-        cells_[hole] = cells_[i];
-        hole = i;
-      }
+    for (size_t i = Next(hole); cells_[i].key != 0; i = Next(i)) {
+      if (!MayFill(hole, Home(cells_[i].key), i)) continue;
+      cells_[hole] = cells_[i];
+      hole = i;
     }
     cells_[hole] = {};
     --size_;
@@ -62,7 +62,7 @@ class HashMap {
   size_t size() const { return size_ + has_zero_; }
   // Brings the key's place nearer, for a call that follows soon.
   void Prefetch(uint64_t key) const {
-    if (!cells_.empty()) __builtin_prefetch(&cells_[key & mask_]);
+    if (!cells_.empty()) __builtin_prefetch(&cells_[Home(key)]);
   }
 
  private:
@@ -70,21 +70,22 @@ class HashMap {
     uint64_t key = 0, value = 0;
   };
   uint64_t& Place(uint64_t key, uint64_t value) {
-    size_t i = key & mask_;
-    while (cells_[i].key != 0) i = (i + 1) & mask_;
+    size_t i = Home(key);
+    while (cells_[i].key != 0) i = Next(i);
     cells_[i] = {key, value};
     return cells_[i].value;
   }
+  size_t Home(uint64_t key) const { return HashHome(static_cast<uint32_t>(key), cells_.size()); }
+  size_t Next(size_t i) const { return i + 1 == cells_.size() ? 0 : i + 1; }
   void Grow() {
-    std::vector<Cell> old =
-        std::exchange(cells_, std::vector<Cell>(cells_.empty() ? 16 : cells_.size() * 2));
-    mask_ = cells_.size() - 1;
+    const std::vector<Cell> old =
+        std::exchange(cells_, std::vector<Cell>(GrownHashTable(cells_.size())));
     for (const Cell& cell : old) {
       if (cell.key != 0) Place(cell.key, cell.value);
     }
   }
   std::vector<Cell> cells_;
-  size_t mask_ = 0, size_ = 0;
+  size_t size_ = 0;
   uint64_t zero_ = 0;
   bool has_zero_ = false;
 };

@@ -23,7 +23,7 @@ class P2pSourceProducer final : public PreRequestHook {
                   HeaderList& set_headers) override {
     const Attribute* match = request.Get(match_);
     if (match == nullptr || match->per_endpoint.empty() || outcome.primary.empty()) return;
-    const int source = Choose(*match, snapshot, request.request_id);
+    const int source = Choose(*match, snapshot, request);
     if (source < 0) return;
     // The endpoint that prefills is the one that needs the blocks, in whatever tier.
     const uint32_t computing = outcome.prefill.empty() ? outcome.primary[0] : outcome.prefill[0];
@@ -45,17 +45,17 @@ class P2pSourceProducer final : public PreRequestHook {
   }
   // Among those within one block of the most, by weight; the request's id says where on the line.
   // -1 when nobody holds a block.
-  static int Choose(const Attribute& match, const Snapshot& snapshot, std::string_view id) {
+  static int Choose(const Attribute& match, const Snapshot& snapshot,
+                    const RequestContext& request) {
     double most = 0, total = 0;
-    const auto count = static_cast<uint32_t>(snapshot.size());
-    for (uint32_t i = 0; i < count; ++i) most = std::max(most, Served(match, i));
+    for (uint32_t i : request.eligible) most = std::max(most, Served(match, i));
     const auto near = [&](uint32_t i) {
       return Served(match, i) > 0 && Served(match, i) + 1 >= most;
     };
-    for (uint32_t i = 0; i < count; ++i) total += near(i) ? Weight(snapshot, i) : 0;
-    double left = static_cast<double>(Fnv1a32(id)) / 0x1p32 * total;
+    for (uint32_t i : request.eligible) total += near(i) ? Weight(snapshot, i) : 0;
+    double left = static_cast<double>(Fnv1a32(request.request_id)) / 0x1p32 * total;
     int chosen = -1;
-    for (uint32_t i = 0; i < count; ++i) {
+    for (uint32_t i : request.eligible) {
       if (!near(i)) continue;
       chosen = static_cast<int>(i);
       const double weight = Weight(snapshot, i);
