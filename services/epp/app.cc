@@ -69,8 +69,8 @@ struct Listener {
 };
 
 StatusOr<Listener> Listen(const Flags& flags, uint16_t port, grpc::Service* service,
-                          ExtProcService* ext_proc, const char* flag,
-                          std::shared_ptr<grpc::ServerCredentials> credentials) {
+                          const std::function<void(grpc::ServerBuilder&)>& add_queues,
+                          const char* flag, std::shared_ptr<grpc::ServerCredentials> credentials) {
   Listener listener;
   listener.credentials = std::move(credentials);
   grpc::ServerBuilder builder;
@@ -80,7 +80,7 @@ StatusOr<Listener> Listen(const Flags& flags, uint16_t port, grpc::Service* serv
   builder.SetMaxSendMessageSize(static_cast<int>(flags.max_send));
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   if (service != nullptr) builder.RegisterService(service);
-  if (ext_proc != nullptr) ext_proc->AddTo(builder);
+  add_queues(builder);
   listener.server = builder.BuildAndStart();
   if (listener.server == nullptr || listener.port == 0) {
     return AlreadyExists(std::string(flag) + ": cannot listen on " + address +
@@ -102,7 +102,8 @@ struct App {
   http::Router admin_router;
   std::unique_ptr<http::Server> admin;
   std::unique_ptr<ExtProcService> ext_proc;
-  std::unique_ptr<HealthService> health;
+  std::unique_ptr<HealthService> health, own_health;  // beside ext_proc, and on a port of its own
+  CallQueues health_queues{"grpc-health"};
   Listener grpc, grpc_health;
 
   sched::Director& director() { return pools->director(); }
@@ -137,16 +138,22 @@ Status StartGrpc(App& app, const Flags& flags) {
   options.token_metrics = flags.token_metrics;
   app.ext_proc = std::make_unique<ExtProcService>(
       app.director(), options, static_cast<size_t>(flags.max_streams), app.metrics);
-  app.health =
-      std::make_unique<HealthService>(app.admin_sources.pool_ready, app.pools->names(), app.logger);
-  grpc::Service* beside = flags.health_checking ? app.health.get() : nullptr;
+  for (auto* health : {&app.health, &app.own_health}) {
+    *health = std::make_unique<HealthService>(app.admin_sources.pool_ready, app.pools->names(),
+                                              app.logger);
+  }
+  HealthService* const beside = flags.health_checking ? app.health.get() : nullptr;
   LLMD_ASSIGN_OR_RETURN(auto credentials, Credentials(app, flags));
-  LLMD_ASSIGN_OR_RETURN(app.grpc, Listen(flags, flags.grpc_port, beside, app.ext_proc.get(),
-                                         "--grpc-port", std::move(credentials)));
-  app.ext_proc->Start();
+  const auto streams = [&app](grpc::ServerBuilder& builder) { app.ext_proc->AddTo(builder); };
+  LLMD_ASSIGN_OR_RETURN(app.grpc, Listen(flags, flags.grpc_port, beside, streams, "--grpc-port",
+                                         std::move(credentials)));
+  app.ext_proc->Start(beside);
+  const auto checks = [&app](grpc::ServerBuilder& builder) { app.health_queues.AddTo(builder, 1); };
   LLMD_ASSIGN_OR_RETURN(app.grpc_health,
-                        Listen(flags, flags.health_port, app.health.get(), nullptr,
+                        Listen(flags, flags.health_port, app.own_health.get(), checks,
                                "--grpc-health-port", grpc::InsecureServerCredentials()));
+  app.health_queues.Start(
+      [&app](grpc::ServerCompletionQueue& queue) { app.own_health->Accept(queue); });
   return OkStatus();
 }
 
@@ -178,6 +185,7 @@ void Drain(App& app, std::chrono::nanoseconds patience) {
   app.grpc.server->Shutdown(idle ? now : now + kLastAnswers);
   app.ext_proc->Stop();
   app.grpc_health.server->Shutdown(now);
+  app.health_queues.Stop();
   app.admin->Stop(Duration::zero());
   app.runtime->Stop();
 }

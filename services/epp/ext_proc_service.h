@@ -1,13 +1,10 @@
-// The ext_proc service over gRPC: a few completion queues, each with a thread that does all the
-// work of the connections gRPC gave it. No event crosses threads but the answers of requests that
-// had to queue; against gRPC's callback API this halves the CPU of an exchange.
+// The ext_proc service over gRPC. No event crosses threads but the answers of requests that had to
+// queue.
 #pragma once
 
-#include <memory>
-#include <thread>
-#include <vector>
-
+#include "epp/call_queues.h"
 #include "epp/ext_proc_stream.h"
+#include "epp/health_service.h"
 
 namespace llmd::epp {
 
@@ -17,22 +14,20 @@ class ExtProcService {
   // ended.
   ExtProcService(sched::Director& director, ProcessorOptions options, size_t max_streams,
                  MetricsRegistry& metrics);
-  ~ExtProcService() { Stop(); }
 
   // Before the server is built.
   void AddTo(grpc::ServerBuilder& builder);
-  // Once it is built: takes calls.
-  void Start();
+  // Once it is built: takes calls, also those of `health`, which may be null, on the same port.
+  void Start(HealthService* health);
   // Once it is shut down, or when it was not built: joins the threads. Idempotent.
-  void Stop();
+  void Stop() { queues_.Stop(); }
 
   StreamGate& gate() { return context_.gate; }
 
  private:
   RawService service_;
   StreamContext context_;
-  std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues_;
-  std::vector<std::thread> threads_;
+  CallQueues queues_{"ext-proc"};
 };
 
 }  // namespace llmd::epp

@@ -48,32 +48,31 @@ Counter& Ended(MetricsRegistry& registry, const char* code) {
 void Stream::Accept(StreamContext& context, grpc::ServerCompletionQueue& queue) {
   auto stream = std::make_shared<Stream>(context, queue);
   stream->self_ = stream;
-  stream->rpc_context_.AsyncNotifyWhenDone(stream->TagOf(Tag::Event::kDone));
+  stream->rpc_context_.AsyncNotifyWhenDone(stream->TagOf(Event::kDone));
   context.service.RequestProcess(&stream->rpc_context_, &stream->rpc_, &queue, &queue,
-                                 stream->TagOf(Tag::Event::kCall));
+                                 stream->TagOf(Event::kCall));
 }
 
-void Stream::OnEvent(void* tag, bool ok) {
-  const Tag& t = *static_cast<Tag*>(tag);
-  const std::shared_ptr<Stream> stream = t.stream->self_;
-  switch (t.event) {
-    case Tag::Event::kCall:
-      if (ok) return stream->OnCall();
-      stream->self_.reset();  // the server is going down; nothing else is owed
+void Stream::OnEvent(Event event, bool ok) {
+  const std::shared_ptr<Stream> stream = self_;
+  switch (event) {
+    case Event::kCall:
+      if (ok) return OnCall();
+      self_.reset();  // the server is going down; nothing else is owed
       return;
-    case Tag::Event::kRead:
-      stream->OnRead(ok);
+    case Event::kRead:
+      OnRead(ok);
       break;
-    case Tag::Event::kWrite:
-      stream->OnWrite(ok);
+    case Event::kWrite:
+      OnWrite(ok);
       break;
-    case Tag::Event::kFinish:
+    case Event::kFinish:
       break;
-    case Tag::Event::kDone:
-      stream->OnDone();
+    case Event::kDone:
+      OnDone();
       break;
   }
-  stream->Retire(t.event != Tag::Event::kFinish || ok);
+  Retire(event != Event::kFinish || ok);
 }
 
 void Stream::OnCall() {
@@ -167,19 +166,19 @@ void Stream::OnDone() {
 
 void Stream::ReadLocked() {
   ++owed_;
-  rpc_.Read(&request_, TagOf(Tag::Event::kRead));
+  rpc_.Read(&request_, TagOf(Event::kRead));
 }
 
 void Stream::WriteLocked() {
   ++owed_;
-  rpc_.Write(answers_.front(), TagOf(Tag::Event::kWrite));
+  rpc_.Write(answers_.front(), TagOf(Event::kWrite));
 }
 
 void Stream::FinishLocked(const grpc::Status& status) {
   finished_ = true;
   code_ = status.error_code();
   ++owed_;
-  rpc_.Finish(status, TagOf(Tag::Event::kFinish));
+  rpc_.Finish(status, TagOf(Event::kFinish));
 }
 
 // One event less is owed; with the last the stream is over.

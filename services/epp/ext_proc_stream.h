@@ -12,6 +12,7 @@
 #include <mutex>
 
 #include "envoy/service/ext_proc/v3/external_processor.grpc.pb.h"
+#include "epp/call_queues.h"
 #include "epp/processor.h"
 #include "llmd/metrics.h"
 
@@ -71,15 +72,8 @@ struct StreamContext {
 // no event, and as long as an answer is under way to it.
 class Stream final : public AnswerSink, public std::enable_shared_from_this<Stream> {
  public:
-  // What a completion queue gives back.
-  struct Tag {
-    enum class Event { kCall, kRead, kWrite, kFinish, kDone };
-    Stream* stream;
-    Event event;
-  };
   // Takes the next call that comes to `queue`, and after it, by itself, the one behind.
   static void Accept(StreamContext& context, grpc::ServerCompletionQueue& queue);
-  static void OnEvent(void* tag, bool ok);
 
   Stream(StreamContext& context, grpc::ServerCompletionQueue& queue)
       : context_(context), queue_(queue), rpc_(&rpc_context_) {}
@@ -89,6 +83,15 @@ class Stream final : public AnswerSink, public std::enable_shared_from_this<Stre
 
  private:
   static constexpr size_t kMaxQueued = 64;
+  enum class Event { kCall, kRead, kWrite, kFinish, kDone };
+  struct Tag final : CallTag {
+    Tag(Stream& stream, Event event) : stream(stream), event(event) {}
+    void OnEvent(bool ok) override { stream.OnEvent(event, ok); }
+    Stream& stream;
+    const Event event;
+  };
+
+  void OnEvent(Event event, bool ok);
 
   void OnCall();
   void OnRead(bool ok);
@@ -98,17 +101,17 @@ class Stream final : public AnswerSink, public std::enable_shared_from_this<Stre
   void ReadLocked();
   void WriteLocked();
   void FinishLocked(const grpc::Status& status);
-  Tag* TagOf(Tag::Event event) { return &tags_[static_cast<size_t>(event)]; }
+  CallTag* TagOf(Event event) { return &tags_[static_cast<size_t>(event)]; }
 
   StreamContext& context_;
   grpc::ServerCompletionQueue& queue_;
   grpc::ServerContext rpc_context_;
   grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer> rpc_;
-  Tag tags_[5] = {{this, Tag::Event::kCall},
-                  {this, Tag::Event::kRead},
-                  {this, Tag::Event::kWrite},
-                  {this, Tag::Event::kFinish},
-                  {this, Tag::Event::kDone}};
+  Tag tags_[5] = {{*this, Event::kCall},
+                  {*this, Event::kRead},
+                  {*this, Event::kWrite},
+                  {*this, Event::kFinish},
+                  {*this, Event::kDone}};
   std::shared_ptr<Stream> self_;
   std::shared_ptr<Processor> processor_;
   std::chrono::steady_clock::time_point started_{};

@@ -3,9 +3,81 @@
 namespace llmd::epp {
 namespace {
 
+using grpc::health::v1::HealthCheckRequest;
 using grpc::health::v1::HealthCheckResponse;
+using grpc::health::v1::HealthListRequest;
+using grpc::health::v1::HealthListResponse;
 
 constexpr std::string_view kPool = "pool/";
+
+// A call of one method, from its request to its answer; owns itself.
+template <typename Request, typename Response>
+class UnaryCall final : public CallTag {
+ public:
+  using Ask = void (HealthService::*)(grpc::ServerContext*, Request*,
+                                      grpc::ServerAsyncResponseWriter<Response>*,
+                                      grpc::CompletionQueue*, grpc::ServerCompletionQueue*, void*);
+  using Answer = void (HealthService::*)(const Request&, Response&);
+
+  static void Accept(HealthService& service, Ask ask, Answer answer,
+                     grpc::ServerCompletionQueue& queue) {
+    auto* call = new UnaryCall(service, ask, answer, queue);
+    (service.*ask)(&call->context_, &call->request_, &call->writer_, &queue, &queue, call);
+  }
+  void OnEvent(bool ok) override {
+    if (answered_ || !ok) {  // the end, or the server is going down
+      delete this;
+      return;
+    }
+    Accept(service_, ask_, answer_, queue_);
+    Response response;
+    (service_.*answer_)(request_, response);
+    answered_ = true;
+    writer_.Finish(response, grpc::Status::OK, this);
+  }
+
+ private:
+  UnaryCall(HealthService& service, Ask ask, Answer answer, grpc::ServerCompletionQueue& queue)
+      : service_(service), ask_(ask), answer_(answer), queue_(queue), writer_(&context_) {}
+
+  HealthService& service_;
+  const Ask ask_;
+  const Answer answer_;
+  grpc::ServerCompletionQueue& queue_;
+  grpc::ServerContext context_;
+  Request request_;
+  grpc::ServerAsyncResponseWriter<Response> writer_;
+  bool answered_ = false;
+};
+
+// A call of Watch, which is refused.
+class WatchCall final : public CallTag {
+ public:
+  static void Accept(HealthService& service, grpc::ServerCompletionQueue& queue) {
+    auto* call = new WatchCall(service, queue);
+    service.RequestWatch(&call->context_, &call->request_, &call->writer_, &queue, &queue, call);
+  }
+  void OnEvent(bool ok) override {
+    if (answered_ || !ok) {
+      delete this;
+      return;
+    }
+    Accept(service_, queue_);
+    answered_ = true;
+    writer_.Finish({grpc::StatusCode::UNIMPLEMENTED, "Watch is not implemented"}, this);
+  }
+
+ private:
+  WatchCall(HealthService& service, grpc::ServerCompletionQueue& queue)
+      : service_(service), queue_(queue), writer_(&context_) {}
+
+  HealthService& service_;
+  grpc::ServerCompletionQueue& queue_;
+  grpc::ServerContext context_;
+  HealthCheckRequest request_;
+  grpc::ServerAsyncWriter<HealthCheckResponse> writer_;
+  bool answered_ = false;
+};
 
 }  // namespace
 
@@ -15,37 +87,35 @@ HealthCheckResponse::ServingStatus HealthService::StatusOf(std::string_view serv
   return ready ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING;
 }
 
-grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* context,
-                                               const grpc::health::v1::HealthCheckRequest* request,
-                                               HealthCheckResponse* response) {
-  const auto status = StatusOf(request->service());
-  response->set_status(status);
-  // The literals that people filter out of the picker's log by name.
-  if (status == HealthCheckResponse::SERVING) {
-    logger_.Log(LogLevel::kDebug, "gRPC health check serving", {{"service", request->service()}});
-  } else {
-    logger_.Log(LogLevel::kDefault, "gRPC health check not serving",
-                {{"service", request->service()}});
-  }
-  auto* reactor = context->DefaultReactor();
-  reactor->Finish(grpc::Status::OK);
-  return reactor;
+void HealthService::Accept(grpc::ServerCompletionQueue& queue) {
+  UnaryCall<HealthCheckRequest, HealthCheckResponse>::Accept(*this, &HealthService::RequestCheck,
+                                                             &HealthService::Check, queue);
+  UnaryCall<HealthListRequest, HealthListResponse>::Accept(*this, &HealthService::RequestList,
+                                                           &HealthService::List, queue);
+  WatchCall::Accept(*this, queue);
 }
 
-grpc::ServerUnaryReactor* HealthService::List(grpc::CallbackServerContext* context,
-                                              const grpc::health::v1::HealthListRequest*,
-                                              grpc::health::v1::HealthListResponse* response) {
+void HealthService::Check(const HealthCheckRequest& request, HealthCheckResponse& response) {
+  const auto status = StatusOf(request.service());
+  response.set_status(status);
+  // The literals that people filter out of the picker's log by name.
+  if (status == HealthCheckResponse::SERVING) {
+    logger_.Log(LogLevel::kDebug, "gRPC health check serving", {{"service", request.service()}});
+  } else {
+    logger_.Log(LogLevel::kDefault, "gRPC health check not serving",
+                {{"service", request.service()}});
+  }
+}
+
+void HealthService::List(const HealthListRequest&, HealthListResponse& response) {
   for (const char* name : {"", "liveness", "readiness", "inference-extension",
                            "envoy.service.ext_proc.v3.ExternalProcessor"}) {
-    (*response->mutable_statuses())[name].set_status(StatusOf(name));
+    (*response.mutable_statuses())[name].set_status(StatusOf(name));
   }
   for (const std::string& pool : pools_) {
     const std::string name = std::string(kPool) + pool;
-    (*response->mutable_statuses())[name].set_status(StatusOf(name));
+    (*response.mutable_statuses())[name].set_status(StatusOf(name));
   }
-  auto* reactor = context->DefaultReactor();
-  reactor->Finish(grpc::Status::OK);
-  return reactor;
 }
 
 }  // namespace llmd::epp

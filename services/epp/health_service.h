@@ -1,5 +1,6 @@
 // grpc.health.v1: liveness always, pool/NAME by the readiness of that pool, every other name by
-// that of the process (endpoint-picker manifests probe several names).
+// that of the process (endpoint-picker manifests probe several names). Watch is not implemented,
+// as in the field.
 #pragma once
 
 #include <functional>
@@ -7,12 +8,13 @@
 #include <string_view>
 #include <vector>
 
+#include "epp/call_queues.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "llmd/log.h"
 
 namespace llmd::epp {
 
-class HealthService final : public grpc::health::v1::Health::CallbackService {
+class HealthService final : public grpc::health::v1::Health::AsyncService {
  public:
   // `ready` (of a pool; "" = of the process) must be thread-safe and outlive the server. `pools`
   // are listed.
@@ -20,12 +22,13 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
                 Logger logger)
       : ready_(std::move(ready)), pools_(std::move(pools)), logger_(std::move(logger)) {}
 
-  grpc::ServerUnaryReactor* Check(grpc::CallbackServerContext* context,
-                                  const grpc::health::v1::HealthCheckRequest* request,
-                                  grpc::health::v1::HealthCheckResponse* response) override;
-  grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context,
-                                 const grpc::health::v1::HealthListRequest* request,
-                                 grpc::health::v1::HealthListResponse* response) override;
+  // Takes the next calls that come to the queue, and after them, by itself, those behind.
+  void Accept(grpc::ServerCompletionQueue& queue);
+
+  void Check(const grpc::health::v1::HealthCheckRequest& request,
+             grpc::health::v1::HealthCheckResponse& response);
+  void List(const grpc::health::v1::HealthListRequest& request,
+            grpc::health::v1::HealthListResponse& response);
 
  private:
   grpc::health::v1::HealthCheckResponse::ServingStatus StatusOf(std::string_view service) const;

@@ -1,0 +1,46 @@
+// Completion queues of a gRPC server, each with a thread that does all the work of the connections
+// gRPC gave it. No event crosses threads; against gRPC's callback API this halves the CPU of a
+// call. One service by callbacks on a server suffices to lose that: gRPC's own threads then poll
+// its connections too.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace llmd::epp {
+
+// What a queue gives back when something asked of gRPC is done.
+class CallTag {
+ public:
+  // On the queue's thread; `ok` as gRPC says.
+  virtual void OnEvent(bool ok) = 0;
+
+ protected:
+  ~CallTag() = default;
+};
+
+class CallQueues {
+ public:
+  explicit CallQueues(std::string thread_name) : thread_name_(std::move(thread_name)) {}
+  ~CallQueues() { Stop(); }
+
+  // Before the server is built: `count` queues.
+  void AddTo(grpc::ServerBuilder& builder, unsigned count);
+  // Once it is built: `accept` is called for each queue and asks for calls, then the queue is
+  // served.
+  void Start(const std::function<void(grpc::ServerCompletionQueue&)>& accept);
+  // Once it is shut down, or when it was not built: joins the threads. Idempotent.
+  void Stop();
+
+ private:
+  const std::string thread_name_;
+  std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues_;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace llmd::epp
