@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "epp/convert.h"
-#include "epp/wire_reader.h"
+#include "llmd/proto_wire.h"
 
 namespace llmd::epp {
 namespace {

@@ -1,13 +1,13 @@
 #include <string>
 #include <vector>
 
-#include "epp/wire_reader.h"
 #include "fuzz/fuzz.h"
+#include "llmd/proto_wire.h"
 
 namespace {
-using llmd::epp::PieceFields;
-using llmd::epp::WireFields;
-using llmd::epp::WireType;
+using llmd::PieceFields;
+using llmd::WireFields;
+using llmd::WireType;
 
 // The fields of a message and, two levels down, those of what looks like one.
 std::string Whole(std::string_view bytes, int depth) {

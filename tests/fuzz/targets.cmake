@@ -3,7 +3,6 @@ set(LLMD_FUZZ_TARGETS chat_template ext_proc_wire gguf http_message json kv_wire
 set(LLMD_FUZZ_LINK llmd::core llmd::text llmd::pd llmd::kv)
 # Parsers inside libraries that are large to build: only their own sources are taken.
 set(LLMD_FUZZ_http_message_SOURCES libllmd/src/http/parser.cc libllmd/src/http/message.cc)
-set(LLMD_FUZZ_ext_proc_wire_SOURCES services/epp/wire_reader.cc)
 set(LLMD_FUZZ_scraped_page_SOURCES services/common/page_reader.cc)
 set(LLMD_FUZZ_sse_SOURCES libllmd/src/http/sse.cc)
 set(LLMD_FUZZ_gguf_SOURCES libllmd_engine/src/weights/gguf.cc libllmd_engine/src/weights/tensor_view.cc)
@@ -11,7 +10,7 @@ set(LLMD_FUZZ_sched_body_SOURCES libllmd_sched/src/request_context.cc libllmd_sc
   libllmd_sched/src/director/body_edits.cc libllmd_sched/src/director/response_scan.cc)
 foreach(source parser/anthropic_parser parser/body_reader parser/grpc_frame parser/json_parser parser/openai_parser
     parser/passthrough_parser parser/sglanghttp_parser parser/vertexai_parser parser/vllmgrpc_parser parser/vllmhttp_parser
-    parser/wire_reader producer/image_size producer/media_estimate producer/token_estimate)
+    producer/image_size producer/media_estimate producer/token_estimate)
   list(APPEND LLMD_FUZZ_sched_body_SOURCES libllmd_sched/src/plugins/${source}.cc)
 endforeach()
 set(LLMD_FUZZ_INCLUDES ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR}/libllmd/src ${PROJECT_SOURCE_DIR}/libllmd_kv/src

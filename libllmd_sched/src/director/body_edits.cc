@@ -4,7 +4,7 @@
 #include <array>
 
 #include "llmd/json.h"
-#include "plugins/parser/wire_reader.h"
+#include "llmd/proto_wire.h"
 
 namespace llmd::sched {
 namespace {

@@ -1,9 +1,9 @@
 // The parsers of gRPC bodies: vLLM's engine service and Vertex AI's prediction service.
 #include "director/body_edits.h"
 #include "graph.h"
+#include "llmd/proto_wire.h"
 #include "llmd/sched/config_loader.h"
 #include "plugins/parser/grpc_frame.h"
-#include "plugins/parser/wire_reader.h"
 #include "sched/director_support.h"
 #include "sched/proto_support.h"
 
@@ -18,51 +18,6 @@ constexpr char kGenerate[] = "/vllm.grpc.engine.VllmEngine/Generate";
 constexpr char kEmbed[] = "/vllm.grpc.engine.VllmEngine/Embed";
 constexpr char kChat[] = "/google.cloud.aiplatform.v1beta1.PredictionService/ChatCompletions";
 constexpr char kRaw[] = "/google.cloud.aiplatform.v1beta1.PredictionService/RawPredict";
-
-TEST(WireReader, WalksEveryWireType) {
-  const std::string fixed64("\x11\x01\x00\x00\x00\x00\x00\x00\x80", 9);
-  const std::string fixed32("\x25\x02\x00\x00\x00", 5);
-  const std::string all = Num(1, 300) + fixed64 + Len(3, "abc") + fixed32;
-  WireReader reader(all);
-  WireField f;
-  ASSERT_TRUE(reader.Next(&f));
-  EXPECT_EQ(f.number, 1u);
-  EXPECT_EQ(f.value, 300u);
-  ASSERT_TRUE(reader.Next(&f));
-  EXPECT_EQ(f.value, 0x8000000000000001u);
-  ASSERT_TRUE(reader.Next(&f));
-  EXPECT_EQ(f.bytes, "abc");
-  EXPECT_EQ(all.substr(f.length.begin, f.length.size()), "\3");
-  ASSERT_TRUE(reader.Next(&f));
-  EXPECT_EQ(f.number, 4u);
-  EXPECT_EQ(f.value, 2u);
-  EXPECT_FALSE(reader.Next(&f));
-  EXPECT_TRUE(reader.ok());
-}
-
-TEST(WireReader, StopsAtWhatIsNoMessage) {
-  const std::string good = Len(3, "abc");
-  for (const std::string& bad :
-       {good.substr(0, 4), std::string("\x0b"), std::string("\x00\x01", 2), std::string("\x08"),
-        std::string("\x09\x01"), std::string("\x25\x01"), std::string(11, '\xff'),
-        std::string("\x1a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")}) {
-    WireReader reader(bad);
-    WireField f;
-    while (reader.Next(&f)) {
-    }
-    EXPECT_FALSE(reader.ok()) << testing::PrintToString(bad);
-    EXPECT_FALSE(reader.Next(&f));
-  }
-}
-
-TEST(WireReader, VarintsGoThereAndBack) {
-  for (uint64_t v : {uint64_t{0}, uint64_t{127}, uint64_t{128}, uint64_t{1} << 35, ~uint64_t{0}}) {
-    std::vector<uint64_t> seen;
-    EXPECT_TRUE(WireReader::Packed(ToVarint(v), [&](uint64_t x) { seen.push_back(x); }));
-    EXPECT_THAT(seen, ElementsAre(v));
-  }
-  EXPECT_FALSE(WireReader::Packed("\x80", [](uint64_t) {}));
-}
 
 TEST(GrpcFrames, AreFoundWhateverTheBorders) {
   const std::string big(2 << 20, 'x');
@@ -215,12 +170,12 @@ std::string JsonInside(const std::string& body) {
   const StatusOr<std::string_view> message = UnaryGrpcMessage(body);
   EXPECT_TRUE(message.ok()) << message.status().ToString();
   std::string out;
-  WireReader outer(message.value_or(""));
-  for (WireField f; outer.Next(&f);) {
-    if (f.number != 2) continue;
-    WireReader inner(f.bytes);
-    for (WireField g; inner.Next(&g);) {
-      if (g.number == 2) out = g.bytes;
+  WireFields outer(message.value_or(""));
+  while (outer.Next()) {
+    if (!outer.Is(2)) continue;
+    WireFields inner(outer.bytes());
+    while (inner.Next()) {
+      if (inner.Is(2)) out = inner.bytes();
     }
     EXPECT_TRUE(inner.ok());
   }

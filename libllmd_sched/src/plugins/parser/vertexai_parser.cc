@@ -2,11 +2,11 @@
 // an OpenAI body (google/cloud/aiplatform/v1beta1/prediction_service.proto).
 #include <array>
 
+#include "llmd/proto_wire.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
 #include "plugins/parser/grpc_frame.h"
 #include "plugins/parser/json_parser.h"
-#include "plugins/parser/wire_reader.h"
 
 namespace llmd::sched {
 namespace {
@@ -26,16 +26,16 @@ constexpr uint32_t kDataField = 2;      // of HttpBody; 1 is the content type
 // The last field of that number (later ones win); its length stands in `frame`.
 bool FindBytes(std::string_view body, std::string_view message, uint32_t number,
                std::string_view* bytes, FrameLength* frame) {
-  WireReader reader(message);
+  WireFields f(message);
   const auto base = static_cast<size_t>(message.data() - body.data());
   bool found = false;
-  for (WireField f; reader.Next(&f);) {
-    if (f.number != number || f.wire_type != 2) continue;
+  while (f.Next()) {
+    if (!f.Is(number)) continue;
     found = true;
-    *bytes = f.bytes;
-    *frame = {{base + f.length.begin, base + f.length.end}, f.bytes.size(), false};
+    *bytes = f.bytes();
+    *frame = {{base + f.length().begin, base + f.length().end}, f.bytes().size(), false};
   }
-  return reader.ok() && found;
+  return f.ok() && found;
 }
 
 class VertexAiParser final : public Parser {

@@ -1,8 +1,8 @@
-#include "epp/wire_reader.h"
+#include "llmd/proto_wire.h"
 
 #include <algorithm>
 
-namespace llmd::epp {
+namespace llmd {
 namespace {
 
 constexpr size_t kMaxVarint = 10;
@@ -24,27 +24,30 @@ size_t FixedSize(WireType type) {
 
 bool WireFields::Varint(uint64_t* out) {
   uint64_t value = 0;
-  for (size_t i = 0; i < std::min(rest_.size(), kMaxVarint); ++i) {
-    const auto byte = static_cast<uint8_t>(rest_[i]);
+  const std::string_view rest = text_.substr(at_, kMaxVarint);
+  for (size_t i = 0; i < rest.size(); ++i) {
+    const auto byte = static_cast<uint8_t>(rest[i]);
     value |= uint64_t{byte & 0x7fu} << (7 * i);
     if (byte >= 0x80) continue;
     *out = value;
-    rest_.remove_prefix(i + 1);
+    at_ += i + 1;
     return true;
   }
   return Fail();
 }
 
 bool WireFields::Next() {
-  if (rest_.empty() || !ok_) return false;
+  if (at_ == text_.size() || !ok_) return false;
   uint64_t tag = 0;
   if (!Varint(&tag) || !ReadTag(tag, &field_, &type_)) return Fail();
   if (type_ == WireType::kVarint) return Varint(&number_);
   uint64_t size = FixedSize(type_);
+  const size_t begin = at_;
   if (type_ == WireType::kBytes && !Varint(&size)) return false;
-  if (size > rest_.size()) return Fail();
-  bytes_ = rest_.substr(0, size);
-  rest_.remove_prefix(size);
+  if (size > text_.size() - at_) return Fail();
+  length_ = {begin, at_};
+  bytes_ = text_.substr(at_, size);
+  at_ += size;
   return true;
 }
 
@@ -130,4 +133,10 @@ void PieceFields::Leave() {
   end_ = outer_end_;
 }
 
-}  // namespace llmd::epp
+std::string ToVarint(uint64_t value) {
+  std::string out;
+  for (; value >= 0x80; value >>= 7) out += static_cast<char>(value | 0x80);
+  return out + static_cast<char>(value);
+}
+
+}  // namespace llmd

@@ -1,6 +1,7 @@
-// Reads protobuf messages in place. Two walks over a message's fields: WireFields where its bytes
-// lie together, PieceFields where they came in pieces. Groups and wire types that do not exist are
-// malformed. Thread-compatible.
+// Reads protocol buffer messages in their wire format, in place and without a schema
+// (protobuf.dev/programming-guides/encoding). Two walks over a message's fields: WireFields where
+// its bytes lie together, PieceFields where they came in pieces. A cut field, field number 0,
+// groups and wire types that do not exist are malformed. Thread-compatible.
 #pragma once
 
 #include <cstdint>
@@ -8,13 +9,15 @@
 #include <string>
 #include <string_view>
 
-namespace llmd::epp {
+#include "llmd/json.h"
+
+namespace llmd {
 
 enum class WireType : uint8_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
 
 class WireFields {
  public:
-  explicit WireFields(std::string_view message) : rest_(message) {}
+  explicit WireFields(std::string_view message) : text_(message) {}
   // The next field; false at the end and for malformed input (then !ok()).
   bool Next();
   bool ok() const { return ok_; }
@@ -22,16 +25,30 @@ class WireFields {
   uint32_t field() const { return field_; }
   WireType type() const { return type_; }
   uint64_t number() const { return number_; }        // of kVarint
-  std::string_view bytes() const { return bytes_; }  // of kBytes
+  std::string_view bytes() const { return bytes_; }  // of the others
+  json::Span length() const { return length_; }      // of kBytes: where it stands in the message
   // Whether this is `field` with bytes.
   bool Is(uint32_t field) const { return field_ == field && type_ == WireType::kBytes; }
   bool IsNumber(uint32_t field) const { return field_ == field && type_ == WireType::kVarint; }
+  // `each` gets every number of a packed field of varints; false from the first malformed one on.
+  template <typename Each>
+  static bool Packed(std::string_view bytes, Each each) {
+    WireFields numbers(bytes);
+    for (uint64_t value = 0; numbers.at_ < bytes.size();) {
+      if (!numbers.Varint(&value)) return false;
+      each(value);
+    }
+    return true;
+  }
 
  private:
   bool Varint(uint64_t* out);
   bool Fail() { return ok_ = false; }
 
-  std::string_view rest_, bytes_;
+  const std::string_view text_;
+  size_t at_ = 0;
+  std::string_view bytes_;
+  json::Span length_;
   uint64_t number_ = 0;
   uint32_t field_ = 0;
   WireType type_ = WireType::kVarint;
@@ -77,4 +94,7 @@ class PieceFields {
   bool ok_ = true;
 };
 
-}  // namespace llmd::epp
+// The base-128 form of `value`, as in a length.
+std::string ToVarint(uint64_t value);
+
+}  // namespace llmd
