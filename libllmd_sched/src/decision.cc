@@ -181,6 +181,10 @@ json::Value ProfileToHeader(const DecisionTrace& t, const ProfileTrace& p) {
                                  {"candidates", static_cast<int64_t>(p.candidates.size())}};
   if (p.picked.empty()) {
     out.Set("error", p.error);
+    json::Object kept;
+    for (const FilterTrace& f : p.filters)
+      kept.emplace_back(f.filter, static_cast<int64_t>(f.kept.size()));
+    out.Set("kept", std::move(kept));
     return out;
   }
   const int e = p.picked[0];
@@ -242,6 +246,10 @@ std::string ToHeader(const DecisionTrace& t, size_t max_bytes) {
                                  {"decision_us", static_cast<double>(t.decision_ns / 100) / 10},
                                  {"profiles", std::move(profiles)}};
   if (!t.pool.empty()) out.Set("pool", t.pool);
+  if (t.denied_status != 0) {
+    out.Set("denied_status", t.denied_status);
+    out.Set("denied_reason", t.denied_reason);
+  }
   std::string text = out.Dump();
   for (char& c : text) {
     if (c < 0x20 || c > 0x7e) c = '?';

@@ -6,23 +6,10 @@
 
 #include "llmd/tracing.h"
 #include "schedule_log.h"
+#include "stopwatch.h"
 
 namespace llmd::sched {
 namespace {
-
-// Chains one clock reading per plugin into their duration histograms.
-class Stopwatch {
- public:
-  void Lap(Histogram* histogram) {
-    if (histogram == nullptr) return;
-    const auto now = std::chrono::steady_clock::now();
-    histogram->Observe(std::chrono::duration<double>(now - last_).count());
-    last_ = now;
-  }
-
- private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
 
 double Clamp(double score) {
   return score > 0 ? std::min(score, 1.0) : 0.0;

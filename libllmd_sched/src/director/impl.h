@@ -128,6 +128,8 @@ class DirectorImpl final : public Director {
   void Grant(Question& q, const Snapshot& snapshot, const ScheduleOutcome& outcome,
              DecisionRecord& record);
   void Keep(Question& q, DecisionRecord& record, Routing& routing);
+  // Puts it in the ring, and in the answer's headers where the caller asked and may.
+  void Remember(Question& q, DecisionRecord& record);
   // Gives the request its place in a trace.
   void Trace(Question& q);
   bool MayExplain(const RequestContext& request) const;

@@ -2,6 +2,7 @@
 // last of them is done.
 #include "director/question.h"
 #include "schedule_log.h"
+#include "stopwatch.h"
 
 namespace llmd::sched {
 
@@ -17,11 +18,13 @@ void DirectorImpl::Prepare(std::shared_ptr<Question> q) {
 void DirectorImpl::RunProducers(std::shared_ptr<Question> q, size_t next) {
   RequestContext& request = q->context();
   const std::vector<TimedProducer>& producers = q->setup->graph->producers;
+  Stopwatch watch;
   for (; next < producers.size(); ++next) {
     const TimedProducer& producer = producers[next];
     if (producer.slow != nullptr) return Wait(std::move(q), next);
     schedule_log::ProducerFailed(request, *producer.plugin,
                                  producer.plugin->Produce(request, *q->snapshot));
+    watch.Lap(producer.duration);
   }
   Decide(*q);
 }
@@ -39,12 +42,14 @@ void DirectorImpl::Wait(std::shared_ptr<Question> q, size_t producer) {
   const std::shared_ptr<const Setup> setup = q->setup;
   const TimedProducer& slow = setup->graph->producers[producer];
   slow.slow->ProduceLater(request, snapshot,
-                          [gate = gate_, q = std::move(q), producer](const Status& status) {
+                          [gate = gate_, q = std::move(q), producer,
+                           watch = Stopwatch()](const Status& status) mutable {
                             DirectorImpl* self = gate->Enter();
                             if (self == nullptr) return q->ShutDown();
                             self->slow_waiting_.fetch_sub(1, std::memory_order_relaxed);
-                            schedule_log::ProducerFailed(
-                                q->context(), *q->setup->graph->producers[producer].plugin, status);
+                            const TimedProducer& waited = q->setup->graph->producers[producer];
+                            watch.Lap(waited.duration);
+                            schedule_log::ProducerFailed(q->context(), *waited.plugin, status);
                             self->RunProducers(q, producer + 1);
                             gate->Leave();
                           });

@@ -404,6 +404,10 @@ void DirectorImpl::Keep(Question& q, DecisionRecord& record, Routing& routing) {
   }
   if (options_.attach_trace)
     routing.trace = std::make_shared<const DecisionTrace>(record.ToTrace());
+  Remember(q, record);
+}
+
+void DirectorImpl::Remember(Question& q, DecisionRecord& record) {
   if (MayExplain(q.context())) {
     DecisionTrace trace = record.ToTrace();
     if (options_.label_pool) trace.pool = options_.pool_name;
@@ -441,7 +445,7 @@ void DirectorImpl::Deny(Question& q, DecisionRecord& record, int status, std::st
                         std::string reason) {
   record.denied_status = status;
   record.denied_reason = reason.empty() ? message : reason;
-  ring_.Swap(record);
+  Remember(q, record);
   Refuse(q, status, std::move(message), std::move(reason));
 }
 
@@ -452,6 +456,8 @@ void DirectorImpl::Refuse(Question& q, int status, std::string message, std::str
   routing.denial = {status, std::move(message), std::move(reason), 0, q.state->queue_headers};
   if (status == 429 || status == 503)
     routing.denial.retry_after_s = q.flow ? q.flow->RetryAfter(request.priority) : 1;
+  if (!q.state->decision_header.empty())
+    routing.denial.headers.emplace_back("x-llm-d-decision", q.state->decision_header);
   routing.state = q.state;
   metrics_.Error(request, status);
   q.state->log->Log(LogLevel::kDefault, "Request refused",

@@ -174,6 +174,19 @@ TEST_F(TraceTest, TheDecisionHeaderNeedsTheToken) {
   }
 }
 
+TEST_F(TraceTest, ARefusalIsExplainedToo) {
+  options_.explain_token = "secret";
+  Start(Two(), {"{type: header-based-testing-filter}"});
+  const std::pair<std::string, std::string> nobody = {"test-epp-endpoint-selection", "10.9.9.9:1"};
+  const Routing told = Route(kBody, {{"x-llm-d-explain", "secret"}, nobody});
+  EXPECT_EQ(told.denial.http_status, 503);
+  const auto decision = json::Parse(FindHeader(told.denial.headers, "x-llm-d-decision"));
+  ASSERT_TRUE(decision.ok());
+  EXPECT_EQ((*decision)["denied_status"].AsInt(), 503);
+  EXPECT_THAT(decision->Dump(), HasSubstr("header-based-testing-filter"));
+  EXPECT_THAT(Route(kBody, {nobody}).denial.headers, Not(Contains(Key("x-llm-d-decision"))));
+}
+
 TEST_F(TraceTest, WithoutATokenNobodyGetsTheDecisionHeader) {
   Start(Two(), {"{type: queue-scorer}"});
   const Routing r = Route(kBody, {{"x-llm-d-explain", ""}});

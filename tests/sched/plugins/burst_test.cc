@@ -130,6 +130,8 @@ TEST_F(Burst, AFullBatchIsPlacedAtOnceAndTogether) {
   EXPECT_EQ(to[0], to[2]);
   EXPECT_EQ(to[1], to[3]);
   EXPECT_NE(to[0], to[1]);
+  EXPECT_THAT(metrics_.Expose(),
+              ::testing::ContainsRegex("plugin_duration_seconds_count[^\n]*burst[^\n]* 4"));
 }
 
 TEST_F(Burst, RequestsAreHeldTogetherWithinTheirSubset) {
