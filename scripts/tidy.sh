@@ -20,4 +20,4 @@ for f in "${files[@]}"; do
   grep -q "\"file\": \"$PWD/$f\"" $build/compile_commands.json && [[ $f != *kernels_* ]] && keep+=("$f")
 done
 echo "tidy: ${#keep[@]} files"
-[ ${#keep[@]} -eq 0 ] || printf '%s\0' "${keep[@]}" | xargs -0 -P 2 -n 4 clang-tidy-19 -p $build --quiet 2>/dev/null
+[ ${#keep[@]} -eq 0 ] || printf '%s\0' "${keep[@]}" | xargs -0 -P "${LLMD_TIDY_JOBS:-$(nproc)}" -n 4 clang-tidy-19 -p $build --quiet 2>/dev/null

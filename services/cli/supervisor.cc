@@ -41,6 +41,7 @@ std::string DescribeExit(int wait_status) {
 // What execve takes; the strings must outlive it.
 std::vector<char*> Pointers(const std::vector<std::string>& words) {
   std::vector<char*> out;
+  out.reserve(words.size() + 1);
   for (const std::string& word : words) out.push_back(const_cast<char*>(word.c_str()));
   out.push_back(nullptr);
   return out;
@@ -104,6 +105,7 @@ Status Supervisor::Start(const ProcessPlan& process) {
 
 void Supervisor::Poll(Duration timeout, int wake_fd) {
   std::vector<pollfd> fds;
+  fds.reserve(children_.size() + 1);
   for (const auto& child : children_) fds.push_back({child->output_fd, POLLIN, 0});
   fds.push_back({wake_fd, POLLIN, 0});
   const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(timeout).count();

@@ -159,6 +159,7 @@ class Up {
     if (!runtime.ok()) return services::Fail(runtime.status());
     http::Client client(**runtime, {});
     std::vector<const ProcessPlan*> waiting;
+    waiting.reserve(plan_.processes.size());
     for (const ProcessPlan& process : plan_.processes) waiting.push_back(&process);
     TimePoint next_word = started + std::chrono::seconds(2);
     while (!waiting.empty()) {

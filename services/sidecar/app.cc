@@ -61,7 +61,7 @@ http::Task<void> WatchEngine(Proxy& proxy, Logger logger) {
 }
 
 ReleaseFn MakeRelease(App& app) {
-  return [&app](pd::LenderAddress lender) {
+  return [&app](const pd::LenderAddress& lender) {
     const Status queued = app.workers->Submit([&app, lender] {
       const Status status = kv::ReleaseLease(lender.engine_id, lender.host, lender.port,
                                              lender.request_id, kReleaseTimeout);

@@ -32,6 +32,7 @@ class Registry {
   }
   std::vector<std::string> Types() const {
     std::vector<std::string> out;
+    out.reserve(factories_.size());
     for (const auto& [name, unused] : factories_) out.push_back(name);
     return out;
   }

@@ -146,7 +146,10 @@ class [[nodiscard]] StatusOr {
   T&& operator*() && { return std::move(Checked()); }
   T* operator->() { return &Checked(); }
   const T* operator->() const { return &value(); }
-  T value_or(T fallback) const& { return ok() ? std::get<1>(state_) : std::move(fallback); }
+  template <typename U>
+  T value_or(U&& fallback) const& {
+    return ok() ? std::get<1>(state_) : static_cast<T>(std::forward<U>(fallback));
+  }
 
  private:
   T& Checked() {

@@ -74,7 +74,7 @@ int ChooseProtocol(SSL*, const unsigned char** out, unsigned char* out_length,
 
 // The library's socket I/O raises SIGPIPE; ours does not.
 int SocketOf(BIO* bio) {
-  return static_cast<int>(reinterpret_cast<intptr_t>(BIO_get_data(bio)));
+  return *static_cast<const int*>(BIO_get_data(bio));
 }
 int Send(BIO* bio, const char* data, int size) {
   BIO_clear_retry_flags(bio);
@@ -137,11 +137,13 @@ TlsContext::~TlsContext() {
 }
 
 TlsSession::TlsSession(std::shared_ptr<const TlsContext> context, int fd)
-    : context_(std::move(context)), session_(SSL_new(static_cast<SSL_CTX*>(context_->handle()))) {
+    : context_(std::move(context)),
+      fd_(fd),
+      session_(SSL_new(static_cast<SSL_CTX*>(context_->handle()))) {
   LLMD_CHECK(session_ != nullptr);
   BIO* bio = BIO_new(SocketMethod());
   LLMD_CHECK(bio != nullptr);
-  BIO_set_data(bio, reinterpret_cast<void*>(static_cast<intptr_t>(fd)));
+  BIO_set_data(bio, &fd_);
   BIO_set_init(bio, 1);
   SSL_set_bio(SslOf(session_), bio, bio);
   SSL_set_accept_state(SslOf(session_));

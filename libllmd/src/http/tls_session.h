@@ -35,6 +35,7 @@ class TlsSession {
   Step Explain(int result);
 
   const std::shared_ptr<const TlsContext> context_;
+  int fd_;
   void* const session_;
 };
 

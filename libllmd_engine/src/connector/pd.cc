@@ -10,7 +10,7 @@ PdConnector::PdConnector(std::string engine_id, std::string host, KvPool& pool, 
       host_(std::move(host)),
       pool_(pool),
       events_(std::move(events)),
-      logger_(logger) {}
+      logger_(std::move(logger)) {}
 
 Status PdConnector::Start(const KvTransferOptions& options, kv::Compatibility compatibility,
                           kv::Region& region, MetricsRegistry& metrics, const Clock& clock) {

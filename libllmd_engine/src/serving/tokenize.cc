@@ -38,6 +38,7 @@ openai::MaybeError Detokenize(const ServingContext& context, std::string_view bo
 
 std::string ModelsBody(const ServingContext& context) {
   std::vector<openai::ModelCard> cards;
+  cards.reserve(context.options.model_names.size());
   for (const std::string& name : context.options.model_names) {
     cards.push_back({name, context.options.model_root, std::nullopt, context.options.created,
                      context.options.max_model_len});

@@ -81,7 +81,9 @@ Status TransferReader::Check(const PullRequest& request) const {
 }
 
 void TransferReader::Pull(PullRequest request, std::function<void(PullResult)> done) {
-  Job job{std::move(request), std::move(done), std::chrono::steady_clock::now(), {}};
+  std::list<Job> one;  // a node that moves to the queue as it is
+  Job& job = one.emplace_back(
+      Job{std::move(request), std::move(done), std::chrono::steady_clock::now(), {}});
   job.deadline = job.start + options_.connect_timeout + options_.read_timeout;
   Status refused;
   {
@@ -92,10 +94,10 @@ void TransferReader::Pull(PullRequest request, std::function<void(PullResult)> d
       refused = ResourceExhausted("KV pull: " + std::to_string(kMaxQueued) +
                                   " pulls are waiting already");
     } else {
-      queue_.push_back(std::move(job));
+      queue_.splice(queue_.end(), one);
     }
   }
-  if (!refused.ok()) return Finish(std::move(job), {.status = std::move(refused)});
+  if (!refused.ok()) return Finish(job, {.status = std::move(refused)});
   work_.notify_one();
 }
 
@@ -118,14 +120,14 @@ void TransferReader::Work() {
     ++busy_[peer];
     lock.unlock();
     PullResult result = Run(job);
-    Finish(std::move(job), std::move(result));
+    Finish(job, std::move(result));
     lock.lock();
     if (--busy_[peer] == 0) busy_.erase(peer);
     work_.notify_one();
   }
 }
 
-void TransferReader::Finish(Job job, PullResult result) {
+void TransferReader::Finish(Job& job, PullResult result) {
   result.elapsed = std::chrono::steady_clock::now() - job.start;
   if (!result.status.ok() && result.failed.empty()) {
     for (size_t i = 0; i < job.request.remote_blocks.size(); ++i)
@@ -253,8 +255,7 @@ void TransferReader::Sweep() {
     }
   }
   for (Job& job : late) {
-    Finish(std::move(job),
-           {.status = DeadlineExceeded("KV pull: still queued behind others of its peer")});
+    Finish(job, {.status = DeadlineExceeded("KV pull: still queued behind others of its peer")});
   }
 }
 
@@ -269,8 +270,7 @@ void TransferReader::Stop() {
   stop_.Set();
   work_.notify_all();
   for (std::thread& thread : threads_) thread.join();
-  for (Job& job : left)
-    Finish(std::move(job), {.status = Cancelled("KV pull: the agent is stopped")});
+  for (Job& job : left) Finish(job, {.status = Cancelled("KV pull: the agent is stopped")});
   const std::lock_guard lock(mutex_);
   idle_.clear();
 }

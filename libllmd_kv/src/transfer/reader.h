@@ -49,7 +49,7 @@ class TransferReader final : private RegionCache {
   void Work();
   // Under the lock: the first job whose peer is not busy, else end().
   std::list<Job>::iterator NextJob();
-  void Finish(Job job, PullResult result);
+  void Finish(Job& job, PullResult result);
   PullResult Run(const Job& job);
   PullResult RunOn(Session& session, const Job& job, const Wait& wait, bool* reusable);
   void Count(const PullResult& result);
