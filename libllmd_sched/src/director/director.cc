@@ -102,6 +102,7 @@ void DirectorImpl::Stop() {
   gate_->Close();
   TickProducers(TimePoint::max());  // those who wait are told
   std::lock_guard lock(reload_mutex_);
+  stopped_ = true;
   if (discovery_ != nullptr) discovery_->Stop();
   if (flow_) flow_->Stop();
   if (scraper_) scraper_->Stop();

@@ -145,6 +145,7 @@ class DirectorImpl final : public Director {
   void Maintain();
 
   // reload.cc; all under reload_mutex_.
+  Status MayReload();
   LoadOptions Loading() const;
   Status Apply(std::string_view yaml);
   Status Discover(const Graph& graph);
@@ -172,6 +173,7 @@ class DirectorImpl final : public Director {
   // Through which they come back.
   const std::shared_ptr<Gate<DirectorImpl>> gate_ = std::make_shared<Gate<DirectorImpl>>(*this);
   std::mutex reload_mutex_;
+  bool stopped_ = false;                     // for good; guarded by reload_mutex_
   std::string seen_yaml_;                    // last read, good or bad; guarded by reload_mutex_
   std::shared_ptr<const Graph> scraped_;     // that scraper_ uses; guarded by reload_mutex_
   std::unique_ptr<Scraper> scraper_;         // guarded by reload_mutex_

@@ -168,8 +168,15 @@ void DirectorImpl::TellObservers(const EndpointInfo& endpoint, uint32_t slot) {
   }
 }
 
+// Discovery and scraping would start again, and nobody would stop them.
+Status DirectorImpl::MayReload() {
+  if (!stopped_) return OkStatus();
+  return FailedPrecondition("the director was stopped: its configuration cannot be reloaded");
+}
+
 Status DirectorImpl::Reload(std::string_view yaml) {
   std::lock_guard lock(reload_mutex_);
+  LLMD_RETURN_IF_ERROR(MayReload());
   seen_yaml_ = yaml;
   return Finished(Apply(yaml));
 }
@@ -180,6 +187,7 @@ Status DirectorImpl::ReloadFile() {
     return FailedPrecondition("the configuration was not given as a file");
   }
   std::lock_guard lock(reload_mutex_);
+  LLMD_RETURN_IF_ERROR(MayReload());
   StatusOr<std::string> yaml = ReadConfigFile(options_.config_path);
   if (!yaml.ok()) return Finished(yaml.status());
   seen_yaml_ = *yaml;
@@ -189,6 +197,7 @@ Status DirectorImpl::ReloadFile() {
 // Of the many events of a directory only a new text matters, and a bad one is told once.
 void DirectorImpl::FileChanged() {
   std::lock_guard lock(reload_mutex_);
+  if (stopped_) return;
   StatusOr<std::string> yaml = ReadConfigFile(options_.config_path);
   if (!yaml.ok() || *yaml == seen_yaml_) return;  // between two renames there may be no file
   seen_yaml_ = *yaml;

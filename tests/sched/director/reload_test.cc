@@ -215,6 +215,17 @@ TEST_F(Reload, ReadsItsFileAgain) {
 }
 
 // The claims of the other tests under fire; meant for the thread sanitizer.
+TEST_F(Reload, IsRefusedOnceTheDirectorWasStopped) {
+  options_.config_path = "/nowhere/config.yaml";
+  Start(Two(), {"{type: queue-scorer}"});
+  director_->Stop();
+  const Status refused =
+      FailedPrecondition("the director was stopped: its configuration cannot be reloaded");
+  EXPECT_EQ(director_->Reload(Yaml({"{type: load-aware-scorer}"})), refused);
+  EXPECT_EQ(director_->ReloadFile(), refused);
+  EXPECT_THAT(RawOf(Route(kBody), "load-aware-scorer"), SizeIs(0));
+}
+
 TEST_F(Reload, NothingIsLostWhileConfigurationsChange) {
   const std::string flow =
       "featureGates: [flowControl]\nflowControl: {saturationDetector: {pluginRef: "

@@ -160,7 +160,7 @@ class Director {
   // Goes over to another configuration. An error, with every fault of it, leaves all as it was.
   // Requests on their way to an engine end under the configuration that routed them; queued ones
   // keep their place and are routed by the new one. Plugins of equal name, type and parameters keep
-  // their state, counts of requests in flight survive in any case.
+  // their state, counts of requests in flight survive in any case. FAILED_PRECONDITION after Stop.
   virtual Status Reload(std::string_view config_yaml) {
     return Unimplemented("this director cannot be reloaded");
   }
