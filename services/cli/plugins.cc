@@ -20,7 +20,7 @@ int RunPlugins(int argc, const char* const* argv) {
   const auto outcome = set.Parse(argc, argv);
   if (outcome.exit) return outcome.code;
   const auto loaded = services::LoadPlugins(libraries);
-  if (!loaded.ok()) return services::Fail(loaded.status()), 2;
+  if (!loaded.ok()) return services::Fail(loaded.status());
   const sched::PluginRegistry& registry = *loaded;
   if (markdown) {
     std::fputs(sched::PluginsMarkdown(registry).c_str(), stdout);
