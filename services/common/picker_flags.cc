@@ -81,7 +81,8 @@ void AddPickerFlags(FlagSet& set, PickerFlags& flags) {
            "token check on the metrics port; needs Kubernetes, so false in file mode");
   set.Bool(
       "tracing", &flags.tracing,
-      "export spans as the OTEL_* environment says (exporter console unless it says otherwise)");
+      "export spans as the OTEL_* environment says; without OTEL_TRACES_EXPORTER on the console "
+      "where the flag is given, else not at all");
   set.Bool("deprecated-metric-names", &flags.deprecated_metric_names,
            "expose the metrics under their older names too");
   set.String("explain-header-token", &flags.explain_header_token,

@@ -27,7 +27,8 @@ struct PickerFlags {
   bool allow_experimental_plugins = false;
   bool metrics_endpoint_auth =
       false;  // upstream's default is true with Kubernetes, none in file mode
-  bool tracing = false;
+  bool tracing = true;
+  bool tracing_given = false;  // on the command line
   bool config_reload = true;
   bool deprecated_metric_names = true;
   std::string explain_header_token;

@@ -79,7 +79,9 @@ StatusOr<std::unique_ptr<SpanExporter>> OtlpHttpExporter(http::Runtime& runtime,
 }
 
 StatusOr<std::unique_ptr<Tracer>> MakeTracer(http::Runtime& runtime, MetricsRegistry& metrics,
-                                             const Logger& logger, std::string service_name) {
+                                             const Logger& logger, std::string service_name,
+                                             bool asked) {
+  if (!asked && Environment("OTEL_TRACES_EXPORTER").empty()) return std::unique_ptr<Tracer>();
   LLMD_ASSIGN_OR_RETURN(TracingOptions options,
                         TracingOptions::FromEnvironment(Environment, std::move(service_name)));
   if (options.exporter == TracingOptions::Exporter::kNone) return std::unique_ptr<Tracer>();

@@ -12,10 +12,11 @@
 
 namespace llmd::services {
 
-// Null when OTEL_TRACES_EXPORTER is "none". INVALID_ARGUMENT names the variable that is wrong.
-// `runtime` outlives the tracer.
+// Null when OTEL_TRACES_EXPORTER is "none", and without that variable unless `asked`: then spans go
+// to the console. INVALID_ARGUMENT names the variable that is wrong. `runtime` outlives the tracer.
 StatusOr<std::unique_ptr<Tracer>> MakeTracer(http::Runtime& runtime, MetricsRegistry& metrics,
-                                             const Logger& logger, std::string service_name);
+                                             const Logger& logger, std::string service_name,
+                                             bool asked);
 
 // POSTs each batch to options.endpoint, as protobuf or JSON. INVALID_ARGUMENT when that is no
 // http:// address.

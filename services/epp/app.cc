@@ -95,7 +95,7 @@ struct App {
   MetricsRegistry metrics;
   std::unique_ptr<http::Runtime> runtime;
   std::shared_ptr<sched::Fetch> fetch;
-  std::unique_ptr<Tracer> tracer;  // null without --tracing
+  std::unique_ptr<Tracer> tracer;  // null when nothing is traced
   std::unique_ptr<services::Pools> pools;
   std::atomic<bool> draining{false};
   services::AdminSources admin_sources;
@@ -163,7 +163,8 @@ Status Start(App& app, const Flags& flags) {
   app.fetch = services::MakeScrapeFetch(services::MakeHttpFetch(*app.runtime));
   if (flags.picker.tracing) {
     LLMD_ASSIGN_OR_RETURN(app.tracer,
-                          services::MakeTracer(*app.runtime, app.metrics, app.logger, "llm-d-epp"));
+                          services::MakeTracer(*app.runtime, app.metrics, app.logger, "llm-d-epp",
+                                               flags.picker.tracing_given));
   }
   LLMD_ASSIGN_OR_RETURN(app.pools, services::Pools::Create(flags.picker, app.fetch, app.logger,
                                                            app.metrics, app.tracer.get()));
@@ -199,6 +200,7 @@ int RunEpp(int argc, const char* const* argv) {
   FlagSet set = MakeFlags(flags);
   const FlagSet::Outcome outcome = set.Parse(argc, argv);
   if (outcome.exit) return outcome.code;
+  flags.picker.tracing_given = outcome.Given("tracing");
   const auto policy = services::CheckTlsFlags(flags.tls);
   if (!policy.ok()) return Fail(policy.status()), 2;
   ApplyTlsPolicy(*policy);

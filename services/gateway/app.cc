@@ -64,7 +64,7 @@ struct App {
   MetricsRegistry metrics;
   std::unique_ptr<http::Runtime> runtime;
   std::shared_ptr<sched::Fetch> fetch;
-  std::unique_ptr<Tracer> tracer;          // null without --tracing
+  std::unique_ptr<Tracer> tracer;          // null when nothing is traced
   std::unique_ptr<services::Pools> pools;  // null with --epp
   std::unique_ptr<Picker> picker;
   std::unique_ptr<http::Client> client;
@@ -174,7 +174,8 @@ Status MakePicker(App& app, const Flags& flags) {
   if (!flags.epp.empty()) return AskPicker(app, flags);
   if (flags.picker.tracing) {
     LLMD_ASSIGN_OR_RETURN(
-        app.tracer, services::MakeTracer(*app.runtime, app.metrics, app.logger, "llmd-gateway"));
+        app.tracer, services::MakeTracer(*app.runtime, app.metrics, app.logger, "llmd-gateway",
+                                         flags.picker.tracing_given));
   }
   app.fetch = services::MakeScrapeFetch(services::MakeHttpFetch(*app.runtime));
   LLMD_ASSIGN_OR_RETURN(app.pools, services::Pools::Create(flags.picker, app.fetch, app.logger,
@@ -255,6 +256,7 @@ int RunGateway(int argc, const char* const* argv) {
   FlagSet set = MakeFlags(flags);
   const FlagSet::Outcome outcome = set.Parse(argc, argv);
   if (outcome.exit) return outcome.code;
+  flags.picker.tracing_given = outcome.Given("tracing");
   const auto verbosity = Verbosity(flags.picker);
   if (!verbosity.ok()) return Fail(verbosity.status()), 2;
   if (Status s = CheckPickerFlags(flags.picker); !s.ok()) return Fail(s), 2;

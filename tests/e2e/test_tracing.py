@@ -98,13 +98,13 @@ async def answer(request, _writer):
     return response(body=b'{"id":"x","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5}}')
 
 
-def gateway_with(started, tmp_path, environment):
+def gateway_with(started, tmp_path, environment, flags=("--tracing",)):
     engine = FakeEngine(answer)
     endpoints = tmp_path / "endpoints.yaml"
     endpoints.write_text(endpoints_yaml([("e", engine.port, "decode")]))
     config = tmp_path / "gateway.yaml"
     config.write_text(picker_config(endpoints, disaggregate=False))
-    gateway = started(Gateway("--config-file", str(config), "--metrics-port", "0", "--tracing",
+    gateway = started(Gateway("--config-file", str(config), "--metrics-port", "0", *flags,
                               env={"OTEL_BSP_SCHEDULE_DELAY": "50", **environment}))
     gateway.wait_http(gateway.port, "/ready")
     return gateway, engine
@@ -192,3 +192,13 @@ def test_a_wrong_variable_ends_the_start_and_is_named(started, tmp_path):
     done = subprocess.run([binary("llmd-gateway"), "--port", "0", "--metrics-port", "0", "--tracing"], capture_output=True,
                           text=True, timeout=20, env={"OTEL_TRACES_SAMPLER_ARG": "2"})
     assert done.returncode == 1 and "OTEL_TRACES_SAMPLER_ARG='2'" in done.stderr
+
+
+@pytest.mark.parametrize("flags, variables, traced", [
+    ((), {}, False), (("--tracing=false",), {"OTEL_TRACES_EXPORTER": "console"}, False), (("--tracing",), {}, True),
+    ((), {"OTEL_TRACES_EXPORTER": "console"}, True)])
+def test_tracing_is_on_by_default_once_the_environment_names_an_exporter(started, tmp_path, flags, variables, traced):
+    gateway, _ = gateway_with(started, tmp_path, variables, flags)
+    ask(gateway)
+    page = requests.get(f"{gateway.url}/metrics", timeout=5).text
+    assert ("llm_d_epp_trace_spans_exported_total" in page) == traced
