@@ -7,6 +7,7 @@
 
 #include "graph.h"
 #include "llmd/sched/config_loader.h"
+#include "plugin_guard.h"
 #include "record.h"
 #include "scheduling_pass.h"
 
@@ -42,11 +43,11 @@ class SchedulerImpl final : public Scheduler {
     LLMD_RETURN_IF_ERROR(pass.failure());
     Decision out = Result(spec, *request, snapshot, outcome, pass.saturated(), record);
     if (out.ok) {
-      for (PreRequestHook* hook : graph_->pre_request)
-        hook->PreRequest(*request, snapshot, outcome, out.set_headers);
+      const Status status = TellHooks(*request, snapshot, outcome, out.set_headers);
       request->ReleaseBulk();
       kept_[out.id] = std::move(request);
-      if (!spec.keep_in_flight) End(out.id);
+      if (!spec.keep_in_flight || !status.ok()) End(out.id);
+      LLMD_RETURN_IF_ERROR(status);
     }
     return out;
   }
@@ -92,9 +93,27 @@ class SchedulerImpl final : public Scheduler {
     Parser* parser = graph_->FindParser(request.path);
     if (parser == nullptr)
       return InvalidArgument("no parser takes the path '" + request.path + "'");
-    LLMD_RETURN_IF_ERROR(parser->Parse(request));
+    Status parsed;
+    Guarded(
+        *parser, [&] { parsed = parser->Parse(request); },
+        [&](Status s) { parsed = std::move(s); });
+    LLMD_RETURN_IF_ERROR(parsed);
     request.target_model = request.model;
     return OkStatus();
+  }
+
+  // The first failure.
+  Status TellHooks(RequestContext& request, const Snapshot& snapshot,
+                   const ScheduleOutcome& outcome, HeaderList& headers) const {
+    Status first;
+    for (PreRequestHook* hook : graph_->pre_request) {
+      Guarded(
+          *hook, [&] { hook->PreRequest(request, snapshot, outcome, headers); },
+          [&](Status s) {
+            if (first.ok()) first = std::move(s);
+          });
+    }
+    return first;
   }
 
   Decision Result(const RequestSpec& spec, const RequestContext& request, const Snapshot& snapshot,
@@ -141,7 +160,9 @@ class SchedulerImpl final : public Scheduler {
     const auto it = kept_.find(id);
     if (it == kept_.end()) return;
     ResponseInfo info;
-    for (ResponseHook* hook : graph_->response) hook->OnEnd(*it->second, info);
+    for (ResponseHook* hook : graph_->response) {
+      Guarded(*hook, [&] { hook->OnEnd(*it->second, info); }, [](const Status&) {});
+    }
     kept_.erase(it);
   }
 

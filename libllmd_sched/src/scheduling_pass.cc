@@ -1,10 +1,10 @@
 #include "scheduling_pass.h"
 
 #include <algorithm>
-#include <exception>
 #include <limits>
 
 #include "llmd/tracing.h"
+#include "plugin_guard.h"
 #include "schedule_log.h"
 #include "stopwatch.h"
 
@@ -29,11 +29,31 @@ void DescribeScores(const WeightedScorer& scorer, std::span<const double> raw, S
 
 }  // namespace
 
+void ForgetProduced(const Plugin& producer, const Graph& graph, RequestContext& request) {
+  for (size_t key = 0; key < graph.data_keys.size() && key < request.attributes.size(); ++key) {
+    if (graph.data_keys[key].second == producer.name()) request.attributes[key].Clear();
+  }
+}
+
+bool RunProducer(Producer& producer, const Graph& graph, RequestContext& request,
+                 const Snapshot& snapshot, Status& failed) {
+  Status said;
+  if (Guarded(
+          producer, [&] { said = producer.Produce(request, snapshot); },
+          [&](Status s) { failed = std::move(s); })) {
+    schedule_log::ProducerFailed(request, producer, said);
+    return true;
+  }
+  ForgetProduced(producer, graph, request);
+  return false;
+}
+
 void SchedulingPass::Produce() {
   Stopwatch watch;
   for (const TimedProducer& producer : graph_.producers) {
-    schedule_log::ProducerFailed(request_, *producer.plugin,
-                                 producer.plugin->Produce(request_, snapshot_));
+    Status failed;
+    if (!RunProducer(*producer.plugin, graph_, request_, snapshot_, failed))
+      NoteFailure(*producer.plugin, std::move(failed));
     watch.Lap(producer.duration);
   }
 }
@@ -43,7 +63,8 @@ void SchedulingPass::Schedule(ScheduleOutcome& outcome) {
   // One profile alone leaves nothing to choose between.
   const bool stages = graph_.profiles.size() > 1;
   const ScopedSpan span(stages ? request_.spans : nullptr, "pick_disagg_profile");
-  graph_.handler->Schedule(request_, *this, outcome);
+  if (!Succeeds(*graph_.handler, [&] { graph_.handler->Schedule(request_, *this, outcome); }))
+    outcome.Clear();
   record_.decision_type = outcome.decision_type;
   record_.primary = outcome.primary.empty() ? -1 : static_cast<int>(outcome.primary[0]);
 }
@@ -88,22 +109,15 @@ const std::vector<uint32_t>& SchedulingPass::Run(int profile) {
   return record.picked;
 }
 
-// Plugins of others' making must not take the process down.
+void SchedulingPass::NoteFailure(const Plugin& plugin, Status status) {
+  if (!failure_.ok()) return;
+  failure_ = std::move(status);
+  failed_ = &plugin;
+}
+
 template <typename Call>
 bool SchedulingPass::Succeeds(const Plugin& plugin, const Call& call) {
-  const auto fail = [&](std::string_view what) {
-    if (failure_.ok())
-      failure_ = Internal("plugin '" + plugin.name() + "' failed: " + std::string(what));
-    return false;
-  };
-  try {
-    call();
-    return true;
-  } catch (const std::exception& e) {
-    return fail(e.what());
-  } catch (...) {
-    return fail("exception of unknown type");
-  }
+  return Guarded(plugin, call, [&](Status s) { NoteFailure(plugin, std::move(s)); });
 }
 
 void SchedulingPass::RunFilters(const Profile& profile, ProfileRecord& record) {

@@ -21,9 +21,10 @@ class SchedulingPass final : public ProfileRunner {
   // Runs the profile handler. On failure outcome.error is set and saturated() tells 429 from 503.
   void Schedule(ScheduleOutcome& outcome);
   bool saturated() const { return saturated_; }
-  // The first plugin that threw, if any: its filter then keeps, its scorer scores, its picker picks
-  // nothing.
+  // The first plugin that threw, if any: its producer then knows, its filter keeps, its scorer
+  // scores, its picker picks, its handler chooses nothing.
   const Status& failure() const { return failure_; }
+  const Plugin* failed() const { return failed_; }  // null = none
 
   int Find(std::string_view profile) const override;
   int count() const override { return static_cast<int>(graph_.profiles.size()); }
@@ -36,6 +37,7 @@ class SchedulingPass final : public ProfileRunner {
   void RunScorers(const Profile& profile, ProfileRecord& record);
   void RunPicker(const Profile& profile, ProfileRecord& record);
 
+  void NoteFailure(const Plugin& plugin, Status status);
   template <typename Call>
   bool Succeeds(const Plugin& plugin, const Call& call);
 
@@ -45,6 +47,14 @@ class SchedulingPass final : public ProfileRunner {
   DecisionRecord& record_;
   bool saturated_ = false;
   Status failure_;
+  const Plugin* failed_ = nullptr;
 };
+
+// Runs one producer; one that fails leaves no half-filled facts behind. False when it threw:
+// `failed` holds what.
+bool RunProducer(Producer& producer, const Graph& graph, RequestContext& request,
+                 const Snapshot& snapshot, Status& failed);
+// Takes back what the producer wrote.
+void ForgetProduced(const Plugin& producer, const Graph& graph, RequestContext& request);
 
 }  // namespace llmd::sched

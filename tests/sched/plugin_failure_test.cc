@@ -2,8 +2,11 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "llmd/sched/admitter.h"
 #include "llmd/sched/filter.h"
+#include "llmd/sched/hooks.h"
 #include "llmd/sched/picker.h"
+#include "llmd/sched/producer.h"
 #include "llmd/sched/scorer.h"
 #include "sched/director_support.h"
 
@@ -11,6 +14,7 @@ namespace llmd::sched {
 namespace {
 
 using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 class Thrower final : public Filter, public Scorer, public Picker {
@@ -41,8 +45,55 @@ class Thrower final : public Filter, public Scorer, public Picker {
   const bool known_;
 };
 
+// Throws wherever else it is called.
+class ThrowsEverywhere final : public Producer,
+                               public Admitter,
+                               public RequestHeaderHook,
+                               public PreRequestHook,
+                               public ResponseHook,
+                               public EndpointObserver {
+ public:
+  explicit ThrowsEverywhere(DataKey match) : match_(match) {}
+  Status Produce(RequestContext& request, const Snapshot&) override {
+    request.Put(match_).total = 4;  // and nothing by endpoint, which a scorer would read
+    throw std::runtime_error("produce");
+  }
+  AdmissionDenied Admit(RequestContext&, const Snapshot&) override {
+    throw std::runtime_error("admit");
+  }
+  void OnRequestHeaders(RequestContext&) override { throw std::runtime_error("request headers"); }
+  void PreRequest(RequestContext&, const Snapshot&, const ScheduleOutcome&, HeaderList&) override {
+    throw std::runtime_error("pre-request");
+  }
+  void OnHeaders(RequestContext&, const ResponseInfo&, HeaderList&) override {
+    throw std::runtime_error("headers");
+  }
+  void OnFirstChunk(RequestContext&, const ResponseInfo&) override {
+    throw std::runtime_error("first chunk");
+  }
+  void OnEnd(RequestContext&, const ResponseInfo&) override { throw std::runtime_error("end"); }
+  void Report(const RequestContext&, const ResponseInfo&,
+              std::vector<ReportedAttribute>&) override {
+    throw std::runtime_error("report");
+  }
+  bool wants_body() const override { return true; }
+  void OnEndpointGone(const EndpointInfo&, uint32_t) override { throw std::runtime_error("gone"); }
+
+ private:
+  const DataKey match_;
+};
+
 PluginRegistry Registry() {
   PluginRegistry registry = BuiltinPlugins();
+  EXPECT_EQ(
+      AddPlugin(registry, {.type = "throws-everywhere",
+                           .kind = "producer",
+                           .help = "Test.",
+                           .make = [](PluginArgs& args) -> StatusOr<std::unique_ptr<Plugin>> {
+                             return std::unique_ptr<Plugin>(std::make_unique<ThrowsEverywhere>(
+                                 args.env.Produce("PrefixCacheMatchInfo")));
+                           }}),
+      OkStatus());
   EXPECT_EQ(
       AddPlugin(registry, {.type = "thrower",
                            .kind = "filter, scorer, picker",
@@ -96,6 +147,46 @@ TEST_F(ThrowingDirector, AFilterThatFailsKeepsNothing) {
   options_.registry = std::make_shared<const PluginRegistry>(Registry());
   Start(Two(), {Entry("filter")});
   EXPECT_EQ(Route(R"({"model":"m","prompt":"x"})").denial.http_status, 503);
+}
+
+TEST_F(ThrowingDirector, ServesOnWhateverHookThrows) {
+  options_.registry = std::make_shared<const PluginRegistry>(Registry());
+  Start(Two(), {"{name: mine, type: throws-everywhere}",
+                "{type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: mine}}"});
+  const auto told = [&] {
+    const std::vector<std::string> all = Messages();
+    return std::count(all.begin(), all.end(), "Plugin failed");
+  };
+  for (int i = 0; i < 3; ++i) {
+    const Routing r = Route(R"({"model":"m","prompt":"x"})");
+    ASSERT_TRUE(r.ok) << r.denial.message;
+    EXPECT_THAT(r.trace->profiles.at(0).totals, ElementsAre(0, 0));
+    std::string replaced;
+    director_->OnResponseHeaders(r.state, 200, {});
+    director_->OnResponseBody(r.state, R"({"usage":{"prompt_tokens":3}})", true, &replaced);
+  }
+  EXPECT_EQ(told(), 1) << "once a second";
+  clock_.Advance(std::chrono::seconds(2));
+  EXPECT_TRUE(Route(R"({"model":"m","prompt":"x"})").ok);
+  EXPECT_EQ(told(), 2);
+  json::Value last;
+  for (const json::Value& line : sink_->Lines()) {
+    if (line["msg"].AsString() == "Plugin failed") last = line;
+  }
+  EXPECT_EQ(last["plugin"].AsString(), "mine");
+  // Header hook, producer, admitter, before the request, on the answer's headers, first piece and
+  // end, and the report: eight a request, of which one was told.
+  EXPECT_EQ(last["failuresNotLogged"].AsInt(), 3 * 8 - 1);
+  EXPECT_EQ(last["error"].AsString(), "plugin 'mine' failed: request headers");
+  // Endpoints go, which the plugin observes.
+  const std::string none = options_.config_yaml.substr(0, options_.config_yaml.find("dataLayer:"));
+  EXPECT_TRUE(director_->Reload(none + "dataLayer: {injectDefaults: false}\n").ok());
+  EXPECT_EQ(director_->Endpoints().size(), 0u);
+}
+
+TEST(PluginFailure, OfAProducerOrHookIsAnErrorByValue) {
+  EXPECT_EQ(Decide("{name: mine, type: throws-everywhere}").status(),
+            Internal("plugin 'mine' failed: produce"));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "graph.h"
+#include "plugin_guard.h"
 
 namespace llmd::sched {
 namespace {
@@ -208,7 +209,11 @@ Status Scraper::Extract(Target& target, const std::string& page) {
   Status failed;
   bool any = false;
   for (size_t i = 0; i < binding.extractors.size(); ++i) {
-    Status one = binding.extractors[i]->Extract(page, *target.endpoint, &metrics);
+    Status one;
+    Guarded(
+        *binding.extractors[i],
+        [&] { one = binding.extractors[i]->Extract(page, *target.endpoint, &metrics); },
+        [&](Status thrown) { one = std::move(thrown); });
     if (!one.ok()) {
       target.feed->extract_errors[i]->Add();
       if (failed.ok()) failed = std::move(one);

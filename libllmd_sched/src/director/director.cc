@@ -31,6 +31,7 @@ DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<Fetch> fetch
       clock_(clock),
       store_(&clock, options_.metrics_staleness),
       metrics_(metrics, options_.pool_name),
+      failures_(logger_, clock_),
       ring_(options_.decision_ring, options_.decision_ring_bytes),
       recording_(ring_.enabled() || options_.attach_trace || options_.emit_endpoint_scores ||
                  !options_.explain_token.empty()),

@@ -21,6 +21,7 @@
 #include "llmd/sched/policy.h"
 #include "llmd/snapshot.h"
 #include "llmd/tracing.h"
+#include "plugin_guard.h"
 #include "record.h"
 
 namespace llmd::sched {
@@ -33,6 +34,14 @@ class RequestState {
   ~RequestState();
   // Runs the end hooks once.
   void End(bool aborted);
+  // Shows a hook the answer, each one whatever the others do. Under the mutex.
+  template <typename Call>
+  void ForHooks(const Call& call) {
+    for (ResponseHook* hook : graph->response)
+      failures->Run(*hook, context.request_id, [&] { call(*hook); });
+  }
+  // Of a piece of the answer's body. Under the mutex.
+  void ReadUsage(std::string_view chunk);
   // Closes the trace of a sampled request and hands it to the exporter. Under the mutex.
   void EndSpans(int http_status, const std::string& error);
 
@@ -61,6 +70,7 @@ class RequestState {
   size_t response_bytes = 0;
   Duration response_work{};  // spent in the response hooks
   Histogram* responding = nullptr;
+  PluginFailures* failures = nullptr;  // lives as the director
   TimePoint first_chunk_at{}, last_chunk_at{};
   Usage usage;
   std::optional<std::string> served;      // ResponseInfo::served
@@ -165,6 +175,7 @@ class DirectorImpl final : public Director {
   mutable std::mutex policy_mutex_;
   std::shared_ptr<const PoolPolicy> policy_;  // null = none known; guarded by policy_mutex_
   RequestMetrics metrics_;
+  PluginFailures failures_;
   DecisionRing ring_;
   const bool recording_;  // someone may ask which endpoints a decision saw
   const uint64_t seed_;

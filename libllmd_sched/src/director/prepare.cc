@@ -2,6 +2,7 @@
 // last of them is done.
 #include "director/question.h"
 #include "schedule_log.h"
+#include "scheduling_pass.h"
 #include "stopwatch.h"
 
 namespace llmd::sched {
@@ -22,8 +23,9 @@ void DirectorImpl::RunProducers(std::shared_ptr<Question> q, size_t next) {
   for (; next < producers.size(); ++next) {
     const TimedProducer& producer = producers[next];
     if (producer.slow != nullptr) return Wait(std::move(q), next);
-    schedule_log::ProducerFailed(request, *producer.plugin,
-                                 producer.plugin->Produce(request, *q->snapshot));
+    Status failed;
+    if (!RunProducer(*producer.plugin, *q->setup->graph, request, *q->snapshot, failed))
+      failures_.Note(*producer.plugin, failed, request.request_id);
     watch.Lap(producer.duration);
   }
   Decide(*q);
@@ -41,24 +43,34 @@ void DirectorImpl::Wait(std::shared_ptr<Question> q, size_t producer) {
   // The producer outlives its call, whatever becomes of the request in it.
   const std::shared_ptr<const Setup> setup = q->setup;
   const TimedProducer& slow = setup->graph->producers[producer];
-  slow.slow->ProduceLater(request, snapshot,
-                          [gate = gate_, q = std::move(q), producer,
-                           watch = Stopwatch()](const Status& status) mutable {
-                            DirectorImpl* self = gate->Enter();
-                            if (self == nullptr) return q->ShutDown();
-                            self->slow_waiting_.fetch_sub(1, std::memory_order_relaxed);
-                            const TimedProducer& waited = q->setup->graph->producers[producer];
-                            watch.Lap(waited.duration);
-                            schedule_log::ProducerFailed(q->context(), *waited.plugin, status);
-                            self->RunProducers(q, producer + 1);
-                            gate->Leave();
-                          });
+  // A producer that throws may have kept the call all the same: the first answer counts.
+  const auto answered = std::make_shared<std::atomic<bool>>(false);
+  const auto done = [gate = gate_, q, producer, answered,
+                     watch = Stopwatch()](const Status& status) mutable {
+    if (answered->exchange(true)) return;
+    DirectorImpl* self = gate->Enter();
+    if (self == nullptr) return q->ShutDown();
+    self->slow_waiting_.fetch_sub(1, std::memory_order_relaxed);
+    const TimedProducer& waited = q->setup->graph->producers[producer];
+    watch.Lap(waited.duration);
+    schedule_log::ProducerFailed(q->context(), *waited.plugin, status);
+    self->RunProducers(q, producer + 1);
+    gate->Leave();
+  };
+  Guarded(
+      *slow.plugin, [&] { slow.slow->ProduceLater(request, snapshot, done); },
+      [&](const Status& failed) {
+        failures_.Note(*slow.plugin, failed, request.request_id);
+        ForgetProduced(*slow.plugin, *setup->graph, request);
+        std::function<void(Status)>(done)(failed);
+      });
 }
 
 void DirectorImpl::TickProducers(TimePoint now) {
   for (const auto& graph : LiveGraphs()) {
     for (const TimedProducer& producer : graph->producers)
-      if (producer.slow != nullptr) producer.slow->Tick(now);
+      if (producer.slow != nullptr)
+        failures_.Run(*producer.plugin, "", [&] { producer.slow->Tick(now); });
   }
 }
 

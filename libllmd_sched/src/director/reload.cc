@@ -163,7 +163,8 @@ void DirectorImpl::TellObservers(const EndpointInfo& endpoint, uint32_t slot) {
   std::set<EndpointObserver*> told;
   for (const auto& graph : graphs) {
     for (EndpointObserver* observer : graph->observers) {
-      if (told.insert(observer).second) observer->OnEndpointGone(endpoint, slot);
+      if (!told.insert(observer).second) continue;
+      failures_.Run(*observer, "", [&] { observer->OnEndpointGone(endpoint, slot); });
     }
   }
 }

@@ -53,10 +53,8 @@ void RequestState::End(bool aborted) {
                       .served = served ? &*served : nullptr,
                       .usage = usage,
                       .aborted = aborted};
-    for (ResponseHook* hook : graph->response) hook->OnEnd(context, info);
-    if (!aborted) {
-      for (ResponseHook* hook : graph->response) hook->Report(context, info, report);
-    }
+    ForHooks([&](ResponseHook& hook) { hook.OnEnd(context, info); });
+    if (!aborted) ForHooks([&](ResponseHook& hook) { hook.Report(context, info, report); });
     series->running->Add(-1);
     const double took = Seconds(clock->Now() - context.received);
     series->duration->Observe(took);
@@ -89,6 +87,12 @@ std::vector<ReportedAttribute> DirectorImpl::TakeReport(
   if (!state) return {};
   std::lock_guard lock(state->mutex);
   return std::exchange(state->report, {});
+}
+
+void RequestState::ReadUsage(std::string_view chunk) {
+  if (reader) return reader->Feed(chunk, &usage);
+  // The last one counts: continuous usage repeats and grows.
+  scanner.Feed(chunk, [&](std::string_view object) { parser->ReadUsage(object, &usage); });
 }
 
 void RequestState::EndSpans(int http_status, const std::string& error) {
@@ -125,7 +129,7 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
                           .endpoint = state->endpoint.get(),
                           .served = state->served ? &*state->served : nullptr,
                           .usage = {}};
-  for (ResponseHook* hook : state->graph->response) hook->OnHeaders(state->context, info, out);
+  state->ForHooks([&](ResponseHook& hook) { hook.OnHeaders(state->context, info, out); });
   if (status >= 400) metrics_.Error(state->context, status);
   if (state->log->Enabled(LogLevel::kDebug)) {
     json::Object shown;
@@ -148,7 +152,7 @@ void DirectorImpl::OnResponseBodySkipped(const std::shared_ptr<RequestState>& st
   state->body_skipped = true;
   const ResponseInfo info{
       .status = state->status, .headers = nullptr, .endpoint = state->endpoint.get(), .usage = {}};
-  for (ResponseHook* hook : state->graph->response) hook->OnFirstChunk(state->context, info);
+  state->ForHooks([&](ResponseHook& hook) { hook.OnFirstChunk(state->context, info); });
 }
 
 bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
@@ -169,21 +173,15 @@ bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
                                 .headers = nullptr,
                                 .endpoint = state->endpoint.get(),
                                 .usage = {}};
-        for (ResponseHook* hook : state->graph->response) hook->OnFirstChunk(state->context, info);
+        state->ForHooks([&](ResponseHook& hook) { hook.OnFirstChunk(state->context, info); });
       } else if (state->sse) {
         state->series->itl->Observe(Seconds(now - state->last_chunk_at));
       }
       state->last_chunk_at = now;
     }
     state->response_bytes += chunk.size();
-    if (state->encoded) {
-      // Nothing to read.
-    } else if (state->reader) {
-      state->reader->Feed(chunk, &state->usage);
-    } else if (state->parser) {
-      // The last one counts: continuous usage repeats and grows.
-      state->scanner.Feed(
-          chunk, [&](std::string_view object) { state->parser->ReadUsage(object, &state->usage); });
+    if (state->parser && !state->encoded) {
+      failures_.Run(*state->parser, state->context.request_id, [&] { state->ReadUsage(chunk); });
     }
     if (state->restorer && !state->encoded) {
       *replaced = state->restorer->Feed(chunk, end);

@@ -86,6 +86,7 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
   q->setup = setup_.Load();
   q->state = std::make_shared<RequestState>(q->setup->graph);
   q->state->clock = &clock_;
+  q->state->failures = &failures_;
   if (q->input.state) *q->input.state = q->state;
   q->state->evicted = std::move(q->input.evicted);
   RequestContext& request = q->context();
@@ -108,7 +109,10 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
         *q, 413,
         "request body is larger than " + std::to_string(options_.max_body_bytes) + " bytes", "");
   }
-  if (Status status = Read(*q); !status.ok()) return Refuse(*q, 400, status.message(), "");
+  if (Status status = Read(*q); !status.ok()) {
+    const bool ours = status.code() == StatusCode::kInternal;  // a plugin that threw
+    return Refuse(*q, ours ? 500 : 400, status.message(), "");
+  }
   if (request.log) {
     request.log->Log(LogLevel::kDebug, "LLM request assembled",
                      {{"request", request.Describe(true)}});
@@ -138,7 +142,8 @@ Status DirectorImpl::Read(Question& q) {
   request.fairness_id =
       EitherHeader(request, "x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id");
   const Graph& graph = *q.setup->graph;
-  for (RequestHeaderHook* hook : graph.request_headers) hook->OnRequestHeaders(request);
+  for (RequestHeaderHook* hook : graph.request_headers)
+    failures_.Run(*hook, request.request_id, [&] { hook->OnRequestHeaders(request); });
   if (request.fairness_id.empty()) request.fairness_id = "default-flow";
   request.objective =
       EitherHeader(request, "x-llm-d-inference-objective", "x-gateway-inference-objective");
@@ -151,7 +156,14 @@ Status DirectorImpl::Read(Question& q) {
   Parser* parser = graph.FindParser(request.path);
   if (parser == nullptr) return InvalidArgument("no parser takes the path '" + request.path + "'");
   q.state->parser = parser;
-  LLMD_RETURN_IF_ERROR(parser->Parse(request));
+  Status parsed;
+  Guarded(
+      *parser, [&] { parsed = parser->Parse(request); },
+      [&](Status failed) {
+        failures_.Note(*parser, failed, request.request_id);
+        parsed = std::move(failed);
+      });
+  LLMD_RETURN_IF_ERROR(parsed);
   if (request.api == Api::kNone) return OkStatus();
   q.rewrite = EitherHeader(request, "x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite");
   if (const RewriteRule* rule = policy ? policy->RuleFor(request.model) : nullptr) {
@@ -266,17 +278,16 @@ void DirectorImpl::Decide(Question& q) {
   SchedulingPass pass(graph, request, *snapshot, record);
   if (!q.snapshot) pass.Produce();
   for (Admitter* admitter : graph.admitters) {
-    AdmissionDenied denied = admitter->Admit(request, *snapshot);
+    AdmissionDenied denied;
+    failures_.Run(*admitter, request.request_id,
+                  [&] { denied = admitter->Admit(request, *snapshot); });
     if (denied.http_status != 0) {
       return Deny(q, record, denied.http_status, std::move(denied.message),
                   std::move(denied.dropped_reason));
     }
   }
   pass.Schedule(outcome);
-  if (!pass.failure().ok()) {
-    logger_.Error("Plugin failed",
-                  {{"x-request-id", request.request_id}, {"error", pass.failure().message()}});
-  }
+  if (pass.failed() != nullptr) failures_.Note(*pass.failed(), pass.failure(), request.request_id);
   const Duration took = std::chrono::steady_clock::now() - started;
   record.decision_ns = static_cast<uint64_t>(took.count());
   metrics_.scheduling.Observe(static_cast<double>(took.count()) * 1e-9);
@@ -309,15 +320,20 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
     state.endpoint = snapshot.set->infos[outcome.primary[0]];
     const bool stages = !outcome.prefill.empty() || !outcome.encode.empty();
     const ScopedSpan span(stages ? request.spans : nullptr, "prepare_disaggregation");
-    for (PreRequestHook* hook : graph.pre_request)
-      hook->PreRequest(request, snapshot, outcome, routing.set_headers);
+    for (PreRequestHook* hook : graph.pre_request) {
+      failures_.Run(*hook, request.request_id,
+                    [&] { hook->PreRequest(request, snapshot, outcome, routing.set_headers); });
+    }
     state.series =
         &metrics_.Of(request.model, request.target_model, request.fairness_id, request.priority);
     state.responding = &metrics_.responding;
     state.series->total->Add();
     state.series->running->Add(1);
     state.series->size->Observe(static_cast<double>(request.body.size()));
-    if (state.parser) state.reader = state.parser->MakeReader(request);
+    if (state.parser) {
+      failures_.Run(*state.parser, request.request_id,
+                    [&] { state.reader = state.parser->MakeReader(request); });
+    }
     if (q.flow != nullptr) state.on_end = OnEnd(q.flow, q.dispatched);
     if (!q.rewrite.empty() && q.rewrite != request.model && !request.model.empty() &&
         request.frames.empty()) {  // a longer name would break the frames of the answer
