@@ -121,3 +121,24 @@ def test_both_examples_print_the_same_decision(tmp_path):
         printed = subprocess.run([out / "01_schedule", ROOT / "examples/data/schedule.yaml"], capture_output=True, text=True,
                                  check=True).stdout
         assert printed == python, compiler
+
+
+def test_endpoints_carry_attributes():
+    text = """
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: core-metrics-extractor, parameters: {customMetrics: [{attributeKey: heat, metricSpec: heat}]}}
+- {type: endpoint-attribute-filter, parameters: {attribute: heat, algorithm: {type: threshold, threshold: {operator: LessThan, value: 9}}}}
+- {type: endpoint-attribute-scorer, parameters: {attributeKey: heat, algorithm: {type: linear_lower_is_better}}}
+"""
+    made = llmd.Scheduler.from_yaml(text)
+    pool = [llmd.Endpoint(f"e{i}", port=i + 1, attributes={"heat": heat}) for i, heat in enumerate((4, 9.5, 2, 3))]
+    profile = made.schedule({"model": "m", "prompt": "x"}, pool).profiles["default"]
+    assert profile["candidates"] == ["default/e0", "default/e2", "default/e3"]
+    assert list(profile["scores"]["endpoint-attribute-scorer"]) == [0, 1, 0.5]
+    pool[2].attributes = {"heat": 8}
+    assert pool[2].attributes == {"heat": 8.0}
+    assert made.schedule({"model": "m", "prompt": "x"}, pool).endpoint == "default/e3"
+    with pytest.raises(llmd.errors.InvalidArgumentError, match="'cold'"):
+        made.schedule({"model": "m", "prompt": "x"}, [llmd.Endpoint("a", attributes={"cold": 1})])

@@ -18,7 +18,7 @@ class Profile(TypedDict):
 class Endpoint:
     def __init__(self, name: str, *, address: str = ..., port: int = ..., namespace: str = ...,
                  labels: Mapping[str, str] = ..., waiting: float = ..., running: float = ..., kv_usage: float = ...,
-                 block_size: int = ..., num_blocks: int = ...) -> None: ...
+                 block_size: int = ..., num_blocks: int = ..., attributes: Mapping[str, float] = ...) -> None: ...
     @property
     def name(self) -> str: ...
     @property
@@ -28,6 +28,7 @@ class Endpoint:
     waiting: float
     running: float
     kv_usage: float
+    attributes: dict[str, float]
 
 class Decision:
     @property

@@ -16,7 +16,8 @@ using sched::Scheduler;
 
 EndpointState MakeEndpoint(std::string name, std::string address, int port, std::string ns,
                            std::map<std::string, std::string> labels, double waiting,
-                           double running, double kv_usage, int block_size, int num_blocks) {
+                           double running, double kv_usage, int block_size, int num_blocks,
+                           std::map<std::string, double> attributes) {
   if (port < 1 || port > 65535)
     Raise(InvalidArgument("port " + std::to_string(port) + ": expected 1 to 65535"));
   EndpointState e;
@@ -31,6 +32,7 @@ EndpointState MakeEndpoint(std::string name, std::string address, int port, std:
   e.metrics.block_size = block_size;
   e.metrics.num_blocks = num_blocks;
   e.metrics.ever = true;
+  e.attributes = std::move(attributes);
   return e;
 }
 
@@ -135,9 +137,12 @@ void BindEndpoint(py::module_& m) {
            py::arg("namespace") = "default",
            py::arg("labels") = std::map<std::string, std::string>(), py::arg("waiting") = 0.0,
            py::arg("running") = 0.0, py::arg("kv_usage") = 0.0, py::arg("block_size") = 16,
-           py::arg("num_blocks") = 0,
+           py::arg("num_blocks") = 0, py::arg("attributes") = std::map<std::string, double>(),
            "waiting, running: requests; kv_usage: 0..1; block_size: tokens; num_blocks: 0 = not "
-           "reported.")
+           "reported; attributes: name or name/producer -> number, as an extractor of the "
+           "configuration would have filled it (customMetrics of core-metrics-extractor), read by "
+           "endpoint-attribute-filter and -scorer. Scheduler.schedule raises InvalidArgumentError "
+           "for one that no extractor fills.")
       .def_property_readonly(
           "name", [](const EndpointState& e) { return e.info.FullName(); }, "namespace/name")
       .def_property_readonly(
@@ -154,6 +159,10 @@ void BindEndpoint(py::module_& m) {
           "kv_usage", [](const EndpointState& e) { return e.metrics.kv_usage; },
           [](EndpointState& e, double v) { e.metrics.kv_usage = v; },
           "Share of KV blocks in use, 0..1.")
+      .def_property(
+          "attributes", [](const EndpointState& e) { return e.attributes; },
+          [](EndpointState& e, std::map<std::string, double> v) { e.attributes = std::move(v); },
+          "Named numbers, a copy; assign to change them.")
       .def("__repr__", [](const EndpointState& e) {
         return "Endpoint('" + e.info.FullName() + "', " + e.info.HostPort() + ")";
       });
