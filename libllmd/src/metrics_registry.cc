@@ -244,6 +244,7 @@ struct MetricsRegistry::Impl {
     }
     for (size_t i = 0; i < out.size(); ++i) {
       for (const auto& collector : collectors[i]) Collect(*collector, out[i]);
+      if (collectors[i].size() > 1) Merge(out[i]);
     }
     return out;
   }
@@ -271,6 +272,16 @@ struct MetricsRegistry::Impl {
     collector.collect([&](const Labels& labels, double v) {
       view.collected.emplace_back(RenderLabels(Full(labels)), v);
     });
+  }
+
+  // A page with one series twice is refused by who reads it.
+  static void Merge(FamilyView& view) {
+    std::map<std::string, double> merged;
+    for (auto& [labels, v] : view.collected) {
+      const auto [it, fresh] = merged.try_emplace(std::move(labels), v);
+      if (!fresh) it->second = view.family->type == MetricType::kCounter ? it->second + v : v;
+    }
+    view.collected.assign(merged.begin(), merged.end());
   }
 
   const Clock& clock;
@@ -325,10 +336,21 @@ void MetricsRegistry::AddGaugeCallback(std::string_view name, std::string_view h
 
 std::shared_ptr<const void> MetricsRegistry::AddGaugeCollector(
     std::string_view name, std::string_view help, std::function<void(const GaugeEmit&)> collect) {
+  return AddCollector(MetricType::kGauge, name, help, std::move(collect));
+}
+
+std::shared_ptr<const void> MetricsRegistry::AddCounterCollector(
+    std::string_view name, std::string_view help, std::function<void(const GaugeEmit&)> collect) {
+  return AddCollector(MetricType::kCounter, name, help, std::move(collect));
+}
+
+std::shared_ptr<const void> MetricsRegistry::AddCollector(
+    MetricType type, std::string_view name, std::string_view help,
+    std::function<void(const GaugeEmit&)> collect) {
   auto collector = std::make_shared<Collector>();
   collector->collect = std::move(collect);
   const std::lock_guard lock(impl_->mutex);
-  Family& family = impl_->FamilyOf(name, help, MetricType::kGauge, {});
+  Family& family = impl_->FamilyOf(name, help, type, {});
   std::erase_if(family.collectors, [](const auto& weak) { return weak.expired(); });
   family.collectors.push_back(collector);
   return {nullptr, [collector](const void*) {

@@ -138,6 +138,19 @@ TEST(MetricsRegistry, AliasesMayRenameALabelAndBeLeftOut) {
   EXPECT_EQ(registry.Expose().find("old_"), std::string::npos);
 }
 
+TEST(MetricsRegistry, CollectorsOfOneSeriesStandOnceOnThePage) {
+  MetricsRegistry registry;
+  const auto two = [](const MetricsRegistry::GaugeEmit& emit) { emit({{"e", "a"}}, 2); };
+  const auto three = [](const MetricsRegistry::GaugeEmit& emit) { emit({{"e", "a"}}, 3); };
+  const auto c1 = registry.AddCounterCollector("c_total", "h", two);
+  const auto c2 = registry.AddCounterCollector("c_total", "h", three);
+  const auto g1 = registry.AddGaugeCollector("g", "h", two);
+  const auto g2 = registry.AddGaugeCollector("g", "h", three);
+  EXPECT_EQ(registry.Expose(),
+            "# HELP c_total h\n# TYPE c_total counter\nc_total{e=\"a\"} 5.0\n"
+            "# HELP g h\n# TYPE g gauge\ng{e=\"a\"} 3.0\n");
+}
+
 TEST(MetricsRegistry, CollectorsGiveSeriesThatComeAndGo) {
   MetricsRegistry registry(SystemClock(), {{"pool", "p"}});
   std::vector<std::string> pods = {"a", "b"};

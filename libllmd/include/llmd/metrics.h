@@ -79,8 +79,14 @@ class MetricsRegistry {
                         std::function<double()> read);
   // Gauges whose series come and go: `collect` gives them at exposition time. Thread-safe. They are
   // exposed as long as the returned handle is held; dropping it waits for an exposition under way.
+  // Of two collectors that emit the same labels the counters are added up and the last gauge
+  // counts.
   using GaugeEmit = std::function<void(const Labels&, double)>;
   [[nodiscard]] std::shared_ptr<const void> AddGaugeCollector(
+      std::string_view name, std::string_view help,
+      std::function<void(const GaugeEmit& emit)> collect);
+  // The same for counters: what one emits may not sink while it is emitted.
+  [[nodiscard]] std::shared_ptr<const void> AddCounterCollector(
       std::string_view name, std::string_view help,
       std::function<void(const GaugeEmit& emit)> collect);
   // The same objects exposed under a second name too (deprecated spellings), where a label may have
@@ -100,6 +106,9 @@ class MetricsRegistry {
   static std::string ExposeTogether(const std::vector<const MetricsRegistry*>& registries);
 
  private:
+  std::shared_ptr<const void> AddCollector(MetricType type, std::string_view name,
+                                           std::string_view help,
+                                           std::function<void(const GaugeEmit&)> collect);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

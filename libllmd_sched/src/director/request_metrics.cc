@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <tuple>
 
 #include "director/metric_names.h"
 
@@ -145,6 +146,8 @@ RequestMetrics::RequestMetrics(MetricsRegistry& registry, std::string pool)
       reloads_failed_(Reloads(registry, pool_, "failure")) {
   AddOldNames(registry);
   MakeZeros();
+  collectors_.push_back(registry_.AddCounterCollector(
+      kAttemptsTotal, kAttemptsHelp, [this](const auto& emit) { EmitAttempts(emit); }));
 }
 
 // Every family shows from the start; an empty label reads as an absent one.
@@ -223,19 +226,67 @@ void RequestMetrics::Error(const RequestContext& request, int http_status) {
       .Add();
 }
 
-void RequestMetrics::Attempt(const std::string& target, const EndpointInfo* endpoint) {
-  const Digits port(endpoint ? endpoint->port : 0);
-  const std::string_view name = endpoint ? endpoint->name : std::string_view();
-  const std::string_view ns = endpoint ? endpoint->ns : std::string_view();
-  attempts_
-      .Of({target, name, ns, port.text()},
+void RequestMetrics::FailedAttempt(const std::string& target) {
+  failed_attempts_
+      .Of({target},
           [&]() -> Counter& {
-            return registry_.AddCounter(
-                kAttemptsTotal, kAttemptsHelp,
-                AttemptLabels(endpoint ? "success" : "failure", models_.Fold(target), name, ns,
-                              endpoint ? port.text() : std::string_view()));
+            return registry_.AddCounter(kAttemptsTotal, kAttemptsHelp,
+                                        AttemptLabels("failure", models_.Fold(target), "", "", ""));
           })
       .Add();
+}
+
+void RequestMetrics::Attempt(const std::string& target, const EndpointInfo* endpoint) {
+  if (endpoint == nullptr) return FailedAttempt(target);
+  static thread_local std::string key;
+  key.clear();
+  const Digits port(endpoint->port);
+  for (std::string_view part : {std::string_view(target), std::string_view(endpoint->name),
+                                std::string_view(endpoint->ns), port.text()})
+    key.append(part).push_back('\0');
+  for (int tries = 0; tries < 2; ++tries) {
+    {
+      std::shared_lock lock(attempts_mutex_);
+      if (const auto it = attempts_.find(key); it != attempts_.end()) return it->second.count.Add();
+    }
+    MakeAttempts(key, target, *endpoint);
+  }
+}
+
+void RequestMetrics::MakeAttempts(const std::string& key, const std::string& target,
+                                  const EndpointInfo& to) {
+  std::string folded = models_.Fold(target);
+  const std::shared_ptr<const Snapshot> now = snapshot_ ? snapshot_() : nullptr;
+  std::unique_lock lock(attempts_mutex_);
+  if (attempts_.size() >= next_sweep_ && now && now->set) SweepAttempts(*now->set);
+  Attempts& made = attempts_[key];
+  made.target = std::move(folded);
+  made.name = to.name;
+  made.ns = to.ns;
+  made.port = to.port;
+}
+
+void RequestMetrics::SweepAttempts(const EndpointSet& members) {
+  std::set<std::tuple<std::string_view, std::string_view, uint16_t>> live;
+  for (const auto& info : members.infos) live.emplace(info->ns, info->name, info->port);
+  std::erase_if(attempts_, [&](const auto& entry) {
+    const Attempts& a = entry.second;
+    return !live.contains({a.ns, a.name, a.port});
+  });
+  next_sweep_ = std::max(kFirstSweep, 2 * attempts_.size());
+}
+
+void RequestMetrics::EmitAttempts(const MetricsRegistry::GaugeEmit& emit) {
+  const std::shared_ptr<const Snapshot> now = snapshot_ ? snapshot_() : nullptr;
+  std::unique_lock lock(attempts_mutex_);
+  if (now && now->set) SweepAttempts(*now->set);
+  std::map<Labels, double> sums;  // of models that share "other"
+  for (const auto& [key, a] : attempts_) {
+    sums[AttemptLabels("success", a.target, a.name, a.ns, Digits(a.port).text())] +=
+        a.count.value();
+  }
+  lock.unlock();
+  for (const auto& [labels, total] : sums) emit(labels, total);
 }
 
 void RequestMetrics::Disagg(const Plugin& handler, const std::string& model,
@@ -276,6 +327,7 @@ void RequestMetrics::Reload(bool ok) {
 }
 
 void RequestMetrics::FollowPool(std::function<std::shared_ptr<const Snapshot>()> snapshot) {
+  snapshot_ = snapshot;
   const auto gauge = [&](const char* name, const char* help, double (*of)(const Snapshot&)) {
     collectors_.push_back(registry_.AddGaugeCollector(
         "llm_d_epp_" + std::string(name), help,

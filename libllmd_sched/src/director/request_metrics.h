@@ -7,7 +7,9 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <shared_mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "director/keyed_cache.h"
@@ -56,7 +58,8 @@ class RequestMetrics {
   void Rewrite(const std::string& rule, const std::string& model, const std::string& target);
   // The names that rewrite rules use are never folded.
   void Keep(const PoolPolicy& policy);
-  // The pool's gauges, computed from `snapshot` at each scrape as long as this lives.
+  // The pool's gauges, computed from `snapshot` at each scrape as long as this lives. From then on
+  // the attempts of an endpoint go from the page with it.
   void FollowPool(std::function<std::shared_ptr<const Snapshot>()> snapshot);
   // The configuration was read again.
   void Reload(bool ok);
@@ -69,6 +72,17 @@ class RequestMetrics {
   struct Names {
     std::string model, target, fairness;
   };
+  struct Attempts {
+    std::string target, name, ns;
+    uint16_t port = 0;
+    Counter count;
+  };
+  static constexpr size_t kFirstSweep = 1024;
+  void FailedAttempt(const std::string& target);
+  void MakeAttempts(const std::string& key, const std::string& target, const EndpointInfo& to);
+  void EmitAttempts(const MetricsRegistry::GaugeEmit& emit);
+  // Those of endpoints that have left go. Under attempts_mutex_.
+  void SweepAttempts(const EndpointSet& members);
   RequestSeries Make(const Labels& labels);
   void MakeZeros();
 
@@ -76,11 +90,15 @@ class RequestMetrics {
   const std::string pool_;
   Counter &reloads_ok_, &reloads_failed_;
   KeyedCache<const RequestSeries> by_request_;
-  KeyedCache<Counter> errors_, attempts_, disagg_, rewrites_;
+  KeyedCache<Counter> errors_, failed_attempts_, disagg_, rewrites_;
   NameCap models_, fairness_;
-  std::vector<std::shared_ptr<const void>> collectors_;
   std::mutex mutex_;
   std::map<std::string, std::unique_ptr<RequestSeries>> series_;  // guarded by mutex_
+  std::function<std::shared_ptr<const Snapshot>()> snapshot_;     // null = endpoints are not known
+  std::shared_mutex attempts_mutex_;
+  std::unordered_map<std::string, Attempts> attempts_;   // guarded by attempts_mutex_
+  size_t next_sweep_ = kFirstSweep;                      // guarded by attempts_mutex_
+  std::vector<std::shared_ptr<const void>> collectors_;  // end before what they read
 };
 
 }  // namespace llmd::sched

@@ -89,6 +89,48 @@ TEST(RequestMetrics, AttemptsNameTheEndpoint) {
   EXPECT_THAT(page, HasSubstr("status=\"failure\",target_model_name=\"m\"} 1.0"));
 }
 
+TEST(RequestMetrics, AttemptsGoWithTheirEndpoint) {
+  MetricsRegistry registry;
+  RequestMetrics m(registry, "pool");
+  auto members = std::make_shared<Snapshot>();
+  m.FollowPool([&] { return members; });
+  const auto lines = [&] {
+    const std::string page = registry.Expose();
+    size_t n = 0;
+    for (size_t at = 0; (at = page.find("llm_d_epp_scheduler_attempts_total{", at)) != page.npos;
+         ++at)
+      ++n;
+    return n;
+  };
+  // Endpoints come and go, three at a time; nobody reads the page meanwhile.
+  for (uint32_t i = 0; i < 3000; ++i) {
+    auto set = std::make_shared<EndpointSet>();
+    for (uint32_t k = i; k < i + 3; ++k) {
+      auto info = std::make_shared<EndpointInfo>();
+      info->name = "e" + std::to_string(k);
+      info->port = 8000;
+      set->Add(info, k - i);
+    }
+    auto next = std::make_shared<Snapshot>();
+    next->set = set;
+    for (size_t k = 0; k < 3; ++k) next->Add(std::make_shared<const EndpointMetrics>());
+    members = next;
+    for (int n = 0; n < 2; ++n) m.Attempt("m", set->infos[0].get());
+  }
+  m.Attempt("m", members->set->infos[1].get());
+  // Those of two members, and the zeros that show the family.
+  EXPECT_EQ(lines(), 3u);
+  EXPECT_THAT(
+      registry.Expose(),
+      HasSubstr("attempts_total{endpoint_name=\"e2999\",namespace=\"default\",port=\"8000\","
+                "status=\"success\",target_model_name=\"m\"} 2.0"));
+  // One that has left but whose request was under way.
+  EndpointInfo late;
+  late.name = "e7";
+  m.Attempt("m", &late);
+  EXPECT_EQ(lines(), 3u);
+}
+
 TEST(RequestMetrics, DisaggregationIsCountedByHandlerUnderBothNames) {
   MetricsRegistry registry;
   RequestMetrics m(registry, "pool");

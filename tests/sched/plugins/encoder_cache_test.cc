@@ -76,6 +76,13 @@ TEST_F(EncoderMetrics, CountQueriesHitsAndRatios) {
                         "[ab]\"} 1.0"));
   EXPECT_THAT(text, ::testing::ContainsRegex("encoder_cache_hit_ratio_count[^\n]* 4.0"));
   EXPECT_THAT(text, ::testing::ContainsRegex("encoder_cache_hit_ratio_sum[^\n]* 1.0"));
+  EXPECT_THAT(text,
+              ::testing::ContainsRegex("llm_d_router_epp_encoder_cache_queries_total[^\n]* 2"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("llm_d_router_epp_encoder_cache_hits_total[^\n]* 1"));
+  // The endpoints leave, and their series with them.
+  const std::string& yaml = options_.config_yaml;
+  ASSERT_TRUE(director_->Reload(yaml.substr(0, yaml.find("dataLayer:"))).ok());
+  EXPECT_THAT(metrics_.Expose(), ::testing::Not(HasSubstr("pod=")));
 }
 
 std::string Encoding() {

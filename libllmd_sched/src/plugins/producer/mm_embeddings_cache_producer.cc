@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <mutex>
 
 #include "llmd/sched/hooks.h"
 #include "llmd/sched/producer.h"
@@ -29,16 +31,23 @@ class MmEmbeddingsCacheProducer final : public Producer,
       : capacity_(capacity),
         match_(match),
         tokens_(tokens),
-        metrics_(*args.env.metrics),
         labels_({{"plugin_name", args.name}, {"plugin_type", args.type}}) {
-    ratio_ = &metrics_.AddHistogram("llm_d_epp_encoder_cache_hit_ratio",
-                                    "Encoded media over all media, for each endpoint",
-                                    {0, .1, .2, .3, .4, .5, .6, .7, .8, .9, 1}, labels_);
+    MetricsRegistry& metrics = *args.env.metrics;
+    ratio_ = &metrics.AddHistogram("llm_d_epp_encoder_cache_hit_ratio",
+                                   "Encoded media over all media, for each endpoint",
+                                   {0, .1, .2, .3, .4, .5, .6, .7, .8, .9, 1}, labels_);
     for (Modality m : {Modality::kImage, Modality::kVideo, Modality::kAudio}) {
       Labels labels = labels_;
       labels.emplace_back("modality", std::string(NameOf(m)));
       queries_[static_cast<size_t>(m)] =
-          &metrics_.AddCounter("llm_d_epp_encoder_cache_queries_total", "Media looked up", labels);
+          &metrics.AddCounter("llm_d_epp_encoder_cache_queries_total", "Media looked up", labels);
+    }
+    hit_counts_ = metrics.AddCounterCollector("llm_d_epp_encoder_cache_hits_total",
+                                              "Media an endpoint had encoded",
+                                              [this](const auto& emit) { EmitHits(emit); });
+    for (const char* name : {"queries_total", "hits_total", "hit_ratio"}) {
+      metrics.AddAlias("llm_d_epp_encoder_cache_" + std::string(name),
+                       "llm_d_router_epp_encoder_cache_" + std::string(name));
     }
   }
 
@@ -67,7 +76,11 @@ class MmEmbeddingsCacheProducer final : public Producer,
     for (uint32_t e : outcome.encode) Note(*match, snapshot.set->slots[e]);
   }
 
-  void OnEndpointGone(const EndpointInfo&, uint32_t slot) override { index_.Remove(slot); }
+  void OnEndpointGone(const EndpointInfo& endpoint, uint32_t slot) override {
+    index_.Remove(slot);
+    const std::lock_guard lock(hits_mutex_);
+    hits_.erase(endpoint.FullName());
+  }
 
  private:
   // Each content once.
@@ -89,12 +102,24 @@ class MmEmbeddingsCacheProducer final : public Producer,
     for (size_t i = 0; i < snapshot.size(); ++i) {
       if (counts[snapshot.set->slots[i]] == 0) continue;
       out.per_endpoint[i] += 1;
-      Labels labels = labels_;
-      labels.emplace_back("modality", std::string(NameOf(item.modality)));
-      labels.emplace_back("pod", snapshot.set->names[i]);
-      metrics_
-          .AddCounter("llm_d_epp_encoder_cache_hits_total", "Media an endpoint had encoded", labels)
-          .Add();
+      const std::lock_guard lock(hits_mutex_);
+      ++hits_[snapshot.set->names[i]][static_cast<size_t>(item.modality)];
+    }
+  }
+  void EmitHits(const MetricsRegistry::GaugeEmit& emit) {
+    std::map<std::string, std::array<uint64_t, 3>> hits;
+    {
+      const std::lock_guard lock(hits_mutex_);
+      hits = hits_;
+    }
+    for (const auto& [pod, counts] : hits) {
+      for (size_t m = 0; m < counts.size(); ++m) {
+        if (counts[m] == 0) continue;
+        Labels labels = labels_;
+        labels.emplace_back("modality", std::string(NameOf(static_cast<Modality>(m))));
+        labels.emplace_back("pod", pod);
+        emit(labels, static_cast<double>(counts[m]));
+      }
     }
   }
   void Note(const Attribute& match, uint32_t slot) {
@@ -103,11 +128,14 @@ class MmEmbeddingsCacheProducer final : public Producer,
 
   const size_t capacity_;
   const DataKey match_, tokens_;
-  MetricsRegistry& metrics_;
   const Labels labels_;
   PrefixIndex index_;  // every content is a chain of its own
   Histogram* ratio_;
   std::array<Counter*, 3> queries_;
+  std::mutex hits_mutex_;
+  // By endpoint of the pool and modality; guarded by hits_mutex_.
+  std::map<std::string, std::array<uint64_t, 3>> hits_;
+  std::shared_ptr<const void> hit_counts_;  // ends before what it reads
 };
 
 }  // namespace
