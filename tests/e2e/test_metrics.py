@@ -53,6 +53,7 @@ TABLE = {
     "pd_decision_total": ("counter", {"plugin_name", "plugin_type", "model_name", "decision_type"}, None),
     "prefix_indexer_size": ("gauge", {"plugin_name", "plugin_type"}, None),
     "prefix_indexer_hit_ratio": ("histogram", {"plugin_name", "plugin_type"}, None),
+    "prefix_indexer_hit_bytes": ("histogram", {"plugin_name", "plugin_type"}, [0] + [2 ** n for n in range(4, 17)]),
     "config_reloads_total": ("counter", {"name", "result"}, None),
 }
 # Older names of the same series, where a label may have been called otherwise.
@@ -71,6 +72,7 @@ OLD = {
     "inference_extension_plugin_duration_seconds": "plugin_duration_seconds",
     "inference_extension_prefix_indexer_size": "prefix_indexer_size",
     "inference_extension_prefix_indexer_hit_ratio": "prefix_indexer_hit_ratio",
+    "inference_extension_prefix_indexer_hit_bytes": "prefix_indexer_hit_bytes",
     "inference_extension_info": "info",
     "llm_d_inference_scheduler_pd_decision_total": "disagg_decision_total",
     "llm_d_inference_scheduler_disagg_decision_total": "disagg_decision_total",

@@ -124,6 +124,7 @@ class Fairness {
     return out;
   }
   double charge() const { return charge_; }
+  std::string Page() const { return graph_->own_metrics->Expose(); }
 
  private:
   std::shared_ptr<Graph> graph_;
@@ -280,6 +281,30 @@ TEST(ProgramAwareFairness, HalvesServiceEveryHalfLife) {
   EXPECT_EQ(f.Next(at(20)), "a");  // 250 against 300
   f.Complete("a", 100, 0, at(20));
   EXPECT_EQ(f.Next(at(20)), "b");
+}
+
+TEST(ProgramAwareFairness, ShowsWaitsAndServiceByProgram) {
+  using ::testing::ContainsRegex;
+  const auto at = [](int s) { return TimePoint(seconds(s)); };
+  // The page is read by the system's clock, so that nothing may decay.
+  Fairness f("program-aware-fairness",
+             "{lasHalfLifeSeconds: 1000000000, evictionTtlSeconds: 1000, evictionSweepSeconds: 1}");
+  EXPECT_THAT(f.Page(), ContainsRegex("program_aware_jains_fairness_index[^\n]* 1.0\n"));
+  f.Add("a", 0, at(100));
+  f.Add("c", 0, at(0));
+  EXPECT_EQ(f.Next(at(100)), "c");
+  f.Complete("c", 1000, 500, at(100));
+  EXPECT_EQ(f.Next(at(100)), "a");
+  f.Remove("a");
+  EXPECT_EQ(f.Next(at(101)), "c");
+  const std::string page = f.Page();
+  EXPECT_THAT(page, ContainsRegex("avg_wait_time_milliseconds.plugin_name=\"f\",plugin_type="
+                                  "\"program-aware-fairness\",program_id=\"c\". 100500.0\n"));
+  EXPECT_THAT(page, ContainsRegex("avg_wait_time_milliseconds[^\n]*program_id=\"a\". 0.0\n"));
+  EXPECT_THAT(page, ContainsRegex("jains_fairness_index[^\n]* 0.5\n"));
+  EXPECT_THAT(page, ContainsRegex("attained_service_tokens[^\n]*program_id=\"c\". (2000|1999)"));
+  f.Complete("c", 0, 0, at(2000));  // sweeps
+  EXPECT_THAT(f.Page(), ::testing::Not(::testing::HasSubstr("program_id=\"a\"")));
 }
 
 TEST(ProgramAwareFairness, ForgetsProgramsAfterTheirTtl) {

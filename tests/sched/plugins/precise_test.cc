@@ -196,6 +196,17 @@ TEST_F(Precise, LookUpsAreCountedWhereAskedFor) {
   EXPECT_THAT(text, ::testing::ContainsRegex("index_max_pod_hit_count_total[^\n]* 1.0"));
 }
 
+TEST_F(Precise, AdmissionsAndEvictionsAreCountedWhereAskedFor) {
+  Load("{speculativeIndexing: true, indexerConfig: {kvBlockIndexConfig: {enableMetrics: true}}}");
+  Run(Ids(1, 32));
+  Choose(0);
+  EXPECT_THAT(metrics_.Expose(), ::testing::ContainsRegex("index_admissions_total[^\n]* 2.0"));
+  EXPECT_THAT(metrics_.Expose(), ::testing::ContainsRegex("index_evictions_total[^\n]* 0.0"));
+  clock_.Advance(std::chrono::seconds(2));
+  Run(Ids(1, 32));
+  EXPECT_THAT(metrics_.Expose(), ::testing::ContainsRegex("index_evictions_total[^\n]* 2.0"));
+}
+
 TEST(PreciseParameters, WhatIsNotThereYetIsSaid) {
   const std::pair<const char*, const char*> cases[] = {
       {"{kvEventsConfig: {zmqEndpoint: 'tcp://*:5557'}}", "reading KV events"},

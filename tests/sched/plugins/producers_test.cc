@@ -18,6 +18,43 @@ RequestSpec Held(const std::string& prompt) {
   return r;
 }
 
+class PrefixSeries : public DirectorFixture {};
+
+TEST_F(PrefixSeries, ShowTheLongestMatchInBytes) {
+  Start(Two(), {"{type: prefix-cache-scorer}"});
+  const std::string body = R"({"model":"m","prompt":")" + std::string(1024, 'x') + "\"}";
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(Route(body).ok);
+  const std::string page = metrics_.Expose();
+  for (const char* name : {"llm_d_epp_", "inference_extension_"}) {
+    EXPECT_THAT(page, ::testing::ContainsRegex(std::string(name) +
+                                               "prefix_indexer_hit_bytes_sum[^\n]* 1024.0"));
+    EXPECT_THAT(page, ::testing::ContainsRegex(std::string(name) +
+                                               "prefix_indexer_hit_bytes_count[^\n]* 2.0"));
+  }
+}
+
+class InflightSeries : public DirectorFixture {};
+
+TEST_F(InflightSeries, FollowRequestsAndEndpoints) {
+  using ::testing::ContainsRegex;
+  Start("{name: a, address: 127.0.0.1, port: 8001}", {"{type: active-request-scorer}"});
+  const std::string body = R"({"model":"m","prompt":")" + std::string(400, 'x') + "\"}";
+  const Routing first = Route(body);
+  const Routing second = Route(body);
+  const std::string labels =
+      ".endpoint_name=\"a\",namespace=\"default\",producer_name="
+      "\"inflight-load-producer\". ";
+  EXPECT_THAT(metrics_.Expose(), ContainsRegex("inflight_requests" + labels + "2.0\n"));
+  EXPECT_THAT(metrics_.Expose(), ContainsRegex("inflight_tokens" + labels + "200.0\n"));
+  std::string replaced;
+  director_->OnResponseHeaders(first.state, 200, {});
+  director_->OnResponseBody(first.state, "{}", true, &replaced);
+  EXPECT_THAT(metrics_.Expose(), ContainsRegex("inflight_requests" + labels + "1.0\n"));
+  const std::string& yaml = options_.config_yaml;
+  ASSERT_TRUE(director_->Reload(yaml.substr(0, yaml.find("dataLayer:"))).ok());
+  EXPECT_THAT(metrics_.Expose(), ::testing::Not(HasSubstr("inflight_requests{")));
+}
+
 TEST(InflightLoad, OutputIsEstimatedUpToTheRequestsLimitAndTheCap) {
   const auto load = [](const std::string& parameters, const std::string& body) {
     auto s = MakeScheduler(

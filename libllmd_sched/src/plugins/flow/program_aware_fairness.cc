@@ -3,7 +3,9 @@
 // flows waiting, equal ones .5. The highest score goes next.
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -28,10 +30,99 @@ double Normal(double v, double min, double max) {
   return max > min ? (v - min) / (max - min) : 0.5;
 }
 
+// What the page shows of programs, all bands together. Thread-safe. Of program ids, which clients
+// choose, the first 1,000 in use are kept apart, the rest shares "other".
+class ProgramSeries {
+ public:
+  ProgramSeries(const Settings& settings, PluginArgs& args)
+      : s_(settings),
+        clock_(*args.env.clock),
+        labels_({{"plugin_name", args.name}, {"plugin_type", args.type}}) {
+    const auto add = [&](const char* name, const char* help, auto emit) {
+      collectors_.push_back(args.env.metrics->AddGaugeCollector(
+          "llm_d_epp_program_aware_" + std::string(name), help, [this, emit](const auto& out) {
+            const std::lock_guard lock(mutex_);
+            (this->*emit)(out);
+          }));
+    };
+    add("jains_fairness_index", "Jain's index over the programs' mean waits; 1 = all wait alike",
+        &ProgramSeries::EmitIndex);
+    add("avg_wait_time_milliseconds", "Mean time in the queue of a program's requests",
+        &ProgramSeries::EmitWaits);
+    add("attained_service_tokens", "Tokens a program was served, older ones count less",
+        &ProgramSeries::EmitService);
+  }
+  void Waited(const std::string& id, double seconds, TimePoint now) {
+    const std::lock_guard lock(mutex_);
+    Row& row = RowOf(id);
+    row.waited_ms += seconds * 1e3;
+    ++row.waits;
+    row.used = now;
+  }
+  void Served(const std::string& id, double tokens, TimePoint now) {
+    const std::lock_guard lock(mutex_);
+    Row& row = RowOf(id);
+    row.service = Decayed(row, now) + tokens;
+    row.at = row.used = now;
+  }
+  void Sweep(TimePoint now) {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(rows_, [&](const auto& r) { return now - r.second.used >= s_.ttl; });
+  }
+
+ private:
+  static constexpr size_t kMaxPrograms = 1000;
+  struct Row {
+    double waited_ms = 0, service = 0;
+    int64_t waits = 0;
+    TimePoint at{}, used{};
+    double mean() const { return waits > 0 ? waited_ms / static_cast<double>(waits) : 0; }
+  };
+  Row& RowOf(const std::string& id) {
+    const auto it = rows_.find(id);
+    if (it != rows_.end()) return it->second;
+    return rows_[rows_.size() < kMaxPrograms ? id : "other"];
+  }
+  double Decayed(const Row& row, TimePoint now) const {
+    return row.service * std::exp2(-Seconds(now - row.at) / s_.half_life_s);
+  }
+  Labels LabelsOf(const std::string& id) const {
+    Labels out = labels_;
+    out.emplace_back("program_id", id);
+    return out;
+  }
+  void EmitIndex(const MetricsRegistry::GaugeEmit& emit) {
+    double sum = 0, squares = 0, n = 0;
+    for (const auto& [id, row] : rows_) {
+      if (row.waits == 0) continue;
+      sum += row.mean();
+      squares += row.mean() * row.mean();
+      ++n;
+    }
+    emit(labels_, squares > 0 ? sum * sum / (n * squares) : 1);
+  }
+  void EmitWaits(const MetricsRegistry::GaugeEmit& emit) {
+    for (const auto& [id, row] : rows_) {
+      if (row.waits > 0) emit(LabelsOf(id), row.mean());
+    }
+  }
+  void EmitService(const MetricsRegistry::GaugeEmit& emit) {
+    const TimePoint now = clock_.Now();
+    for (const auto& [id, row] : rows_) emit(LabelsOf(id), Decayed(row, now));
+  }
+
+  const Settings s_;
+  const Clock& clock_;
+  const Labels labels_;
+  std::mutex mutex_;
+  std::unordered_map<std::string, Row> rows_;            // guarded by mutex_
+  std::vector<std::shared_ptr<const void>> collectors_;  // end before what they read
+};
+
 class ProgramBand final : public FairnessBand {
  public:
-  ProgramBand(const Settings& settings, const OrderingPolicy& ordering)
-      : s_(settings), ordering_(ordering) {}
+  ProgramBand(const Settings& settings, const OrderingPolicy& ordering, ProgramSeries& series)
+      : s_(settings), ordering_(ordering), series_(series) {}
 
   void Add(FlowState& flow) override {
     flow.scratch.position = flows_.size();
@@ -68,13 +159,16 @@ class ProgramBand final : public FairnessBand {
       }
     }
     best->program->used = now;
+    series_.Waited(best->flow->id, best->wait, now);
     return *best->flow;
   }
   void Completed(FlowState& flow, TimePoint now, double, const FlowUsage& usage) override {
     if (now - swept_ >= s_.sweep) Sweep(now);
     if (!usage.known) return;
     Program& program = programs_[flow.id];
-    program.service = Decayed(program, now) + usage.prompt_tokens + 2 * usage.output_tokens;
+    const double tokens = usage.prompt_tokens + 2 * usage.output_tokens;
+    series_.Served(flow.id, tokens, now);
+    program.service = Decayed(program, now) + tokens;
     program.at = program.used = now;
   }
 
@@ -94,12 +188,14 @@ class ProgramBand final : public FairnessBand {
   // Forgets programs that were not used for the TTL; those waiting stay.
   void Sweep(TimePoint now) {
     swept_ = now;
+    series_.Sweep(now);
     for (Member& m : flows_) m.program->used = now;
     std::erase_if(programs_, [&](const auto& p) { return now - p.second.used >= s_.ttl; });
   }
 
   const Settings& s_;
   const OrderingPolicy& ordering_;
+  ProgramSeries& series_;  // of the policy, which outlives its bands
   std::vector<Member> flows_;
   std::unordered_map<std::string, Program> programs_;  // references stay valid
   TimePoint swept_{};
@@ -107,14 +203,15 @@ class ProgramBand final : public FairnessBand {
 
 class ProgramAware final : public FairnessPolicy {
  public:
-  explicit ProgramAware(Settings settings) : s_(settings) {}
+  ProgramAware(Settings settings, PluginArgs& args) : s_(settings), series_(s_, args) {}
   std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy& ordering) const override {
-    return std::make_unique<ProgramBand>(s_, ordering);
+    return std::make_unique<ProgramBand>(s_, ordering, series_);
   }
   bool wants_usage() const override { return true; }
 
  private:
   const Settings s_;
+  mutable ProgramSeries series_;
 };
 
 }  // namespace
@@ -141,7 +238,7 @@ Status RegisterProgramAwareFairness(PluginRegistry& registry) {
            params.Fail("lasWeightService", "expected a weight above 0, of service or head wait");
          s.ttl = std::chrono::seconds(params.Int("evictionTtlSeconds", 3600, 1, INT32_MAX));
          s.sweep = std::chrono::seconds(params.Int("evictionSweepSeconds", 300, 1, INT32_MAX));
-         return Done(params, std::make_unique<ProgramAware>(s));
+         return Done(params, std::make_unique<ProgramAware>(s, args));
        }});
 }
 

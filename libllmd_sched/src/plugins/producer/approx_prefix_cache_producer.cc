@@ -11,6 +11,7 @@
 namespace llmd::sched {
 namespace {
 
+constexpr double kTokenBytes = 4;  // of the estimate that names blocks
 constexpr int kMinBlockTokens =
     64;  // smaller manual and reported sizes are raised, as in the field
 
@@ -39,10 +40,15 @@ class ApproxPrefixCacheProducer final : public Producer,
     hit_ratio_ = &args.env.metrics->AddHistogram(
         "llm_d_epp_prefix_indexer_hit_ratio", "Longest match over the prompt's length",
         {0, .1, .2, .3, .4, .5, .6, .7, .8, .9, 1}, labels);
+    hit_bytes_ = &args.env.metrics->AddHistogram(
+        "llm_d_epp_prefix_indexer_hit_bytes", "Bytes of the longest match",
+        {0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536}, labels);
     args.env.metrics->AddAlias("llm_d_epp_prefix_indexer_size",
                                "inference_extension_prefix_indexer_size");
     args.env.metrics->AddAlias("llm_d_epp_prefix_indexer_hit_ratio",
                                "inference_extension_prefix_indexer_hit_ratio");
+    args.env.metrics->AddAlias("llm_d_epp_prefix_indexer_hit_bytes",
+                               "inference_extension_prefix_indexer_hit_bytes");
   }
 
   Status Produce(RequestContext& request, const Snapshot& snapshot) override {
@@ -66,7 +72,10 @@ class ApproxPrefixCacheProducer final : public Producer,
       out.per_endpoint[i] = counts[snapshot.set->slots[i]];
       best = std::max(best, out.per_endpoint[i]);
     }
-    if (out.total > 0) hit_ratio_->Observe(best / out.total);
+    if (out.total > 0) {
+      hit_ratio_->Observe(best / out.total);
+      hit_bytes_->Observe(best * block * kTokenBytes);
+    }
     return OkStatus();
   }
 
@@ -121,7 +130,7 @@ class ApproxPrefixCacheProducer final : public Producer,
   const Keys keys_;
   PrefixIndex index_;
   Gauge* size_;
-  Histogram* hit_ratio_;
+  Histogram *hit_ratio_, *hit_bytes_;
 };
 
 StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {

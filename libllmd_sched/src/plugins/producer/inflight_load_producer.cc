@@ -23,11 +23,16 @@ struct Settings {
 class InflightLoadProducer final : public Producer,
                                    public PreRequestHook,
                                    public ResponseHook,
+                                   public EndpointObserver,
                                    public Successor,
                                    public Introspected,
                                    public InFlightCounts {
  public:
-  explicit InflightLoadProducer(Settings settings) : s_(settings) {}
+  InflightLoadProducer(Settings settings, PluginArgs& args) : s_(settings) {
+    Show(args, "requests", "Requests on their way or being answered", 0);
+    Show(args, "tokens", "Their uncached prompt tokens, and an estimate of the answer if asked for",
+         1);
+  }
 
   Status Produce(RequestContext& request, const Snapshot& snapshot) override {
     Attribute& load = request.Put(s_.load);
@@ -77,7 +82,9 @@ class InflightLoadProducer final : public Producer,
     }
     return out;
   }
+  void OnEndpointGone(const EndpointInfo&, uint32_t slot) override { counters_->Forget(slot); }
   void Inherit(Plugin& old) override {
+    const std::lock_guard lock(inherit_mutex_);
     counters_ = dynamic_cast<InflightLoadProducer&>(old).counters_;
   }
 
@@ -85,6 +92,21 @@ class InflightLoadProducer final : public Producer,
   double Tokens(uint32_t slot) const override { return counters_->Tokens(slot); }
 
  private:
+  void Show(PluginArgs& args, const char* what, const char* help, int which) {
+    gauges_.push_back(args.env.metrics->AddGaugeCollector(
+        "llm_d_epp_inflight_" + std::string(what), help,
+        [this, which, name = args.name](const MetricsRegistry::GaugeEmit& emit) {
+          std::shared_ptr<SlotCounters> counters;
+          {
+            const std::lock_guard lock(inherit_mutex_);
+            counters = counters_;
+          }
+          counters->ForEach([&](const EndpointInfo& e, double requests, double tokens) {
+            emit({{"endpoint_name", e.name}, {"namespace", e.ns}, {"producer_name", name}},
+                 which == 0 ? requests : tokens);
+          });
+        }));
+  }
   double OutputTokens(const RequestContext& request, double input) const {
     if (!s_.output) return 0;
     double out = std::round(input * s_.ratio);
@@ -96,6 +118,7 @@ class InflightLoadProducer final : public Producer,
     sched::Charge c{
         .owner = this, .slot = snapshot.set->slots[endpoint], .until_first_chunk = prefill};
     c.tokens = uncached ? uncached->per_endpoint[endpoint] : 0;
+    counters_->Name(c.slot, snapshot.set->infos[endpoint]);
     counters_->Add(c.slot, 1, c.tokens);
     request.charges.push_back(c);
   }
@@ -109,6 +132,8 @@ class InflightLoadProducer final : public Producer,
   const Settings s_;
   // Shared with the one this replaced, which still ends the requests it charged.
   std::shared_ptr<SlotCounters> counters_ = std::make_shared<SlotCounters>();
+  std::mutex inherit_mutex_;  // a page may be read while a reload hands counters_ over
+  std::vector<std::shared_ptr<const void>> gauges_;  // end before what they read
 };
 
 StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
@@ -125,7 +150,7 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
   s.tokens = args.env.Consume("TokenizedPrompt", "", true);
   s.match = args.env.Consume("PrefixCacheMatchInfo",
                              params.String("prefixMatchInfoProducerName", ""), false);
-  return Done(params, std::make_unique<InflightLoadProducer>(s));
+  return Done(params, std::make_unique<InflightLoadProducer>(s, args));
 }
 
 }  // namespace

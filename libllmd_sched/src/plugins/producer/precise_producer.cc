@@ -23,6 +23,10 @@ PreciseProducer::PreciseProducer(PreciseSettings settings,
   if (!s_.metrics) return;
   const Labels labels = {{"plugin_name", args.name}, {"plugin_type", args.type}};
   MetricsRegistry& metrics = *args.env.metrics;
+  admissions_ = &metrics.AddCounter("llm_d_epp_kv_cache_index_admissions_total",
+                                    "Blocks put into the KV block index", labels);
+  evictions_ = &metrics.AddCounter("llm_d_epp_kv_cache_index_evictions_total",
+                                   "Holdings taken from the KV block index", labels);
   lookups_ = &metrics.AddCounter("llm_d_epp_kv_cache_index_lookup_requests_total",
                                  "Prompts looked up in the KV block index", labels);
   hits_ = &metrics.AddCounter("llm_d_epp_kv_cache_index_lookup_hits_total",
@@ -114,6 +118,7 @@ void PreciseProducer::Speculate(const Attribute& match, const std::string& endpo
   const kv::IndexEntry entry = Speculative(endpoint);
   // Only a flood of endpoint names can make this fail; the guess is then not worth more.
   if (!index_->Add({}, match.hashes, {&entry, 1}).ok()) return;
+  if (admissions_ != nullptr) admissions_->Add(static_cast<double>(match.hashes.size()));
   std::unique_lock lock(guesses_mutex_);
   guesses_.push_back({clock_.Now() + s_.speculative_ttl, endpoint, match.hashes});
   const bool full = guesses_.size() > kMaxGuesses;
@@ -133,6 +138,7 @@ void PreciseProducer::DropGuesses(TimePoint now) {
     }
     const kv::IndexEntry entry = Speculative(guess.endpoint);
     for (uint64_t key : guess.keys) index_->Evict(key, kv::IndexKey::kRequest, {&entry, 1});
+    if (evictions_ != nullptr) evictions_->Add(static_cast<double>(guess.keys.size()));
   }
 }
 

@@ -72,7 +72,9 @@ class PreciseProducer : public Producer,
   PerSet<uint32_t> numbers_;  // of the index, by snapshot index
   std::mutex guesses_mutex_;
   std::deque<Guess> guesses_;  // by time; guarded by guesses_mutex_
-  Counter *lookups_ = nullptr, *hits_ = nullptr, *longest_ = nullptr;  // null = not counted
+  // Null = not counted.
+  Counter *admissions_ = nullptr, *evictions_ = nullptr;
+  Counter *lookups_ = nullptr, *hits_ = nullptr, *longest_ = nullptr;
   Histogram* latency_ = nullptr;
 };
 
