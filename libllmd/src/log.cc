@@ -91,7 +91,7 @@ Logger Logger::Named(std::string_view name) const {
   return named;
 }
 
-Logger Logger::With(std::string_view key, json::Value value) const {
+Logger Logger::With(std::string_view key, const json::Value& value) const {
   Logger with = *this;
   AppendMember(with.suffix_, key, value);
   return with;

@@ -33,7 +33,7 @@ struct WorkerPool::Impl {
   size_t thread_count = 0;
 };
 
-StatusOr<std::unique_ptr<WorkerPool>> WorkerPool::Create(Options options) {
+StatusOr<std::unique_ptr<WorkerPool>> WorkerPool::Create(const Options& options) {
   if (options.threads == 0 || options.max_queued == 0) {
     return InvalidArgument("worker pool '" + options.name +
                            "': threads and max_queued must be at least 1");

@@ -30,6 +30,7 @@ json::Value ProfileToJson(const ProfileTrace& p) {
     filters.push_back(json::Object{{"filter", f.filter}, {"kept", List(f.kept)}});
   for (const ScoreTrace& s : p.scores) {
     std::vector<double> weighted;
+    weighted.reserve(s.raw.size());
     for (size_t c = 0; c < s.raw.size(); ++c) weighted.push_back(p.Weighted(s, c));
     scores.push_back(json::Object{{"scorer", s.scorer},
                                   {"weight", s.weight},
@@ -242,9 +243,10 @@ json::Value Summary(const DecisionTrace& t) {
 std::string ToHeader(const DecisionTrace& t, size_t max_bytes) {
   json::Array profiles;
   for (const ProfileTrace& p : t.profiles) profiles.push_back(ProfileToHeader(t, p));
-  json::Value out = json::Object{{"type", t.decision_type},
-                                 {"decision_us", static_cast<double>(t.decision_ns / 100) / 10},
-                                 {"profiles", std::move(profiles)}};
+  json::Value out =
+      json::Object{{"type", t.decision_type},
+                   {"decision_us", std::floor(static_cast<double>(t.decision_ns) / 100) / 10},
+                   {"profiles", std::move(profiles)}};
   if (!t.pool.empty()) out.Set("pool", t.pool);
   if (t.denied_status != 0) {
     out.Set("denied_status", t.denied_status);

@@ -28,6 +28,10 @@ bool IsDefaultProducer(std::string_view type) {
                      [&](const auto& entry) { return entry.second == type; });
 }
 
+std::string Reads(const std::string& consumer, const std::string& data_type) {
+  return "'" + consumer + "' reads " + data_type;
+}
+
 }  // namespace
 
 class GraphBuilder::Env final : public PluginEnv {
@@ -198,6 +202,7 @@ Plugin* GraphBuilder::Find(const config::Node& where, const std::string& name, b
   if (const std::optional<size_t> i = IndexOf(name)) return Build(*i);
   if (may_create) return Create(name, "");
   std::vector<std::string> known;
+  known.reserve(declared_.size());
   for (const Declaration& d : declared_) known.push_back(d.name);
   const std::string near = config::Nearest(name, known);
   Error(where, "no plugin is called '" + name + "'" +
@@ -292,14 +297,13 @@ void GraphBuilder::CreateDefaultProducers() {
     const Use use = uses_[u];
     if (produced_by_.contains(use.key)) continue;
     const auto [data_type, producer] = keys_[use.key];
-    const std::string consumer = declared_[use.declaration].name;
+    const std::string reads = Reads(declared_[use.declaration].name, data_type);
     const auto fallback = DefaultProducers().find(data_type);
     const bool is_default = fallback != DefaultProducers().end() && fallback->second == producer;
     if (use.required && is_default && !IndexOf(producer)) {
-      Create(producer, "'" + consumer + "' reads " + data_type + " and nobody produces it");
+      Create(producer, reads + " and nobody produces it");
     } else if (use.required) {
-      Error(InvalidArgument("plugin '" + consumer + "' reads " + data_type + "/" + producer +
-                            ", which nobody produces"));
+      Error(InvalidArgument("plugin " + reads + "/" + producer + ", which nobody produces"));
     }
   }
   for (const Use& use : uses_) {

@@ -18,7 +18,7 @@ class GraphBuilder {
   GraphBuilder(const PluginRegistry& registry, const LoadOptions& options);
 
   Graph& graph() { return *graph_; }
-  void Error(Status status) { errors_.push_back(status.message()); }
+  void Error(const Status& status) { errors_.push_back(status.message()); }
   void Error(const config::Node& where, std::string_view message) { Error(where.Error(message)); }
   // The items of a list; an error at the node when it is anything else, absent apart.
   std::vector<config::Node> ListOf(const config::Node& node);

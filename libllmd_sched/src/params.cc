@@ -22,7 +22,7 @@ StatusOr<AttributeId> PluginEnv::ConsumeAttribute(std::string_view name, std::st
   return NotFound("no extractor fills the attribute '" + std::string(name) + "'");
 }
 
-void Params::Fail(Status status) {
+void Params::Fail(const Status& status) {
   errors_.push_back(status.message());
 }
 

@@ -57,7 +57,7 @@ class Logger {
   // The same sink and level (shared: SetLevel acts on all), "logger":"parent.name" in every line.
   Logger Named(std::string_view name) const;
   // The same with one more field on every line.
-  Logger With(std::string_view key, json::Value value) const;
+  Logger With(std::string_view key, const json::Value& value) const;
 
   bool Enabled(LogLevel level) const {
     return static_cast<int>(level) <= level_->load(std::memory_order_relaxed);

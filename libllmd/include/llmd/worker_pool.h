@@ -23,7 +23,7 @@ class WorkerPool {
   };
 
   // RESOURCE_EXHAUSTED when the system has no more threads, INVALID_ARGUMENT for a zero.
-  static StatusOr<std::unique_ptr<WorkerPool>> Create(Options options);
+  static StatusOr<std::unique_ptr<WorkerPool>> Create(const Options& options);
   ~WorkerPool();
 
   // RESOURCE_EXHAUSTED when the queue is full, CANCELLED after Stop; the job then never runs. An

@@ -130,6 +130,7 @@ std::vector<ServedModel> DirectorImpl::ServedModels() const {
       parents.try_emplace(model.id, model.parent);
   }
   std::vector<ServedModel> out;
+  out.reserve(parents.size());
   for (auto& [id, parent] : parents) out.push_back({id, std::move(parent)});
   return out;
 }

@@ -45,8 +45,8 @@ void DirectorImpl::Wait(std::shared_ptr<Question> q, size_t producer) {
   const TimedProducer& slow = setup->graph->producers[producer];
   // A producer that throws may have kept the call all the same: the first answer counts.
   const auto answered = std::make_shared<std::atomic<bool>>(false);
-  const auto done = [gate = gate_, q, producer, answered,
-                     watch = Stopwatch()](const Status& status) mutable {
+  auto done = [gate = gate_, q, producer, answered,
+               watch = Stopwatch()](const Status& status) mutable {
     if (answered->exchange(true)) return;
     DirectorImpl* self = gate->Enter();
     if (self == nullptr) return q->ShutDown();
@@ -62,7 +62,7 @@ void DirectorImpl::Wait(std::shared_ptr<Question> q, size_t producer) {
       [&](const Status& failed) {
         failures_.Note(*slow.plugin, failed, request.request_id);
         ForgetProduced(*slow.plugin, *setup->graph, request);
-        std::function<void(Status)>(done)(failed);
+        done(failed);
       });
 }
 

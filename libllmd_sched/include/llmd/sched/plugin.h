@@ -48,7 +48,7 @@ class Params {
   std::vector<std::string> Strings(std::string_view key);
   bool Has(std::string_view key) const { return node_.Has(key); }
   config::Node node(std::string_view key) const { return node_.Get(key); }
-  void Fail(Status status);
+  void Fail(const Status& status);
   void Fail(std::string_view key, std::string_view message) { Fail(node_.Get(key).Error(message)); }
   // All errors, unknown keys included, joined by newlines, or OK. Call last.
   Status Finish();
