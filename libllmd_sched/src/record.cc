@@ -63,7 +63,7 @@ void DecisionRecord::SetEndpoints(const Snapshot& snapshot, TimePoint now) {
     if (snapshot.stale[i]) stale.push_back(static_cast<uint32_t>(i));
     const bool never = !snapshot.metrics[i]->ever;
     ages_ms[i] =
-        never ? -1 : std::chrono::duration<double, std::milli>(now - snapshot.updated[i]).count();
+        never ? -1 : std::chrono::duration<float, std::milli>(now - snapshot.updated[i]).count();
   }
 }
 
@@ -87,7 +87,7 @@ DecisionTrace DecisionRecord::ToTrace() const {
     out.endpoints = set->names;
     out.addresses = set->host_ports;
   }
-  out.metrics_age_ms = ages_ms;
+  out.metrics_age_ms.assign(ages_ms.begin(), ages_ms.end());
   out.stale.assign(stale.begin(), stale.end());
   for (size_t i = 0; i < profile_count; ++i) {
     out.profiles.push_back(TraceOf(profiles[i], names->profiles[profiles[i].profile]));

@@ -29,7 +29,7 @@ struct ProfileRecord {
 struct DecisionRecord {
   std::shared_ptr<const GraphNames> names;
   std::shared_ptr<const EndpointSet> set;
-  std::vector<double> ages_ms;
+  std::vector<float> ages_ms;
   std::vector<uint32_t> stale;
   uint64_t id = 0;
   std::string request_id, model;

@@ -60,7 +60,7 @@ Status Explain(const std::string& request_id, const std::string& cluster,
       list ? Fetch(admin, "/debug/decisions?limit=" + std::to_string(limit),
                    "the picker at " + admin.ToString() + " lists no decisions")
            : Fetch(admin, "/debug/decisions/" + request_id,
-                   "no decision for request '" + request_id + "': the picker keeps the last 4096 or 16 MB of them"));
+                   "no decision for request '" + request_id + "': the picker keeps the last 4096 or 8 MB of them"));
   if (as_json) {
     std::puts(value.DumpPretty().c_str());
     return OkStatus();

@@ -103,7 +103,7 @@ struct App {
   std::unique_ptr<http::Server> admin;
   std::unique_ptr<ExtProcService> ext_proc;
   std::unique_ptr<HealthService> health, own_health;  // beside ext_proc, and on a port of its own
-  CallQueues health_queues{"grpc-health"};
+  CallQueues health_queues{"grpc-health", std::chrono::milliseconds(50)};
   Listener grpc, grpc_health;
 
   sched::Director& director() { return pools->director(); }

@@ -10,6 +10,22 @@ void Serve(grpc::ServerCompletionQueue& queue) {
   for (bool ok = false; queue.Next(&tag, &ok);) static_cast<CallTag*>(tag)->OnEvent(ok);
 }
 
+void ServeNowAndThen(grpc::ServerCompletionQueue& queue, std::chrono::milliseconds every) {
+  void* tag = nullptr;
+  for (bool ok = false;;) {
+    switch (queue.AsyncNext(&tag, &ok, std::chrono::system_clock::time_point())) {
+      case grpc::CompletionQueue::GOT_EVENT:
+        static_cast<CallTag*>(tag)->OnEvent(ok);
+        break;
+      case grpc::CompletionQueue::TIMEOUT:
+        std::this_thread::sleep_for(every);
+        break;
+      case grpc::CompletionQueue::SHUTDOWN:
+        return;
+    }
+  }
+}
+
 }  // namespace
 
 void CallQueues::AddTo(grpc::ServerBuilder& builder, unsigned count) {
@@ -21,6 +37,7 @@ void CallQueues::Start(const std::function<void(grpc::ServerCompletionQueue&)>& 
     accept(*queue);
     threads_.emplace_back([this, &queue] {
       pthread_setname_np(pthread_self(), thread_name_.c_str());
+      if (every_ > std::chrono::milliseconds::zero()) return ServeNowAndThen(*queue, every_);
       Serve(*queue);
     });
   }

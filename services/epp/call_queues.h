@@ -6,6 +6,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -26,7 +27,11 @@ class CallTag {
 
 class CallQueues {
  public:
-  explicit CallQueues(std::string thread_name) : thread_name_(std::move(thread_name)) {}
+  // With `every` above zero the threads look that often and sleep between. A thread that waits in a
+  // queue takes its turn in reading for every connection of the process: for calls that are rare
+  // and may wait, that is dearer than looking.
+  explicit CallQueues(std::string thread_name, std::chrono::milliseconds every = {})
+      : thread_name_(std::move(thread_name)), every_(every) {}
   ~CallQueues() { Stop(); }
 
   // Before the server is built: `count` queues.
@@ -39,6 +44,7 @@ class CallQueues {
 
  private:
   const std::string thread_name_;
+  const std::chrono::milliseconds every_;
   std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues_;
   std::vector<std::thread> threads_;
 };

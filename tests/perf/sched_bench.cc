@@ -53,7 +53,7 @@ void Run(size_t endpoints, const char* real, bool recorded = true) {
   RequestContext request;
   DecisionRecord record;
   ScheduleOutcome outcome;
-  DecisionRing ring(4096, 16 << 20);
+  DecisionRing ring(4096, 8 << 20);
   std::vector<double> us;
   size_t allocations = 0;
   constexpr int kWarm = 20'000, kRuns = 50'000;

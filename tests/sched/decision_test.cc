@@ -108,7 +108,7 @@ class DecisionRingBytes : public testing::Test {
 };
 
 TEST_F(DecisionRingBytes, KeepsAsManyOfTheLastAsFit) {
-  for (int i = 0; i < 20'000; ++i) Add(1000);  // 8 KB each: seven or eight a shard
+  for (int i = 0; i < 20'000; ++i) Add(2000);  // 8 KB each: seven or eight a shard
   EXPECT_GE(Kept(), 16u * 7);
   EXPECT_LE(Kept(), 16u * 8);
   EXPECT_LE(held_, kMaxBytes + (16 << 10));

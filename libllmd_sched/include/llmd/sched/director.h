@@ -43,7 +43,7 @@ struct DirectorOptions {
   size_t max_body_bytes = 100 << 20;
   // Decisions kept for Explain: this many, or as many as fit in so many bytes; 0 = none. One over
   // 100 endpoints by 5 scorers takes about 6 KB.
-  size_t decision_ring = 4096, decision_ring_bytes = 16 << 20;
+  size_t decision_ring = 4096, decision_ring_bytes = 8 << 20;
   // Answer the request header x-llm-d-explain with a response header x-llm-d-decision: its value
   // must be this; "" = never.
   std::string explain_token;
