@@ -152,8 +152,9 @@ Status StartGrpc(App& app, const Flags& flags) {
   LLMD_ASSIGN_OR_RETURN(app.grpc_health,
                         Listen(flags, flags.health_port, app.own_health.get(), checks,
                                "--grpc-health-port", grpc::InsecureServerCredentials()));
-  app.health_queues.Start(
-      [&app](grpc::ServerCompletionQueue& queue) { app.own_health->Accept(queue); });
+  app.health_queues.Start([&app](grpc::ServerCompletionQueue& queue) {
+    app.own_health->Accept(queue, app.health_queues.calls());
+  });
   return OkStatus();
 }
 

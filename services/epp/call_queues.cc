@@ -5,6 +5,9 @@
 namespace llmd::epp {
 namespace {
 
+// Calls end at once when their server has shut down.
+constexpr std::chrono::seconds kPatience{10};
+
 void Serve(grpc::ServerCompletionQueue& queue) {
   void* tag = nullptr;
   for (bool ok = false; queue.Next(&tag, &ok);) static_cast<CallTag*>(tag)->OnEvent(ok);
@@ -28,6 +31,16 @@ void ServeNowAndThen(grpc::ServerCompletionQueue& queue, std::chrono::millisecon
 
 }  // namespace
 
+void LiveCalls::Change(std::ptrdiff_t by) {
+  const std::lock_guard lock(mutex_);
+  if ((count_ += by) == 0) none_.notify_all();
+}
+
+bool LiveCalls::WaitNone(std::chrono::seconds patience) {
+  std::unique_lock lock(mutex_);
+  return none_.wait_for(lock, patience, [this] { return count_ == 0; });
+}
+
 void CallQueues::AddTo(grpc::ServerBuilder& builder, unsigned count) {
   for (unsigned i = 0; i < count; ++i) queues_.push_back(builder.AddCompletionQueue());
 }
@@ -44,6 +57,7 @@ void CallQueues::Start(const std::function<void(grpc::ServerCompletionQueue&)>& 
 }
 
 void CallQueues::Stop() {
+  if (!threads_.empty()) calls_.WaitNone(kPatience);
   for (const auto& queue : queues_) queue->Shutdown();
   for (std::thread& thread : threads_) thread.join();
   if (threads_.empty()) {

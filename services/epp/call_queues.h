@@ -7,8 +7,11 @@
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
+#include <condition_variable>
+#include <cstddef>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -25,6 +28,29 @@ class CallTag {
   ~CallTag() = default;
 };
 
+// Counts calls from the moment they are asked for until nothing can be asked of gRPC for them any
+// more. To ask on a queue that is shut down is fatal, so none may be left then. Thread-safe.
+class LiveCalls {
+ public:
+  class Member {
+   public:
+    explicit Member(LiveCalls& calls) : calls_(calls) { calls_.Change(1); }
+    ~Member() { calls_.Change(-1); }
+    Member(const Member&) = delete;
+
+   private:
+    LiveCalls& calls_;
+  };
+  // Waits until there are none; false when that takes longer than `patience`.
+  bool WaitNone(std::chrono::seconds patience);
+
+ private:
+  void Change(std::ptrdiff_t by);
+  std::mutex mutex_;
+  std::condition_variable none_;
+  std::ptrdiff_t count_ = 0;  // guarded by mutex_
+};
+
 class CallQueues {
  public:
   // With `every` above zero the threads look that often and sleep between. A thread that waits in a
@@ -39,12 +65,15 @@ class CallQueues {
   // Once it is built: `accept` is called for each queue and asks for calls, then the queue is
   // served.
   void Start(const std::function<void(grpc::ServerCompletionQueue&)>& accept);
-  // Once it is shut down, or when it was not built: joins the threads. Idempotent.
+  // Once it is shut down, or when it was not built: waits for the calls to end and joins the
+  // threads. Idempotent.
   void Stop();
+  LiveCalls& calls() { return calls_; }
 
  private:
   const std::string thread_name_;
   const std::chrono::milliseconds every_;
+  LiveCalls calls_;
   std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues_;
   std::vector<std::thread> threads_;
 };

@@ -13,7 +13,8 @@ constexpr int kWaitingCalls = 16;
 
 ExtProcService::ExtProcService(sched::Director& director, ProcessorOptions options,
                                size_t max_streams, MetricsRegistry& metrics)
-    : context_{service_, director, options, StreamMetrics(metrics), StreamGate(max_streams)} {}
+    : context_{service_,       director, options, StreamMetrics(metrics), StreamGate(max_streams),
+               queues_.calls()} {}
 
 void ExtProcService::AddTo(grpc::ServerBuilder& builder) {
   builder.RegisterService(&service_);
@@ -24,7 +25,7 @@ void ExtProcService::AddTo(grpc::ServerBuilder& builder) {
 void ExtProcService::Start(HealthService* health) {
   queues_.Start([this, health](grpc::ServerCompletionQueue& queue) {
     for (int i = 0; i < kWaitingCalls; ++i) Stream::Accept(context_, queue);
-    if (health != nullptr) health->Accept(queue);
+    if (health != nullptr) health->Accept(queue, queues_.calls());
   });
 }
 

@@ -15,6 +15,8 @@ class ExtProcService {
   ExtProcService(sched::Director& director, ProcessorOptions options, size_t max_streams,
                  MetricsRegistry& metrics);
 
+  ~ExtProcService() { Stop(); }
+
   // Before the server is built.
   void AddTo(grpc::ServerBuilder& builder);
   // Once it is built: takes calls, also those of `health`, which may be null, on the same port.
@@ -26,8 +28,8 @@ class ExtProcService {
 
  private:
   RawService service_;
-  StreamContext context_;
   CallQueues queues_{"ext-proc"};
+  StreamContext context_;
 };
 
 }  // namespace llmd::epp

@@ -62,6 +62,7 @@ struct StreamContext {
   const ProcessorOptions options;
   StreamMetrics metrics;
   StreamGate gate;
+  LiveCalls& calls;
 };
 
 // gRPC allows one write in flight, so answers wait in a queue. It is bounded: a message is read
@@ -76,7 +77,7 @@ class Stream final : public AnswerSink, public std::enable_shared_from_this<Stre
   static void Accept(StreamContext& context, grpc::ServerCompletionQueue& queue);
 
   Stream(StreamContext& context, grpc::ServerCompletionQueue& queue)
-      : context_(context), queue_(queue), rpc_(&rpc_context_) {}
+      : context_(context), queue_(queue), alive_(context.calls), rpc_(&rpc_context_) {}
   void Emit(const Answer& answer) override;
   void Abort(const Status& status) override;
   void EndAnswers() override;
@@ -105,6 +106,7 @@ class Stream final : public AnswerSink, public std::enable_shared_from_this<Stre
 
   StreamContext& context_;
   grpc::ServerCompletionQueue& queue_;
+  const LiveCalls::Member alive_;
   grpc::ServerContext rpc_context_;
   grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer> rpc_;
   Tag tags_[5] = {{*this, Event::kCall},

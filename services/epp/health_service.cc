@@ -20,8 +20,8 @@ class UnaryCall final : public CallTag {
   using Answer = void (HealthService::*)(const Request&, Response&);
 
   static void Accept(HealthService& service, Ask ask, Answer answer,
-                     grpc::ServerCompletionQueue& queue) {
-    auto* call = new UnaryCall(service, ask, answer, queue);
+                     grpc::ServerCompletionQueue& queue, LiveCalls& calls) {
+    auto* call = new UnaryCall(service, ask, answer, queue, calls);
     (service.*ask)(&call->context_, &call->request_, &call->writer_, &queue, &queue, call);
   }
   void OnEvent(bool ok) override {
@@ -29,7 +29,7 @@ class UnaryCall final : public CallTag {
       delete this;
       return;
     }
-    Accept(service_, ask_, answer_, queue_);
+    Accept(service_, ask_, answer_, queue_, calls_);
     Response response;
     (service_.*answer_)(request_, response);
     answered_ = true;
@@ -37,13 +37,21 @@ class UnaryCall final : public CallTag {
   }
 
  private:
-  UnaryCall(HealthService& service, Ask ask, Answer answer, grpc::ServerCompletionQueue& queue)
-      : service_(service), ask_(ask), answer_(answer), queue_(queue), writer_(&context_) {}
+  UnaryCall(HealthService& service, Ask ask, Answer answer, grpc::ServerCompletionQueue& queue,
+            LiveCalls& calls)
+      : service_(service),
+        ask_(ask),
+        answer_(answer),
+        queue_(queue),
+        calls_(calls),
+        writer_(&context_) {}
 
   HealthService& service_;
   const Ask ask_;
   const Answer answer_;
   grpc::ServerCompletionQueue& queue_;
+  LiveCalls& calls_;
+  const LiveCalls::Member alive_{calls_};
   grpc::ServerContext context_;
   Request request_;
   grpc::ServerAsyncResponseWriter<Response> writer_;
@@ -53,8 +61,8 @@ class UnaryCall final : public CallTag {
 // A call of Watch, which is refused.
 class WatchCall final : public CallTag {
  public:
-  static void Accept(HealthService& service, grpc::ServerCompletionQueue& queue) {
-    auto* call = new WatchCall(service, queue);
+  static void Accept(HealthService& service, grpc::ServerCompletionQueue& queue, LiveCalls& calls) {
+    auto* call = new WatchCall(service, queue, calls);
     service.RequestWatch(&call->context_, &call->request_, &call->writer_, &queue, &queue, call);
   }
   void OnEvent(bool ok) override {
@@ -62,17 +70,19 @@ class WatchCall final : public CallTag {
       delete this;
       return;
     }
-    Accept(service_, queue_);
+    Accept(service_, queue_, calls_);
     answered_ = true;
     writer_.Finish({grpc::StatusCode::UNIMPLEMENTED, "Watch is not implemented"}, this);
   }
 
  private:
-  WatchCall(HealthService& service, grpc::ServerCompletionQueue& queue)
-      : service_(service), queue_(queue), writer_(&context_) {}
+  WatchCall(HealthService& service, grpc::ServerCompletionQueue& queue, LiveCalls& calls)
+      : service_(service), queue_(queue), calls_(calls), writer_(&context_) {}
 
   HealthService& service_;
   grpc::ServerCompletionQueue& queue_;
+  LiveCalls& calls_;
+  const LiveCalls::Member alive_{calls_};
   grpc::ServerContext context_;
   HealthCheckRequest request_;
   grpc::ServerAsyncWriter<HealthCheckResponse> writer_;
@@ -87,12 +97,12 @@ HealthCheckResponse::ServingStatus HealthService::StatusOf(std::string_view serv
   return ready ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING;
 }
 
-void HealthService::Accept(grpc::ServerCompletionQueue& queue) {
+void HealthService::Accept(grpc::ServerCompletionQueue& queue, LiveCalls& calls) {
   UnaryCall<HealthCheckRequest, HealthCheckResponse>::Accept(*this, &HealthService::RequestCheck,
-                                                             &HealthService::Check, queue);
+                                                             &HealthService::Check, queue, calls);
   UnaryCall<HealthListRequest, HealthListResponse>::Accept(*this, &HealthService::RequestList,
-                                                           &HealthService::List, queue);
-  WatchCall::Accept(*this, queue);
+                                                           &HealthService::List, queue, calls);
+  WatchCall::Accept(*this, queue, calls);
 }
 
 void HealthService::Check(const HealthCheckRequest& request, HealthCheckResponse& response) {

@@ -23,7 +23,7 @@ class HealthService final : public grpc::health::v1::Health::AsyncService {
       : ready_(std::move(ready)), pools_(std::move(pools)), logger_(std::move(logger)) {}
 
   // Takes the next calls that come to the queue, and after them, by itself, those behind.
-  void Accept(grpc::ServerCompletionQueue& queue);
+  void Accept(grpc::ServerCompletionQueue& queue, LiveCalls& calls);
 
   void Check(const grpc::health::v1::HealthCheckRequest& request,
              grpc::health::v1::HealthCheckResponse& response);

@@ -1,6 +1,7 @@
 """Peers that break the rules, and what the picker does when it is asked for its health or told to leave."""
 import asyncio
 import pathlib
+import contextlib
 import signal
 import threading
 import time
@@ -271,6 +272,17 @@ def test_after_the_drain_time_the_rest_is_cut(started, tmp_path):
         assert picker.popen.wait(10) == 0
         assert 0.4 < time.monotonic() - begun < 5
         assert stream.end()[0] in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+
+
+def test_many_streams_are_cut_at_once_and_the_picker_ends_well(started, tmp_path):
+    picker = leaving(started, tmp_path, "--drain-timeout", "10ms")
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(Stream(picker)) for _ in range(100)]
+        for stream in streams:
+            stream.headers().body(body_of()).routed()
+        picker.popen.send_signal(signal.SIGTERM)
+        assert picker.popen.wait(10) == 0
+        assert all(s.end()[0] in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE) for s in streams)
 
 
 def test_what_still_waits_after_the_drain_time_is_told_why(started, tmp_path):
