@@ -1,7 +1,7 @@
 """Peers that break the rules, and what the picker does when it is asked for its health or told to leave."""
 import asyncio
-import pathlib
 import contextlib
+import pathlib
 import signal
 import threading
 import time
