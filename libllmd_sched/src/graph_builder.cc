@@ -110,7 +110,7 @@ std::vector<config::Node> GraphBuilder::ListOf(const config::Node& node) {
 void GraphBuilder::CheckMap(const config::Node& node) {
   if (node.IsNull()) return;
   if (!node.IsMap()) return Error(node, "expected a map");
-  if (Status status = node.RejectUnknown(false); !status.ok()) Error(std::move(status));
+  if (Status status = node.RejectUnknown(false); !status.ok()) Error(status);
 }
 
 void GraphBuilder::Declare(const config::Node& node) {
@@ -124,8 +124,8 @@ void GraphBuilder::Declare(const config::Node& node) {
   if (d.type.empty()) params.Fail("type", "expected a plugin type");
   if (!d.name.empty() && IndexOf(d.name))
     params.Fail(node.Error("another plugin is already called '" + d.name + "'"));
-  if (Status status = node.RejectUnknown(false); !status.ok()) params.Fail(std::move(status));
-  if (Status status = params.Collected(); !status.ok()) Error(std::move(status));
+  if (Status status = node.RejectUnknown(false); !status.ok()) params.Fail(status);
+  if (Status status = params.Collected(); !status.ok()) Error(status);
   declared_.push_back(std::move(d));
 }
 

@@ -108,7 +108,7 @@ std::vector<std::string> Params::Strings(std::string_view key) {
 
 Status Params::Finish() {
   if (node_.IsMap()) {
-    if (Status status = node_.RejectUnknown(); !status.ok()) Fail(std::move(status));
+    if (Status status = node_.RejectUnknown(); !status.ok()) Fail(status);
   } else if (!node_.IsNull()) {
     Fail(node_.Error("expected a map of parameters"));
   }

@@ -33,7 +33,8 @@ void ServeNowAndThen(grpc::ServerCompletionQueue& queue, std::chrono::millisecon
 
 void LiveCalls::Change(std::ptrdiff_t by) {
   const std::lock_guard lock(mutex_);
-  if ((count_ += by) == 0) none_.notify_all();
+  count_ += by;
+  if (count_ == 0) none_.notify_all();
 }
 
 bool LiveCalls::WaitNone(std::chrono::seconds patience) {

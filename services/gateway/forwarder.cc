@@ -111,6 +111,7 @@ std::vector<std::string> Ejections::Current() {
   const TimePoint now = clock_.Now();
   std::erase_if(until_, [now](const auto& entry) { return entry.second <= now; });
   std::vector<std::string> out;
+  out.reserve(until_.size());
   for (const auto& [endpoint, until] : until_) out.push_back(endpoint);
   return out;
 }

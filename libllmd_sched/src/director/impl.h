@@ -122,7 +122,7 @@ class DirectorImpl final : public Director {
   // Decides; where a producer may wait, once all of them have run.
   void Prepare(std::shared_ptr<Question> q);
   void RunProducers(std::shared_ptr<Question> q, size_t next);
-  void Wait(std::shared_ptr<Question> q, size_t producer);
+  void Wait(const std::shared_ptr<Question>& q, size_t producer);
   // Tells the producers that may wait what the time is, those of replaced graphs too.
   void TickProducers(TimePoint now);
   // The present graph and those with requests under way.

@@ -22,7 +22,7 @@ void DirectorImpl::RunProducers(std::shared_ptr<Question> q, size_t next) {
   Stopwatch watch;
   for (; next < producers.size(); ++next) {
     const TimedProducer& producer = producers[next];
-    if (producer.slow != nullptr) return Wait(std::move(q), next);
+    if (producer.slow != nullptr) return Wait(q, next);
     Status failed;
     if (!RunProducer(*producer.plugin, *q->setup->graph, request, *q->snapshot, failed))
       failures_.Note(*producer.plugin, failed, request.request_id);
@@ -31,7 +31,7 @@ void DirectorImpl::RunProducers(std::shared_ptr<Question> q, size_t next) {
   Decide(*q);
 }
 
-void DirectorImpl::Wait(std::shared_ptr<Question> q, size_t producer) {
+void DirectorImpl::Wait(const std::shared_ptr<Question>& q, size_t producer) {
   if (slow_waiting_.fetch_add(1, std::memory_order_relaxed) == 0) {
     {
       const std::lock_guard lock(mutex_);

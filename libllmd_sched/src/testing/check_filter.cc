@@ -46,9 +46,7 @@ class FilterCheck {
     if (a != b) subject_.Fail("it keeps " + Joined(a) + ", and " + Joined(b) + " " + when);
   }
   static std::vector<uint32_t> All(const std::vector<EndpointState>& pool) {
-    std::vector<uint32_t> out;
-    for (uint32_t i = 0; i < pool.size(); ++i) out.push_back(i);
-    return out;
+    return Indexes(pool.size());
   }
 
   void Order() {

@@ -25,6 +25,7 @@ class PickerCheck {
   // Varied, with ties and zeros among them.
   static std::vector<double> TotalsFor(const Scene& scene) {
     std::vector<double> out;
+    out.reserve(scene.all.size());
     for (size_t i = 0; i < scene.all.size(); ++i) out.push_back(static_cast<double>(i * 7 % 5) / 2);
     return out;
   }

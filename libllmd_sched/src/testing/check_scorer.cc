@@ -72,8 +72,7 @@ class ScorerCheck {
 
   void Order() {
     const std::vector<EndpointState> pool = subject_.Pool(40);
-    std::vector<uint32_t> all;
-    for (uint32_t i = 0; i < pool.size(); ++i) all.push_back(i);
+    const std::vector<uint32_t> all = Indexes(pool.size());
     const ByName want = Fresh(pool, all);
     ExpectSame(want, Fresh(pool, Shuffled(all)), "with the candidates in another order");
     ExpectSame(want, Fresh(Shuffled(pool), all), "with the endpoints in another order");
@@ -86,15 +85,13 @@ class ScorerCheck {
   }
   void Repeats() {
     for (const auto& pool : {subject_.Pool(30), UnknownPool(30)}) {
-      std::vector<uint32_t> all;
-      for (uint32_t i = 0; i < pool.size(); ++i) all.push_back(i);
+      const std::vector<uint32_t> all = Indexes(pool.size());
       ExpectSame(Fresh(pool, all), Fresh(pool, all), "from a second object in the same state");
     }
   }
   void Unknown() {
     std::vector<EndpointState> pool = subject_.Pool(30);
-    std::vector<uint32_t> all;
-    for (uint32_t i = 0; i < pool.size(); ++i) all.push_back(i);
+    const std::vector<uint32_t> all = Indexes(pool.size());
     const ByName known = Fresh(pool, all);
     for (size_t i = 0; i < pool.size(); i += 2)
       pool[i].metrics.waiting = pool[i].metrics.running = pool[i].metrics.kv_usage = kNan;

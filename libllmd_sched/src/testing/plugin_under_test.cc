@@ -181,6 +181,7 @@ StatusOr<std::vector<std::string>> PluginUnderTest::KeptOf(
   LLMD_ASSIGN_OR_RETURN(const std::unique_ptr<Scene> scene, Set(request, endpoints));
   LLMD_ASSIGN_OR_RETURN(const std::vector<uint32_t> kept, Keep(*scene));
   std::vector<std::string> out;
+  out.reserve(kept.size());
   for (uint32_t i : kept) out.push_back(scene->snapshot.info(i).name);
   return out;
 }

@@ -83,6 +83,7 @@ FakeEndpoint& FakeEndpoint::NeverScraped() {
 
 std::vector<EndpointState> MixedPool(size_t count, uint64_t seed) {
   std::vector<EndpointState> out;
+  out.reserve(count);
   for (size_t i = 0; i < count; ++i) out.push_back(MixedEndpoint(i, seed));
   return out;
 }
@@ -99,6 +100,7 @@ std::vector<EndpointState> UnknownPool(size_t count, uint64_t seed) {
 
 std::vector<EndpointState> TiedPool(size_t count) {
   std::vector<EndpointState> out;
+  out.reserve(count);
   for (size_t i = 0; i < count; ++i) {
     out.push_back(
         FakeEndpoint("e" + std::to_string(i)).Waiting(3).Running(2).KvUsage(0.5).Cache(16, 1000));

@@ -1,6 +1,7 @@
 #include "testing/subject.h"
 
 #include <exception>
+#include <numeric>
 #include <thread>
 
 namespace llmd::sched::testing {
@@ -102,10 +103,11 @@ std::unique_ptr<Scene> Subject::StageWithoutFacts(const PluginUnderTest& plugin,
 
 void Subject::OnThreads(const std::function<void(const std::vector<EndpointState>&, int)>& calls) {
   std::vector<std::thread> threads;
+  threads.reserve(static_cast<size_t>(options_.threads));
   for (int t = 0; t < options_.threads; ++t) {
     threads.emplace_back([&, t] {
       try {
-        calls(options_.pool(static_cast<size_t>(10 + t), static_cast<uint64_t>(t)),
+        calls(options_.pool(static_cast<size_t>(t) + 10, static_cast<uint64_t>(t)),
               options_.calls_per_thread);
       } catch (const std::exception& e) {
         Fail(std::string("exception: ") + e.what());
@@ -138,6 +140,12 @@ std::vector<EndpointState> WithOtherOddOnes(const std::vector<EndpointState>& po
                  .Label("zone", "elsewhere")
                  .Adapters({"other", "more"}, {"test-model"}, 2);
   }
+  return out;
+}
+
+std::vector<uint32_t> Indexes(size_t count) {
+  std::vector<uint32_t> out(count);
+  std::iota(out.begin(), out.end(), 0);
   return out;
 }
 

@@ -61,6 +61,8 @@ class Subject {
 
 // The even endpoints of `pool` as they are, the odd ones replaced by others.
 std::vector<EndpointState> WithOtherOddOnes(const std::vector<EndpointState>& pool);
+// 0, 1, ... below `count`.
+std::vector<uint32_t> Indexes(size_t count);
 std::vector<uint32_t> EvenIndexes(size_t count);
 
 template <typename T>

@@ -178,7 +178,7 @@ StatusOr<PoolFile> ParsePoolFile(std::string_view text, const std::string& defau
       const std::string name = out.endpoints[i].FullName();
       if (!names.insert(name).second) params.Fail("name", "'" + name + "' appears twice");
     }
-    if (Status status = params.Finish(); !status.ok()) top.Fail(std::move(status));
+    if (Status status = params.Finish(); !status.ok()) top.Fail(status);
   }
   out.policy = ReadPolicy(top);
   LLMD_RETURN_IF_ERROR(top.Finish());

@@ -83,7 +83,7 @@ std::vector<EngineSeries> ReadCustomMetrics(Params& params, const AttributeOf& a
     const AttributeId* place = attribute(key);
     if (place == nullptr) one.Fail("attributeKey", "'" + key + "' is filled from the gauges");
     if (Status status = one.Finish(); !status.ok()) {
-      params.Fail(std::move(status));
+      params.Fail(status);
     } else {
       out.push_back({EngineSeries::kCustom, std::move(*spec), place});
     }
@@ -118,7 +118,7 @@ void ReadEngineConfigs(Params& params, const AttributeOf& attribute, EngineTable
       series.push_back(std::move(custom));
     if (Status status = one.Collected(); status.ok() && series.empty())
       one.Fail(item.Error("expected at least one metric of the engine"));
-    if (Status status = one.Finish(); !status.ok()) params.Fail(std::move(status));
+    if (Status status = one.Finish(); !status.ok()) params.Fail(status);
     engines[name] = std::move(series);
   }
 }

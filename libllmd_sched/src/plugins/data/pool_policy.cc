@@ -16,7 +16,7 @@ void ForEach(Params& parent, std::string_view key, Read read) {
   for (const config::Node& item : list.Items()) {
     Params params(item);
     read(params);
-    if (Status status = params.Finish(); !status.ok()) parent.Fail(std::move(status));
+    if (Status status = params.Finish(); !status.ok()) parent.Fail(status);
   }
 }
 
@@ -32,7 +32,7 @@ std::string ReadMatch(Params& match) {
   model.Choice("type", "Exact", {"Exact"});
   std::string value = model.String("value", "");
   if (value.empty()) model.Fail("value", "expected a model name");
-  if (Status status = model.Finish(); !status.ok()) match.Fail(std::move(status));
+  if (Status status = model.Finish(); !status.ok()) match.Fail(status);
   return value;
 }
 

@@ -59,8 +59,8 @@ void ReadThreshold(Params& params, Settings* s) {
   }
   if (!threshold.Has("value")) threshold.Fail("value", "expected a number");
   s->threshold = threshold.Double("value", 0, -1e300, 1e300);
-  if (Status status = threshold.Finish(); !status.ok()) algorithm.Fail(std::move(status));
-  if (Status status = algorithm.Finish(); !status.ok()) params.Fail(std::move(status));
+  if (Status status = threshold.Finish(); !status.ok()) algorithm.Fail(status);
+  if (Status status = algorithm.Finish(); !status.ok()) params.Fail(status);
 }
 
 StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {

@@ -69,7 +69,7 @@ void ReadExpression(Params& params, const config::Node& node, std::vector<Requir
     expression.Fail("values", wants_values ? "expected at least one value"
                                            : "expected no values with this operator");
   }
-  if (Status status = expression.Finish(); !status.ok()) params.Fail(std::move(status));
+  if (Status status = expression.Finish(); !status.ok()) params.Fail(status);
   out.push_back(std::move(r));
 }
 

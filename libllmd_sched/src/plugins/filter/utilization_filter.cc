@@ -69,7 +69,7 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
                                                          : Metric::kKvUsage,
                           max});
     active = active || metric == "active-requests";
-    if (Status status = one.Finish(); !status.ok()) params.Fail(std::move(status));
+    if (Status status = one.Finish(); !status.ok()) params.Fail(status);
   }
   if (conditions.empty()) params.Fail("conditions", "expected at least one condition");
   const bool fallback = params.Bool("fallbackOnEmpty", false);

@@ -25,7 +25,7 @@ double Positive(std::string_view text) {
 }
 
 void Close(Params& child, Params& parent) {
-  if (Status status = child.Finish(); !status.ok()) parent.Fail(std::move(status));
+  if (Status status = child.Finish(); !status.ok()) parent.Fail(status);
 }
 
 void ReadResolution(Params& params, double* width, double* height) {

@@ -11,7 +11,7 @@ constexpr char kNoEvents[] =
     "set speculativeIndexing";
 
 void Close(Params& child, Params& parent) {
-  if (Status status = child.Finish(); !status.ok()) parent.Fail(std::move(status));
+  if (Status status = child.Finish(); !status.ok()) parent.Fail(status);
 }
 
 void ReadTokens(Params& params, PreciseSettings& s) {

@@ -154,7 +154,7 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
   render.timeout = vllm.Time("timeout", render.timeout);
   render.media_timeout = vllm.Time("mmTimeout", render.media_timeout);
   for (Params* child : {&estimate, &vllm}) {
-    if (Status status = child->Finish(); !status.ok()) params.Fail(std::move(status));
+    if (Status status = child->Finish(); !status.ok()) params.Fail(status);
   }
   const DataKey key = args.env.Produce("TokenizedPrompt");
   const bool renders = params.Has("vllm") || !render.model.empty();
@@ -164,7 +164,7 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
     params.Fail(params.Has("modelName") ? "modelName" : "vllm", "vllm needs a modelName");
   if (!render.url.starts_with("http://")) vllm.Fail("url", "expected http://host:port");
   while (render.url.ends_with('/')) render.url.pop_back();
-  if (Status status = vllm.Collected(); !status.ok()) params.Fail(std::move(status));
+  if (Status status = vllm.Collected(); !status.ok()) params.Fail(status);
   std::shared_ptr<Fetch> fetch = args.env.fetch;
   if (fetch == nullptr) {
     args.env.Warn("prompts are not rendered here: nothing can call an engine");

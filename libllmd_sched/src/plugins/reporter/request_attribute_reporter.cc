@@ -69,8 +69,8 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
   if (std::optional<UsageExpression> value = Compile(attribute, "expression", false))
     s.value = std::move(*value);
   if (attribute.Has("condition")) s.condition = Compile(attribute, "condition", true);
-  if (Status status = key.Finish(); !status.ok()) params.Fail(std::move(status));
-  if (Status status = attribute.Finish(); !status.ok()) params.Fail(std::move(status));
+  if (Status status = key.Finish(); !status.ok()) params.Fail(status);
+  if (Status status = attribute.Finish(); !status.ok()) params.Fail(status);
   return Done(params, std::make_unique<RequestAttributeReporter>(std::move(s)));
 }
 

@@ -62,13 +62,13 @@ std::optional<Range> ReadNormalization(Params& algorithm) {
     }
     out = Range{fixed.Double("min", 0, -1e300, 1e300), fixed.Double("max", 1, -1e300, 1e300)};
     if (out->low >= out->high) fixed.Fail("max", "expected more than min");
-    if (Status status = fixed.Finish(); !status.ok()) params.Fail(std::move(status));
+    if (Status status = fixed.Finish(); !status.ok()) params.Fail(status);
     if (params.Has("adaptiveRange"))
       params.Fail("adaptiveRange", "a range is fixed or adaptive, not both");
   }
   Params adaptive(params.node("adaptiveRange"));
-  if (Status status = adaptive.Finish(); !status.ok()) params.Fail(std::move(status));
-  if (Status status = params.Finish(); !status.ok()) algorithm.Fail(std::move(status));
+  if (Status status = adaptive.Finish(); !status.ok()) params.Fail(status);
+  if (Status status = params.Finish(); !status.ok()) algorithm.Fail(status);
   return out;
 }
 
@@ -80,7 +80,7 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
       algorithm.Choice("type", "", {"linear_lower_is_better", "linear_higher_is_better"}) ==
       "linear_lower_is_better";
   const std::optional<Range> fixed = ReadNormalization(algorithm);
-  if (Status status = algorithm.Finish(); !status.ok()) params.Fail(std::move(status));
+  if (Status status = algorithm.Finish(); !status.ok()) params.Fail(status);
   return Done(params, std::make_unique<EndpointAttributeScorer>(attribute, lower, fixed));
 }
 

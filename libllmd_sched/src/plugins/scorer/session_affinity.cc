@@ -142,7 +142,7 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
     if (s.sources.back().header.empty() == s.sources.back().cookie.empty()) {
       source.Fail(item.Error("expected either headerName or cookieName"));
     }
-    if (Status status = source.Finish(); !status.ok()) params.Fail(std::move(status));
+    if (Status status = source.Finish(); !status.ok()) params.Fail(status);
   }
   if (s.sources.empty()) s.sources.push_back({"x-session-id", ""});
   s.ttl = std::chrono::seconds(params.Int("evictionTtlSeconds", 300, 1, 1 << 30));
