@@ -16,6 +16,8 @@ void DirectorImpl::Prepare(std::shared_ptr<Question> q) {
   gate_->Leave();
 }
 
+// Holds the request itself: the callback it comes from may go away meanwhile.
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
 void DirectorImpl::RunProducers(std::shared_ptr<Question> q, size_t next) {
   RequestContext& request = q->context();
   const std::vector<TimedProducer>& producers = q->setup->graph->producers;
