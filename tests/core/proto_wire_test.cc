@@ -7,23 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "support/proto_fields.h"
+
 namespace llmd {
 namespace {
 
 using ::testing::ElementsAre;
 
-// "field:value " of every field, as each of the two readers sees it.
-std::string Shown(std::string_view bytes) {
-  std::string out;
-  WireFields f(bytes);
-  while (f.Next()) {
-    out += std::to_string(f.field()) + ":" +
-           (f.type() == WireType::kVarint ? std::to_string(f.number()) : std::string(f.bytes())) +
-           " ";
-  }
-  return f.ok() ? out : out + "malformed";
-}
-
+// The same as PieceFields sees it, from pieces of `step` bytes.
 std::string ShownInPieces(std::string_view bytes, size_t step) {
   std::vector<std::string_view> pieces;
   for (size_t at = 0; at < bytes.size(); at += step) pieces.push_back(bytes.substr(at, step));
@@ -91,7 +82,7 @@ TEST(PieceFields, BothReadersAgreeOnRandomBytes) {
     std::string bytes(rng() % 40, '\0');
     // Small values make fields that fit more often.
     for (char& c : bytes) c = static_cast<char>(rng() % 4 == 0 ? rng() : rng() % 24);
-    const std::string whole = Shown(bytes);
+    const std::string whole = ShownFields(bytes);
     for (const size_t step : {1, 3, 50}) ASSERT_EQ(ShownInPieces(bytes, step), whole);
   }
 }

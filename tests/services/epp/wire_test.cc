@@ -5,21 +5,10 @@
 
 #include "epp/wire_writer.h"
 #include "llmd/proto_wire.h"
+#include "support/proto_fields.h"
 
 namespace llmd::epp {
 namespace {
-
-// "field:value " of every field.
-std::string Shown(std::string_view bytes) {
-  std::string out;
-  WireFields f(bytes);
-  while (f.Next()) {
-    out += std::to_string(f.field()) + ":" +
-           (f.type() == WireType::kVarint ? std::to_string(f.number()) : std::string(f.bytes())) +
-           " ";
-  }
-  return f.ok() ? out : out + "malformed";
-}
 
 TEST(WireWriter, WritesBackToFrontWhatTheReaderReads) {
   WireWriter w;
@@ -35,7 +24,7 @@ TEST(WireWriter, WritesBackToFrontWhatTheReaderReads) {
   ASSERT_TRUE(f.Next());
   EXPECT_EQ(f.number(), ~uint64_t{0});
   ASSERT_TRUE(f.Next() && f.Is(5));
-  EXPECT_EQ(Shown(f.bytes()), "1:" + std::string(2000, 'x') + " 2:300 ");
+  EXPECT_EQ(ShownFields(f.bytes()), "1:" + std::string(2000, 'x') + " 2:300 ");
   ASSERT_TRUE(f.Next() && f.Is(7));
   EXPECT_EQ(f.bytes(), "last");
   EXPECT_FALSE(f.Next());
@@ -49,7 +38,7 @@ TEST(WireWriter, CountsATailItDoesNotHold) {
   w.Number(2, 1);
   const std::string bytes = std::string(w.View()) + std::string(1000, 'b');
   EXPECT_EQ(w.size(), bytes.size());
-  EXPECT_EQ(Shown(bytes), "2:1 1:" + std::string(1000, 'b') + " ");
+  EXPECT_EQ(ShownFields(bytes), "2:1 1:" + std::string(1000, 'b') + " ");
   w.Reset();
   EXPECT_EQ(w.size(), 0u);
 }
