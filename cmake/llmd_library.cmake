@@ -12,7 +12,10 @@ set(CMAKE_CXX_SCAN_FOR_MODULES OFF)
 
 add_library(llmd_flags INTERFACE)
 target_compile_options(llmd_flags INTERFACE -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
-  $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety -Wno-thread-safety-analysis>)
+  $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety -Wno-thread-safety-analysis>
+  # What g++ 12 says wrongly, of its own headers mostly (GCC bugs 105593, 105651, 100157).
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized -Wno-uninitialized -Wno-restrict -Wno-array-bounds
+    -Wno-mismatched-new-delete -Wno-dangling-else>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   find_program(LLMD_LLD NAMES ld.lld-19 ld.lld)
   if(LLMD_LLD)

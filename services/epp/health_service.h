@@ -25,10 +25,10 @@ class HealthService final : public grpc::health::v1::Health::AsyncService {
   // Takes the next calls that come to the queue, and after them, by itself, those behind.
   void Accept(grpc::ServerCompletionQueue& queue, LiveCalls& calls);
 
-  void Check(const grpc::health::v1::HealthCheckRequest& request,
-             grpc::health::v1::HealthCheckResponse& response);
-  void List(const grpc::health::v1::HealthListRequest& request,
-            grpc::health::v1::HealthListResponse& response);
+  void AnswerCheck(const grpc::health::v1::HealthCheckRequest& request,
+                   grpc::health::v1::HealthCheckResponse& response);
+  void AnswerList(const grpc::health::v1::HealthListRequest& request,
+                  grpc::health::v1::HealthListResponse& response);
 
  private:
   grpc::health::v1::HealthCheckResponse::ServingStatus StatusOf(std::string_view service) const;

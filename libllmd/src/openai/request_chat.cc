@@ -3,6 +3,8 @@
 namespace llmd::openai {
 namespace {
 
+constexpr std::string_view kNoMedia[] = {"mm_processor_kwargs", "media_io_kwargs"};
+
 std::string MessageField(size_t index, std::string_view key) {
   return "messages." + std::to_string(index) + "." + std::string(key);
 }
@@ -222,7 +224,7 @@ MaybeError ParseChat(std::string_view body, const ParseLimits& limits, ChatReque
   FieldReader reader(object, "body");
   out->add_special_tokens = false;
   if (auto e = ReadCommon(reader, limits, out)) return e;
-  if (auto e = RefuseFields(reader, {"mm_processor_kwargs", "media_io_kwargs"})) return e;
+  if (auto e = RefuseFields(reader, kNoMedia)) return e;
   if (auto e = ReadMaxTokens(reader, out)) return e;
   if (auto e = ReadChatLogprobs(reader, out)) return e;
   reader.ReadOrDefault("return_prompt_text", &out->return_prompt_text);

@@ -11,7 +11,7 @@ constexpr size_t kMaxSaltChars = 128;
 constexpr float kMaxBias = 100.0f;
 // What the guided_* spellings of older clients and vLLM's own extensions ask for and this server
 // cannot give.
-constexpr std::initializer_list<std::string_view> kNotBuilt = {
+constexpr std::string_view kNotBuilt[] = {
     "structured_outputs", "guided_json",           "guided_regex",         "guided_choice",
     "guided_grammar",     "use_beam_search",       "prompt_embeds",        "ec_transfer_params",
     "vllm_xargs",         "thinking_token_budget", "repetition_detection", "logprob_token_ids",
@@ -222,7 +222,7 @@ MaybeError ParseBody(std::string_view body, json::Value* out) {
   return std::nullopt;
 }
 
-MaybeError RefuseFields(const FieldReader& reader, std::initializer_list<std::string_view> keys) {
+MaybeError RefuseFields(const FieldReader& reader, std::span<const std::string_view> keys) {
   for (std::string_view key : keys) {
     const json::Value* value = reader.Find(key);
     if (value != nullptr && Asks(*value)) return NotImplementedField(key);

@@ -1,7 +1,7 @@
 // Shared by the request parsers: the fields every generating request has, and the rules over them.
 #pragma once
 
-#include <initializer_list>
+#include <span>
 
 #include "llmd/openai/coerce.h"
 #include "llmd/openai/request.h"
@@ -15,7 +15,7 @@ MaybeError ReadCommon(FieldReader& reader, const ParseLimits& limits, CommonRequ
 // Rules across fields, after everything was read.
 MaybeError CheckCommon(const CommonRequest& request, const ParseLimits& limits);
 // 501 for the first of these members that asks for something: not null, false, empty or zero.
-MaybeError RefuseFields(const FieldReader& reader, std::initializer_list<std::string_view> keys);
+MaybeError RefuseFields(const FieldReader& reader, std::span<const std::string_view> keys);
 // `logprobs`-like members: strings are refused before coercion.
 MaybeError ReadStrictInt(FieldReader& reader, std::string_view key, std::optional<int>* out);
 // Reads a chat prompt's members.

@@ -4,8 +4,8 @@
 
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
 namespace llmd::sched::latency {
@@ -18,8 +18,7 @@ class Published {
 
  public:
   void Store(const T& value) {
-    std::array<uint64_t, kWords> words;
-    std::memcpy(words.data(), &value, sizeof(T));
+    const auto words = std::bit_cast<std::array<uint64_t, kWords>>(value);
     const uint64_t before = version_.load(std::memory_order_relaxed);
     version_.store(before + 1, std::memory_order_relaxed);
     // Release stores: a reader that sees one of these words also sees the odd version.
@@ -33,9 +32,7 @@ class Published {
       for (size_t i = 0; i < kWords; ++i) words[i] = words_[i].load(std::memory_order_acquire);
       if (before % 2 == 0 && version_.load(std::memory_order_relaxed) == before) break;
     }
-    T out;
-    std::memcpy(&out, words.data(), sizeof(T));
-    return out;
+    return std::bit_cast<T>(words);
   }
 
  private:
