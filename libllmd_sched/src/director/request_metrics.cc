@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <set>
 #include <tuple>
 
 #include "director/metric_names.h"
@@ -117,19 +118,6 @@ Counter& Reloads(MetricsRegistry& registry, const std::string& pool, const char*
 }
 
 }  // namespace
-
-std::string NameCap::Fold(const std::string& name) {
-  std::lock_guard lock(mutex_);
-  if (seen_.contains(name) || kept_.contains(name)) return name;
-  if (seen_.size() >= kMaxNames) return "other";
-  seen_.insert(name);
-  return name;
-}
-
-void NameCap::Keep(std::set<std::string> names) {
-  std::lock_guard lock(mutex_);
-  kept_.merge(names);
-}
 
 RequestMetrics::RequestMetrics(MetricsRegistry& registry, std::string pool)
     : scheduling(registry.AddHistogram("llm_d_epp_scheduler_e2e_duration_seconds",

@@ -6,7 +6,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <shared_mutex>
 #include <string>
 #include <unordered_map>
@@ -18,6 +17,7 @@
 #include "llmd/sched/parser.h"
 #include "llmd/sched/plugin.h"
 #include "llmd/sched/policy.h"
+#include "name_cap.h"
 
 namespace llmd::sched {
 
@@ -27,19 +27,6 @@ struct RequestSeries {
   Histogram *duration, *size, *response_size, *input, *output, *cached, *ttft, *ttft_streaming,
       *tpot, *itl, *ntpot;
   Gauge* running;
-};
-
-// Names as labels: the first 1,000 of a kind, then "other". Thread-safe.
-class NameCap {
- public:
-  static constexpr size_t kMaxNames = 1000;
-  std::string Fold(const std::string& name);
-  // Never folded from now on, besides those that are not folded already.
-  void Keep(std::set<std::string> names);
-
- private:
-  std::mutex mutex_;
-  std::set<std::string> seen_, kept_;  // guarded by mutex_
 };
 
 // Thread-safe. Bounded: beyond kMaxSeries combinations of labels all of them read "other".

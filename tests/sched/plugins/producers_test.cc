@@ -1,7 +1,10 @@
 // In-flight counts and prefix memory over the life of requests.
+#include <map>
+#include <set>
 #include <thread>
 
 #include "plugins/producer/inflight.h"
+#include "plugins/producer/inflight_flows.h"
 #include "plugins/producer/prefix_index.h"
 #include "sched/director_support.h"
 
@@ -42,8 +45,8 @@ TEST_F(InflightSeries, FollowRequestsAndEndpoints) {
   const Routing first = Route(body);
   const Routing second = Route(body);
   const std::string labels =
-      ".endpoint_name=\"a\",namespace=\"default\",producer_name="
-      "\"inflight-load-producer\". ";
+      ".endpoint_name=\"a\",fairness_id=\"default-flow\",namespace=\"default\",priority=\"0\","
+      "producer_name=\"inflight-load-producer\". ";
   EXPECT_THAT(metrics_.Expose(), ContainsRegex("inflight_requests" + labels + "2.0\n"));
   EXPECT_THAT(metrics_.Expose(), ContainsRegex("inflight_tokens" + labels + "200.0\n"));
   std::string replaced;
@@ -110,6 +113,55 @@ TEST_F(DirectorFixture, TokensEndWithTheFirstChunkAndRequestsWithTheLast) {
   EXPECT_DOUBLE_EQ(scores(1), 0);
   director_->OnResponseBody(first.state, "", true, &out);
   EXPECT_DOUBLE_EQ(scores(1), 1);
+}
+
+TEST(InflightFlows, CountsByEndpointAndFlow) {
+  InflightFlows flows;
+  const auto endpoint = std::make_shared<EndpointInfo>();
+  endpoint->name = "a";
+  const auto shown = [&] {
+    std::map<std::string, double> out;
+    flows.ForEach([&](const EndpointInfo& e, const InflightFlows::Flow& flow, double requests,
+                      double tokens) {
+      out[e.name + " " + flow.fairness_id + " " + flow.priority + " requests"] = requests;
+      out[e.name + " " + flow.fairness_id + " " + flow.priority + " tokens"] = tokens;
+    });
+    return out;
+  };
+  const uint64_t red = flows.Of("red", 0), urgent = flows.Of("red", 7);
+  EXPECT_EQ(flows.Of("red", 0), red);
+  flows.Start(red, 3, endpoint, 10);
+  flows.Start(red, 3, endpoint, 5);
+  flows.Start(urgent, 3, endpoint, 1);
+  flows.End(red, 3, 1, 10);
+  EXPECT_EQ(shown(), (std::map<std::string, double>{{"a red 0 requests", 1},
+                                                    {"a red 0 tokens", 5},
+                                                    {"a red 7 requests", 1},
+                                                    {"a red 7 tokens", 1}}));
+  flows.Forget(3);
+  EXPECT_TRUE(shown().empty());
+  flows.End(red, 3, 1, 5);
+  flows.Start(urgent, 3, endpoint, 2);  // the slot's next holder answers beside what the last left
+  EXPECT_EQ(shown()["a red 7 requests"], 2);
+}
+
+TEST(InflightFlows, AreBounded) {
+  InflightFlows flows;
+  const auto endpoint = std::make_shared<EndpointInfo>();
+  for (int i = 0; i < 20'000; ++i) {
+    const uint64_t flow = flows.Of("client-" + std::to_string(i), i % 10);
+    flows.Start(flow, static_cast<uint32_t>(i), endpoint, 1);
+    flows.End(flow, static_cast<uint32_t>(i), 1, 1);
+  }
+  std::set<std::string> names;
+  size_t shown = 0;
+  flows.ForEach([&](const EndpointInfo&, const InflightFlows::Flow& flow, double, double) {
+    names.insert(flow.fairness_id);
+    ++shown;
+  });
+  EXPECT_LE(shown, 4096u);
+  EXPECT_LE(names.size(), 1001u);
+  EXPECT_TRUE(names.contains("other"));
 }
 
 TEST(SlotCounters, AddsFromManyThreads) {

@@ -3,13 +3,10 @@
 
 #include <atomic>
 #include <deque>
-#include <functional>
-#include <memory>
 #include <mutex>
 #include <shared_mutex>
 #include <vector>
 
-#include "llmd/sched/endpoint.h"
 #include "llmd/sched/plugin.h"
 
 namespace llmd::sched {
@@ -36,29 +33,6 @@ class SlotCounters {
     std::shared_lock lock(mutex_);
     return slot < cells_.size() ? cells_[slot].tokens.load(std::memory_order_relaxed) : 0;
   }
-  // Remembers who holds the slot; takes a lock only where that is news.
-  void Name(uint32_t slot, const std::shared_ptr<const EndpointInfo>& holder) {
-    Cell& cell = CellOf(slot);
-    if (cell.holder.load(std::memory_order_relaxed) == holder.get()) return;
-    const std::unique_lock lock(mutex_);
-    cell.info = holder;
-    cell.holder.store(holder.get(), std::memory_order_relaxed);
-  }
-  void Forget(uint32_t slot) {
-    const std::unique_lock lock(mutex_);
-    if (slot >= cells_.size()) return;
-    cells_[slot].holder.store(nullptr, std::memory_order_relaxed);
-    cells_[slot].info.reset();
-  }
-  // Who holds a slot, and its requests and tokens.
-  void ForEach(const std::function<void(const EndpointInfo&, double, double)>& visit) const {
-    const std::shared_lock lock(mutex_);
-    for (const Cell& cell : cells_) {
-      if (!cell.info) continue;
-      visit(*cell.info, cell.requests.load(std::memory_order_relaxed),
-            cell.tokens.load(std::memory_order_relaxed));
-    }
-  }
   // Of all `slots`: requests into out.per_endpoint, tokens into out.second (sized by the caller).
   void ReadAll(const std::vector<uint32_t>& slots, Attribute& out) const {
     std::shared_lock lock(mutex_);
@@ -72,8 +46,6 @@ class SlotCounters {
  private:
   struct Cell {
     std::atomic<double> requests{0}, tokens{0};
-    std::atomic<const EndpointInfo*> holder{nullptr};  // of `info`
-    std::shared_ptr<const EndpointInfo> info;          // guarded by mutex_
   };
   Cell& CellOf(uint32_t slot) {
     {

@@ -10,6 +10,7 @@
 #include "llmd/sched/producer.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
+#include "plugins/producer/inflight_flows.h"
 
 namespace llmd::sched {
 namespace {
@@ -38,7 +39,7 @@ class InflightLoadProducer final : public Producer,
     Attribute& load = request.Put(s_.load);
     load.per_endpoint.resize(snapshot.size());
     load.second.resize(snapshot.size());
-    if (snapshot.size() > 0) counters_->ReadAll(snapshot.set->slots, load);
+    if (snapshot.size() > 0) counts_->slots.ReadAll(snapshot.set->slots, load);
     Attribute& uncached = request.Put(s_.uncached);
     uncached.per_endpoint.resize(snapshot.size());
     const Attribute* prompt = request.Get(s_.tokens);
@@ -77,32 +78,37 @@ class InflightLoadProducer final : public Producer,
     json::Object out;
     for (size_t i = 0; i < endpoints.size(); ++i) {
       const uint32_t slot = endpoints.slots[i];
-      out.emplace_back(endpoints.names[i], json::Object{{"requests", counters_->Requests(slot)},
-                                                        {"tokens", counters_->Tokens(slot)}});
+      out.emplace_back(endpoints.names[i], json::Object{{"requests", counts_->slots.Requests(slot)},
+                                                        {"tokens", counts_->slots.Tokens(slot)}});
     }
     return out;
   }
-  void OnEndpointGone(const EndpointInfo&, uint32_t slot) override { counters_->Forget(slot); }
+  void OnEndpointGone(const EndpointInfo&, uint32_t slot) override { counts_->flows.Forget(slot); }
   void Inherit(Plugin& old) override {
     const std::lock_guard lock(inherit_mutex_);
-    counters_ = dynamic_cast<InflightLoadProducer&>(old).counters_;
+    counts_ = dynamic_cast<InflightLoadProducer&>(old).counts_;
   }
 
-  double Requests(uint32_t slot) const override { return counters_->Requests(slot); }
-  double Tokens(uint32_t slot) const override { return counters_->Tokens(slot); }
+  double Requests(uint32_t slot) const override { return counts_->slots.Requests(slot); }
+  double Tokens(uint32_t slot) const override { return counts_->slots.Tokens(slot); }
 
  private:
   void Show(PluginArgs& args, const char* what, const char* help, int which) {
     gauges_.push_back(args.env.metrics->AddGaugeCollector(
         "llm_d_epp_inflight_" + std::string(what), help,
         [this, which, name = args.name](const MetricsRegistry::GaugeEmit& emit) {
-          std::shared_ptr<SlotCounters> counters;
+          std::shared_ptr<Counts> counts;
           {
             const std::lock_guard lock(inherit_mutex_);
-            counters = counters_;
+            counts = counts_;
           }
-          counters->ForEach([&](const EndpointInfo& e, double requests, double tokens) {
-            emit({{"endpoint_name", e.name}, {"namespace", e.ns}, {"producer_name", name}},
+          counts->flows.ForEach([&](const EndpointInfo& e, const InflightFlows::Flow& flow,
+                                    double requests, double tokens) {
+            emit({{"endpoint_name", e.name},
+                  {"namespace", e.ns},
+                  {"producer_name", name},
+                  {"fairness_id", flow.fairness_id},
+                  {"priority", flow.priority}},
                  which == 0 ? requests : tokens);
           });
         }));
@@ -115,24 +121,34 @@ class InflightLoadProducer final : public Producer,
   }
   void Charge(RequestContext& request, const Snapshot& snapshot, uint32_t endpoint, bool prefill) {
     const Attribute* uncached = request.Get(s_.uncached);
-    sched::Charge c{
-        .owner = this, .slot = snapshot.set->slots[endpoint], .until_first_chunk = prefill};
-    c.tokens = uncached ? uncached->per_endpoint[endpoint] : 0;
-    counters_->Name(c.slot, snapshot.set->infos[endpoint]);
-    counters_->Add(c.slot, 1, c.tokens);
+    sched::Charge c{.owner = this,
+                    .slot = snapshot.set->slots[endpoint],
+                    .tokens = uncached ? uncached->per_endpoint[endpoint] : 0,
+                    .until_first_chunk = prefill,
+                    .mark = counts_->flows.Of(request.fairness_id, request.priority)};
+    counts_->slots.Add(c.slot, 1, c.tokens);
+    counts_->flows.Start(c.mark, c.slot, snapshot.set->infos[endpoint], c.tokens);
     request.charges.push_back(c);
   }
   void EndTokens(sched::Charge& c) {
-    if (std::exchange(c.tokens_open, false)) counters_->Add(c.slot, 0, -c.tokens);
+    if (std::exchange(c.tokens_open, false)) Release(c, 0, c.tokens);
   }
   void EndRequest(sched::Charge& c) {
-    if (std::exchange(c.request_open, false)) counters_->Add(c.slot, -1, 0);
+    if (std::exchange(c.request_open, false)) Release(c, 1, 0);
+  }
+  void Release(const sched::Charge& c, double requests, double tokens) {
+    counts_->slots.Add(c.slot, -requests, -tokens);
+    counts_->flows.End(c.mark, c.slot, requests, tokens);
   }
 
+  struct Counts {
+    SlotCounters slots;   // what decisions read
+    InflightFlows flows;  // the same by flow, for the metrics page
+  };
   const Settings s_;
   // Shared with the one this replaced, which still ends the requests it charged.
-  std::shared_ptr<SlotCounters> counters_ = std::make_shared<SlotCounters>();
-  std::mutex inherit_mutex_;  // a page may be read while a reload hands counters_ over
+  std::shared_ptr<Counts> counts_ = std::make_shared<Counts>();
+  std::mutex inherit_mutex_;  // a page may be read while a reload hands counts_ over
   std::vector<std::shared_ptr<const void>> gauges_;  // end before what they read
 };
 
