@@ -224,6 +224,19 @@ TEST_F(GrpcDirector, VllmNeedsNoModelAndIsNotRewritten) {
   EXPECT_THAT(metrics_.Expose(), ::testing::ContainsRegex("output_tokens_sum[^\n]* 7.0\n"));
 }
 
+TEST_F(GrpcDirector, VertexsUsageIsReadAcrossMessagesAndChunks) {
+  StartBoth();
+  const Routing r = Route(Vertex(R"({"model":"m","messages":[]})"), {{":path", kChat}});
+  ASSERT_TRUE(r.ok) << r.denial.message;
+  std::string answer, out;
+  const std::string text =
+      "data: {\"usage\": {\"prompt_tokens\": 3, \"completion_tokens\": 5}}\n\n";
+  for (size_t at = 0; at < text.size(); at += 7) answer += Grpc(Len(2, text.substr(at, 7)));
+  for (char byte : answer) director_->OnResponseBody(r.state, std::string(1, byte), false, &out);
+  director_->OnResponseBody(r.state, "", true, &out);
+  EXPECT_THAT(metrics_.Expose(), ::testing::ContainsRegex("output_tokens_sum[^\n]* 5.0\n"));
+}
+
 TEST_F(GrpcDirector, VertexIsRewrittenButItsAnswerLeftAlone) {
   StartBoth();
   const Routing r = Route(Vertex(R"({"model":"m","messages":[]})"),

@@ -2,7 +2,9 @@
 // an OpenAI body (google/cloud/aiplatform/v1beta1/prediction_service.proto).
 #include <array>
 
+#include "director/response_scan.h"
 #include "llmd/proto_wire.h"
+#include "llmd/sched/parser.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
 #include "plugins/parser/grpc_frame.h"
@@ -38,6 +40,24 @@ bool FindBytes(std::string_view body, std::string_view message, uint32_t number,
   return f.ok() && found;
 }
 
+// An answer is HttpBody messages whose data, one after the other, is the JSON or SSE text.
+class AnswerReader final : public ResponseReader {
+ public:
+  void Feed(std::string_view chunk, Usage* usage) override {
+    frames_.Feed(chunk, [&](std::string_view message) {
+      WireFields f(message);
+      while (f.Next()) {
+        if (!f.Is(kDataField)) continue;
+        scanner_.Feed(f.bytes(), [&](std::string_view object) { ReadJsonUsage(object, usage); });
+      }
+    });
+  }
+
+ private:
+  GrpcFrames frames_;
+  UsageScanner scanner_;
+};
+
 class VertexAiParser final : public Parser {
  public:
   std::vector<std::string_view> PathSuffixes() const override {
@@ -60,9 +80,9 @@ class VertexAiParser final : public Parser {
     request.frames = {inner, outer, {{1, kGrpcHeaderBytes}, message.size(), true}};
     return ParseJson(request, static_cast<size_t>(data.data() - request.body.data()), data.size());
   }
-  // The JSON of an answer stands in one piece inside its message, so the usual search finds it.
-  void ReadUsage(std::string_view json_object, Usage* usage) const override {
-    ReadJsonUsage(json_object, usage);
+  void ReadUsage(std::string_view, Usage*) const override {}
+  std::unique_ptr<ResponseReader> MakeReader(const RequestContext&) const override {
+    return std::make_unique<AnswerReader>();
   }
 };
 
