@@ -1,5 +1,8 @@
 #include "common/http_fetch.h"
 
+#include <mutex>
+#include <vector>
+
 namespace llmd::services {
 namespace {
 
@@ -7,52 +10,68 @@ constexpr size_t kMaxPageBytes = 8 << 20;
 
 using Done = std::function<void(StatusOr<std::string>)>;
 
-http::ClientOptions PageClientOptions() {
+using Tls = std::shared_ptr<const sched::PageTls>;
+using SharedClient = std::shared_ptr<http::Client>;
+
+StatusOr<SharedClient> MakeClient(http::Runtime& runtime, const sched::PageTls* tls) {
   http::ClientOptions options;
   options.connect_timeout = std::chrono::seconds(1);
-  return options;
+  if (tls != nullptr) {
+    LLMD_ASSIGN_OR_RETURN(
+        options.tls, http::TlsContext::CreateClient({tls->verify, tls->ca, tls->chain, tls->key}));
+  }
+  return std::make_shared<http::Client>(runtime, std::move(options));
 }
 
 class HttpFetch final : public sched::Fetch {
  public:
   explicit HttpFetch(http::Runtime& runtime)
-      : runtime_(runtime), client_(runtime, PageClientOptions()) {}
+      : runtime_(runtime), plain_(*MakeClient(runtime, nullptr)) {}
 
-  void Get(const sched::EndpointInfo& endpoint, uint16_t port_override, const std::string& path,
-           Duration timeout, Done done) override {
-    http::HostPort peer{endpoint.address, port_override != 0 ? port_override : endpoint.port};
+  void Get(const sched::EndpointInfo& endpoint, const sched::PageSpec& page, Duration timeout,
+           Done done) override {
+    http::HostPort peer{endpoint.address, page.port != 0 ? page.port : endpoint.port};
     http::RequestHead head;
-    head.target = path;
-    runtime_.Spawn(
-        Fetch(std::move(peer), std::move(head), std::string(), timeout, std::move(done)));
+    head.target = page.path;
+    Start(page.tls, std::move(peer), std::move(head), std::string(), timeout, std::move(done));
   }
 
   void Post(const std::string& url, std::string body, Duration timeout, Done done) override {
-    constexpr std::string_view kScheme = "http://";
-    const std::string_view rest =
-        std::string_view(url).substr(std::min(kScheme.size(), url.size()));
-    const size_t slash = std::min(rest.find('/'), rest.size());
-    std::string authority(rest.substr(0, slash));
-    if (authority.find(':', authority.rfind(']') + 1) == std::string::npos) authority += ":80";
-    StatusOr<http::HostPort> peer = http::ParseHostPort(authority);
-    if (!url.starts_with(kScheme) || !peer.ok())
-      return done(InvalidArgument("'" + url + "': expected http://host:port/path"));
+    StatusOr<http::Url> to = http::ParseUrl(url);
+    if (!to.ok()) return done(to.status());
     http::RequestHead head;
     head.method = "POST";
-    head.target = slash < rest.size() ? std::string(rest.substr(slash)) : "/";
+    head.target = std::move(to->target);
     head.headers.Add("content-type", "application/json");
-    runtime_.Spawn(
-        Fetch(std::move(*peer), std::move(head), std::move(body), timeout, std::move(done)));
+    Start(to->tls ? believed_ : nullptr, std::move(to->peer), std::move(head), std::move(body),
+          timeout, std::move(done));
   }
 
  private:
-  http::Task<void> Fetch(http::HostPort peer, http::RequestHead head, std::string body,
-                         Duration timeout, Done done) {
+  void Start(const Tls& tls, http::HostPort peer, http::RequestHead head, std::string body,
+             Duration timeout, Done done) {
+    StatusOr<SharedClient> client = tls ? ClientOf(tls) : plain_;
+    if (!client.ok()) return done(client.status().WithContext(peer.ToString()));
+    runtime_.Spawn(Fetch(std::move(*client), std::move(peer), std::move(head), std::move(body),
+                         timeout, std::move(done)));
+  }
+  // One a source that reads over TLS, gone after it.
+  StatusOr<SharedClient> ClientOf(const Tls& tls) {
+    const std::lock_guard lock(mutex_);
+    for (const Secured& known : secured_) {
+      if (known.tls.lock() == tls) return known.client;
+    }
+    std::erase_if(secured_, [](const Secured& known) { return known.tls.expired(); });
+    secured_.push_back({tls, MakeClient(runtime_, tls.get())});
+    return secured_.back().client;
+  }
+  static http::Task<void> Fetch(SharedClient client, http::HostPort peer, http::RequestHead head,
+                                std::string body, Duration timeout, Done done) {
     http::CallOptions options;
     options.first_byte_timeout = timeout;
     options.read_timeout = timeout;
     const std::string where = peer.ToString() + head.target;
-    auto response = co_await client_.Fetch(std::move(peer), std::move(head), std::move(body),
+    auto response = co_await client->Fetch(std::move(peer), std::move(head), std::move(body),
                                            options, kMaxPageBytes);
     if (!response.ok()) {
       done(response.status());
@@ -63,8 +82,15 @@ class HttpFetch final : public sched::Fetch {
     }
   }
 
+  struct Secured {
+    std::weak_ptr<const sched::PageTls> tls;
+    StatusOr<SharedClient> client;
+  };
   http::Runtime& runtime_;
-  http::Client client_;
+  const SharedClient plain_;
+  const Tls believed_ = std::make_shared<sched::PageTls>(sched::PageTls{.verify = true});
+  std::mutex mutex_;
+  std::vector<Secured> secured_;  // guarded by mutex_
 };
 
 }  // namespace

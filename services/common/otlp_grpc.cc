@@ -19,9 +19,9 @@ std::string Target(std::string_view endpoint) {
 
 class GrpcExporter final : public SpanExporter {
  public:
-  explicit GrpcExporter(TracingOptions options)
+  GrpcExporter(TracingOptions options, const std::shared_ptr<grpc::ChannelCredentials>& credentials)
       : options_(std::move(options)),
-        stub_(grpc::CreateChannel(Target(options_.endpoint), grpc::InsecureChannelCredentials())) {}
+        stub_(grpc::CreateChannel(Target(options_.endpoint), credentials)) {}
 
   Status Export(std::span<const Span> spans) override {
     const grpc::Slice slice(OtlpProtobuf(spans, options_.service_name));
@@ -57,11 +57,12 @@ class GrpcExporter final : public SpanExporter {
 }  // namespace
 
 StatusOr<std::unique_ptr<SpanExporter>> OtlpGrpcExporter(const TracingOptions& options) {
+  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
   if (options.endpoint.starts_with("https://")) {
-    return InvalidArgument("OTLP endpoint '" + options.endpoint +
-                           "': expected http://host:port (TLS is not built)");
+    LLMD_ASSIGN_OR_RETURN(const OtlpCertificates files, ReadOtlpCertificates(options));
+    credentials = grpc::SslCredentials({files.ca, files.key, files.certificate});
   }
-  return std::unique_ptr<SpanExporter>(std::make_unique<GrpcExporter>(options));
+  return std::unique_ptr<SpanExporter>(std::make_unique<GrpcExporter>(options, credentials));
 }
 
 }  // namespace llmd::services

@@ -90,16 +90,16 @@ class ScrapeFetch final : public sched::Fetch {
   void Post(const std::string& url, std::string body, Duration timeout, Done done) override {
     others_->Post(url, std::move(body), timeout, std::move(done));
   }
-  void Get(const sched::EndpointInfo& endpoint, uint16_t port_override, const std::string& path,
-           Duration timeout, Done done) override {
+  void Get(const sched::EndpointInfo& endpoint, const sched::PageSpec& page, Duration timeout,
+           Done done) override {
     auto job = std::make_unique<Job>();
-    const uint16_t port = port_override != 0 ? port_override : endpoint.port;
-    if (!job->peer.Parse(endpoint.address, port))
-      return others_->Get(endpoint, port_override, path, timeout, std::move(done));
+    const uint16_t port = page.port != 0 ? page.port : endpoint.port;
+    if (page.tls || !job->peer.Parse(endpoint.address, port))
+      return others_->Get(endpoint, page, timeout, std::move(done));
     const bool v6 = endpoint.address.find(':') != std::string::npos;
     job->host = (v6 ? "[" + endpoint.address + "]" : endpoint.address) + ":" + std::to_string(port);
-    job->path = path;
-    job->request = "GET " + path + " HTTP/1.1\r\nhost: " + job->host + "\r\n\r\n";
+    job->path = page.path;
+    job->request = "GET " + page.path + " HTTP/1.1\r\nhost: " + job->host + "\r\n\r\n";
     job->deadline = SteadyClock::now() + timeout;
     job->done = std::move(done);
     {

@@ -1,6 +1,6 @@
 // Reads many endpoints' pages many times a second: one epoll thread, kept connections, one buffer
-// to receive into. What is no numeric address goes to another Fetch. Bounded: pages by 8 MiB, four
-// idle connections per endpoint for at most 90 s.
+// to receive into. What is no numeric address, or is read over TLS, goes to another Fetch. Bounded:
+// pages by 8 MiB, four idle connections per endpoint for at most 90 s.
 #pragma once
 
 #include <memory>

@@ -39,16 +39,6 @@ std::string LastError() {
   return reason != nullptr ? reason : "malformed PEM";
 }
 
-StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return NotFound("cannot read '" + path + "'");
-  std::stringstream text;
-  text << in.rdbuf();
-  if (text.str().size() > kMaxFileBytes)
-    return InvalidArgument("'" + path + "' is larger than 1 MiB");
-  return text.str();
-}
-
 Bio View(const std::string& text) {
   return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
 }
@@ -131,10 +121,20 @@ StatusOr<Certificate> SelfSigned(std::string_view host) {
   return Certificate{Text(chain.get()), Text(secret.get()), ""};
 }
 
+StatusOr<std::string> ReadPemFile(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return NotFound("cannot read '" + path + "'");
+  std::stringstream text;
+  text << in.rdbuf();
+  if (text.str().size() > kMaxFileBytes)
+    return InvalidArgument("'" + path + "' is larger than 1 MiB");
+  return text.str();
+}
+
 StatusOr<Certificate> LoadCertificate(const CertificateFiles& files) {
   Certificate out;
-  LLMD_ASSIGN_OR_RETURN(out.chain, ReadFile(files.dir + "/tls.crt"));
-  LLMD_ASSIGN_OR_RETURN(out.key, ReadFile(files.dir + "/tls.key"));
+  LLMD_ASSIGN_OR_RETURN(out.chain, ReadPemFile(files.dir + "/tls.crt"));
+  LLMD_ASSIGN_OR_RETURN(out.key, ReadPemFile(files.dir + "/tls.key"));
   LLMD_RETURN_IF_ERROR(CheckPair(out, files.dir));
   if (!files.client_ca.empty()) {
     LLMD_ASSIGN_OR_RETURN(out.client_ca, LoadAuthority(files.client_ca));
@@ -143,7 +143,7 @@ StatusOr<Certificate> LoadCertificate(const CertificateFiles& files) {
 }
 
 StatusOr<std::string> LoadAuthority(const std::string& path) {
-  LLMD_ASSIGN_OR_RETURN(std::string pem, ReadFile(path));
+  LLMD_ASSIGN_OR_RETURN(std::string pem, ReadPemFile(path));
   if (!ReadCert(pem)) return InvalidArgument("'" + path + "' holds no certificate: " + LastError());
   return pem;
 }

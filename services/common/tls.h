@@ -32,6 +32,8 @@ struct CertificateFiles {
 StatusOr<Certificate> SelfSigned(std::string_view host);
 // NOT_FOUND or INVALID_ARGUMENT name the file; the key must be the certificate's.
 StatusOr<Certificate> LoadCertificate(const CertificateFiles& files);
+// A file's text, of at most 1 MiB.
+StatusOr<std::string> ReadPemFile(const std::string& path);
 // The PEM text of a file that must hold a certificate.
 StatusOr<std::string> LoadAuthority(const std::string& path);
 

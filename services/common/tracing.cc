@@ -4,12 +4,11 @@
 
 #include <cstdlib>
 
+#include "common/tls.h"
 #include "llmd/http/client.h"
 
 namespace llmd::services {
 namespace {
-
-constexpr std::string_view kPlain = "http://";
 
 std::string Environment(const char* name) {
   const char* value = std::getenv(name);
@@ -18,11 +17,11 @@ std::string Environment(const char* name) {
 
 class HttpExporter final : public SpanExporter {
  public:
-  HttpExporter(http::Runtime& runtime, http::HostPort peer, std::string target,
+  HttpExporter(http::Runtime& runtime, http::Url to, std::shared_ptr<const http::TlsContext> tls,
                TracingOptions options)
-      : client_(runtime, {}),
-        peer_(std::move(peer)),
-        target_(std::move(target)),
+      : client_(runtime, {.tls = std::move(tls)}),
+        peer_(std::move(to.peer)),
+        target_(std::move(to.target)),
         options_(std::move(options)) {}
 
   Status Export(std::span<const Span> spans) override {
@@ -62,20 +61,29 @@ StatusOr<std::unique_ptr<SpanExporter>> MakeExporter(http::Runtime& runtime,
 
 StatusOr<std::unique_ptr<SpanExporter>> OtlpHttpExporter(http::Runtime& runtime,
                                                          const TracingOptions& options) {
-  std::string_view rest = options.endpoint;
-  if (!rest.starts_with(kPlain)) {
-    return InvalidArgument("OTLP endpoint '" + options.endpoint +
-                           "': expected http://host:port/path (TLS is not built)");
+  StatusOr<http::Url> to = http::ParseUrl(options.endpoint);
+  if (!to.ok()) return to.status().WithContext("OTLP endpoint");
+  std::shared_ptr<const http::TlsContext> tls;
+  if (to->tls) {
+    LLMD_ASSIGN_OR_RETURN(const OtlpCertificates files, ReadOtlpCertificates(options));
+    LLMD_ASSIGN_OR_RETURN(tls, http::TlsContext::CreateClient(
+                                   {.ca = files.ca, .chain = files.certificate, .key = files.key}));
   }
-  rest.remove_prefix(kPlain.size());
-  const size_t slash = rest.find('/');
-  std::string authority(rest.substr(0, slash));
-  if (authority.find(':') == std::string::npos) authority += ":80";
-  StatusOr<http::HostPort> peer = http::ParseHostPort(authority);
-  if (!peer.ok()) return peer.status().WithContext("OTLP endpoint '" + options.endpoint + "'");
-  std::string target(slash == std::string_view::npos ? "/" : rest.substr(slash));
   return std::unique_ptr<SpanExporter>(
-      std::make_unique<HttpExporter>(runtime, std::move(*peer), std::move(target), options));
+      std::make_unique<HttpExporter>(runtime, std::move(*to), std::move(tls), options));
+}
+
+StatusOr<OtlpCertificates> ReadOtlpCertificates(const TracingOptions& options) {
+  OtlpCertificates out;
+  for (const auto& [path, text] : {std::pair(&options.ca_file, &out.ca),
+                                   std::pair(&options.certificate_file, &out.certificate),
+                                   std::pair(&options.key_file, &out.key)}) {
+    if (path->empty()) continue;
+    StatusOr<std::string> read = ReadPemFile(*path);
+    if (!read.ok()) return read.status().WithContext("OTLP over TLS");
+    *text = std::move(*read);
+  }
+  return out;
 }
 
 StatusOr<std::unique_ptr<Tracer>> MakeTracer(http::Runtime& runtime, MetricsRegistry& metrics,

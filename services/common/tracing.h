@@ -19,10 +19,17 @@ StatusOr<std::unique_ptr<Tracer>> MakeTracer(http::Runtime& runtime, MetricsRegi
                                              bool asked);
 
 // POSTs each batch to options.endpoint, as protobuf or JSON. INVALID_ARGUMENT when that is no
-// http:// address.
+// http[s]:// address or a certificate cannot be read.
 StatusOr<std::unique_ptr<SpanExporter>> OtlpHttpExporter(http::Runtime& runtime,
                                                          const TracingOptions& options);
-// TraceService.Export over gRPC; UNIMPLEMENTED in builds without it.
+// TraceService.Export over gRPC, with TLS when options.endpoint is https:; UNIMPLEMENTED in builds
+// without it.
 StatusOr<std::unique_ptr<SpanExporter>> OtlpGrpcExporter(const TracingOptions& options);
+
+// The PEM texts of the files that the options name; "" of those they do not.
+struct OtlpCertificates {
+  std::string ca, certificate, key;
+};
+StatusOr<OtlpCertificates> ReadOtlpCertificates(const TracingOptions& options);
 
 }  // namespace llmd::services

@@ -33,14 +33,14 @@ async def send_chunked(writer, pieces, content_type):
 class FakeEngine:
     """`answer(request, writer)` is a coroutine that writes the whole reply, or returns bytes to be written."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, tls=None):
         self.answer = answer
         self.requests = []
         self.disconnected = threading.Event()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
-        self.server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self.server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls))
         self.port = self.server.sockets[0].getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
 

@@ -12,6 +12,7 @@ import requests
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
 
+from authority import Authority
 from conftest import Gateway, endpoints_yaml, metric, picker_config
 from fake_engine import FakeEngine, response
 
@@ -27,7 +28,8 @@ class Collector:
     in one thread while another one decodes.
     """
 
-    def __init__(self):
+    def __init__(self, pair=None):
+        """`pair`: folder with tls.crt and tls.key; without it the servers speak clear text."""
         self.lock, self.bodies, self.headers = threading.Lock(), [], []
         handler = grpc.method_handlers_generic_handler(
             "opentelemetry.proto.collector.trace.v1.TraceService",
@@ -35,7 +37,11 @@ class Collector:
                 self.export, request_deserializer=None, response_serializer=None)})
         self.grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
         self.grpc.add_generic_rpc_handlers((handler,))
-        self.grpc_port = self.grpc.add_insecure_port("127.0.0.1:0")
+        if pair:
+            files = [((pair / "tls.key").read_bytes(), (pair / "tls.crt").read_bytes())]
+            self.grpc_port = self.grpc.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(files))
+        else:
+            self.grpc_port = self.grpc.add_insecure_port("127.0.0.1:0")
         self.grpc.start()
         outer = self
 
@@ -50,6 +56,8 @@ class Collector:
             def log_message(self, *_):
                 pass
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Post)
+        if pair:
+            self.http.socket = Authority.context(pair).wrap_socket(self.http.socket, server_side=True)
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
     def export(self, body, context):
@@ -153,6 +161,23 @@ def test_a_collector_gets_the_request_as_a_tree_of_spans(started, tmp_path, coll
     # The engine continues the trace below the request's span.
     sent = [r for r in engine.requests if r.method == "POST"][-1].header("traceparent")
     assert sent == [f"00-{TRACE}-{root.span_id.hex()}-01"]
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_spans_go_over_tls_to_a_collector_that_is_believed(started, tmp_path, protocol):
+    authority = Authority(tmp_path / "authority", "ours")
+    collector = Collector(authority.issue(tmp_path / "collector", "collector"))
+    port = collector.grpc_port if protocol == "grpc" else collector.http.server_port
+    environment = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+                   "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://127.0.0.1:{port}"}
+    stranger, _ = gateway_with(started, tmp_path, environment)
+    ask(stranger)
+    wait_for(lambda: "certificate" in stranger.log().lower() or "handshake" in stranger.log().lower(), "the refusal is logged")
+    assert not collector.bodies
+    gateway, _ = gateway_with(started, tmp_path, {**environment, "OTEL_EXPORTER_OTLP_CERTIFICATE": str(authority.cert)})
+    ask(gateway)
+    wait_for(lambda: {s.name for s in collector.spans()} >= SPANS, "every span arrives")
+    collector.stop()
 
 
 def test_spans_are_flushed_on_exit(started, tmp_path, collector):

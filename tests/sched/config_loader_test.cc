@@ -256,7 +256,11 @@ TEST(ConfigLoader, RefusesWhatItCannotHonour) {
        "deciders: {prefill: prefix-based-pd-decider}}}]\nschedulingProfiles: [{name: decode}, "
        "{name: prefill}]",
        "takes no prefill decider"},
-      {"plugins: [{type: metrics-data-source, parameters: {scheme: https}}]", "only http"},
+      {"plugins: [{type: metrics-data-source, parameters: {scheme: https, caCertPath: /none}}]",
+       "caCertPath: '/none'"},
+      {"plugins: [{type: metrics-data-source, parameters: {scheme: https, clientKeyPath: "
+       "/dev/null}}]",
+       "expected a readable file with PEM"},
       {"plugins: [{type: models-data-source, parameters: {caCertPath: /x}}]",
        "without scheme https"},
       {"plugins: [{type: dcgm-data-source, parameters: {insecureSkipVerify: false}}]",

@@ -69,15 +69,15 @@ class CannedFetch final : public Fetch {
     std::lock_guard lock(mutex_);
     pages_.insert_or_assign(name, std::move(page));
   }
-  void Get(const EndpointInfo& endpoint, uint16_t, const std::string& path, Duration,
+  void Get(const EndpointInfo& endpoint, const PageSpec& page, Duration,
            std::function<void(StatusOr<std::string>)> done) override {
-    StatusOr<std::string> page = Unavailable("HTTP 500");
+    StatusOr<std::string> answer = Unavailable("HTTP 500");
     {
       std::lock_guard lock(mutex_);
-      asked_.push_back(endpoint.name + path);
-      if (const auto it = pages_.find(endpoint.name); it != pages_.end()) page = it->second;
+      asked_.push_back(endpoint.name + page.path);
+      if (const auto it = pages_.find(endpoint.name); it != pages_.end()) answer = it->second;
     }
-    done(std::move(page));
+    done(std::move(answer));
   }
   std::vector<std::string> TakeAsked() {
     std::lock_guard lock(mutex_);

@@ -93,6 +93,8 @@ struct TracingOptions {
   Exporter exporter = Exporter::kConsole;
   Protocol protocol = Protocol::kGrpc;
   std::string endpoint = "http://localhost:4317";  // HTTP: with the path
+  // Of https endpoints, PEM files: whom to believe ("" = whom the system believes), what to show.
+  std::string ca_file, certificate_file, key_file;
   std::vector<std::pair<std::string, std::string>> headers;
   Duration timeout = std::chrono::seconds(10);
   Sampler sampler = Sampler::kRatio;
@@ -102,10 +104,11 @@ struct TracingOptions {
   size_t max_queue = 2048, max_batch = 512;
   Duration schedule_delay = std::chrono::seconds(5);
 
-  // Reads OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_[TRACES_]{ENDPOINT,PROTOCOL,HEADERS,TIMEOUT},
-  // OTEL_TRACES_SAMPLER[_ARG], OTEL_SERVICE_NAME, OTEL_BSP_{SCHEDULE_DELAY,MAX_QUEUE_SIZE,
-  // MAX_EXPORT_BATCH_SIZE} and OTEL_SDK_DISABLED through `get` ("" = unset); INVALID_ARGUMENT names
-  // the variable. `service_name` is used when the environment has none.
+  // Reads OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_[TRACES_]{ENDPOINT,PROTOCOL,HEADERS,TIMEOUT,
+  // CERTIFICATE,CLIENT_CERTIFICATE,CLIENT_KEY}, OTEL_TRACES_SAMPLER[_ARG], OTEL_SERVICE_NAME,
+  // OTEL_BSP_{SCHEDULE_DELAY,MAX_QUEUE_SIZE, MAX_EXPORT_BATCH_SIZE} and OTEL_SDK_DISABLED through
+  // `get` ("" = unset); INVALID_ARGUMENT names the variable. `service_name` is used when the
+  // environment has none.
   static StatusOr<TracingOptions> FromEnvironment(
       const std::function<std::string(const char* name)>& get, std::string service_name);
 };

@@ -252,7 +252,8 @@ Task<StatusOr<std::unique_ptr<ResponseStream>>> Client::Call(HostPort peer, Requ
     const bool reused = connection != nullptr;
     if (!reused) {
       const size_t max_buffer = impl_->options.max_head_bytes + 1024;
-      auto fresh = co_await Connect(peer, impl_->options.connect_timeout, max_buffer, state);
+      auto fresh = co_await Connect(peer, impl_->options.connect_timeout, max_buffer,
+                                    impl_->options.tls, state);
       if (!fresh.ok()) co_return fresh.status();
       connection = std::move(*fresh);
     }

@@ -69,7 +69,7 @@ void Signal::Notify() {
 }
 
 Connection::Connection(boost::asio::ip::tcp::socket socket, size_t max_buffer_bytes,
-                       std::shared_ptr<const TlsContext> tls)
+                       std::shared_ptr<const TlsContext> tls, const std::string& host)
     : executor_(socket.get_executor()),
       socket_(std::move(socket)),
       timer_(executor_),
@@ -78,7 +78,7 @@ Connection::Connection(boost::asio::ip::tcp::socket socket, size_t max_buffer_by
       write_signal_(executor_) {
   boost::system::error_code ignored;
   socket_.set_option(boost::asio::ip::tcp::no_delay(true), ignored);
-  if (tls) tls_ = std::make_unique<TlsSession>(std::move(tls), socket_.native_handle());
+  if (tls) tls_ = std::make_unique<TlsSession>(std::move(tls), socket_.native_handle(), host);
 }
 
 Connection::~Connection() = default;
@@ -152,7 +152,7 @@ Task<Status> Connection::Handshake(Duration timeout) {
   read_deadline_ = SystemClock().Now() + timeout;
   Arm();
   while (true) {
-    const TlsSession::Step step = tls_->Accept();
+    const TlsSession::Step step = tls_->Handshake();
     if (step == TlsSession::Step::kDone) break;
     if (step == TlsSession::Step::kEnd || step == TlsSession::Step::kFailed)
       co_return Unavailable("TLS handshake: " + tls_->failure());

@@ -41,12 +41,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // When a write that has to wait gives up early.
   enum class WriteUntil { kDone, kPeerEnds, kPeerSpeaks };
 
-  // With a TLS context the owner calls Handshake before all else.
+  // With a TLS context the owner calls Handshake before all else. `host`: whom a client's is to
+  // reach.
   Connection(boost::asio::ip::tcp::socket socket, size_t max_buffer_bytes,
-             std::shared_ptr<const TlsContext> tls = nullptr);
+             std::shared_ptr<const TlsContext> tls = nullptr, const std::string& host = {});
   ~Connection();
 
-  // The server's side of the TLS handshake; OK at once in clear text. DEADLINE_EXCEEDED after
+  // Our side of the TLS handshake; OK at once in clear text. DEADLINE_EXCEEDED after
   // `timeout`, UNAVAILABLE with the reason when it failed.
   Task<Status> Handshake(Duration timeout);
 

@@ -104,6 +104,7 @@ Task<Status> ConnectAny(std::shared_ptr<Attempt> attempt, HostPort peer, std::st
 
 Task<StatusOr<std::shared_ptr<Connection>>> Connect(HostPort peer, Duration timeout,
                                                     size_t max_buffer_bytes,
+                                                    std::shared_ptr<const TlsContext> tls,
                                                     std::shared_ptr<CancelState> cancel) {
   const asio::any_io_executor executor = co_await asio::this_coro::executor;
   auto attempt = std::make_shared<Attempt>(executor);
@@ -111,9 +112,16 @@ Task<StatusOr<std::shared_ptr<Connection>>> Connect(HostPort peer, Duration time
   std::string what = "connect " + peer.ToString();
   if (cancel) cancel->hook = [attempt] { attempt->Stop(Cancelled("the call was cancelled")); };
   attempt->StartTimer(timeout, what);
-  const Status status = co_await ConnectAny(attempt, std::move(peer), std::move(what));
+  const std::string host = peer.host;
+  const Status status = co_await ConnectAny(attempt, std::move(peer), what);
   if (!status.ok()) co_return status;
-  co_return std::make_shared<Connection>(std::move(attempt->socket), max_buffer_bytes);
+  auto connection = std::make_shared<Connection>(std::move(attempt->socket), max_buffer_bytes,
+                                                 std::move(tls), host);
+  if (cancel) cancel->hook = [connection] { connection->Close(); };
+  const Status secured = co_await connection->Handshake(timeout);
+  if (secured.ok()) co_return connection;
+  connection->Close();
+  co_return secured.WithContext(what);
 }
 
 }  // namespace llmd::http

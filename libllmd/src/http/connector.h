@@ -14,10 +14,12 @@ struct CancelState {
   std::function<void()> hook;  // stops what is under way
 };
 
-// `timeout` covers resolving and all attempts. `cancel` may be null; its hook is used meanwhile.
+// `timeout` covers resolving and all attempts, and again the handshake where `tls` is not null.
+// `cancel` may be null; its hook is used meanwhile.
 // UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED.
 Task<StatusOr<std::shared_ptr<Connection>>> Connect(HostPort peer, Duration timeout,
                                                     size_t max_buffer_bytes,
+                                                    std::shared_ptr<const TlsContext> tls,
                                                     std::shared_ptr<CancelState> cancel);
 
 }  // namespace llmd::http

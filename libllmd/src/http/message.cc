@@ -203,4 +203,27 @@ StatusOr<HostPort> ParseHostPort(std::string_view text) {
   return result;
 }
 
+StatusOr<Url> ParseUrl(std::string_view text) {
+  constexpr std::string_view kPlain = "http://", kTls = "https://";
+  Url url;
+  url.tls = text.starts_with(kTls);
+  std::string_view rest = text;
+  rest.remove_prefix(url.tls ? kTls.size() : std::min(kPlain.size(), text.size()));
+  const size_t slash = std::min(rest.find_first_of("/?#"), rest.size());
+  std::string authority(rest.substr(0, slash));
+  if (authority.find(':', authority.rfind(']') + 1) == std::string::npos)
+    authority += url.tls ? ":443" : ":80";
+  StatusOr<HostPort> peer = ParseHostPort(authority);
+  rest.remove_prefix(slash);
+  if ((!url.tls && !text.starts_with(kPlain)) || !peer.ok() ||
+      (!rest.empty() && !rest.starts_with('/')) ||
+      rest.find_first_of(" \t\r\n#") != std::string_view::npos) {
+    return InvalidArgument("'" + std::string(text.substr(0, 300)) +
+                           "': expected http[s]://host[:port][/path]");
+  }
+  url.peer = std::move(*peer);
+  if (!rest.empty()) url.target = rest;
+  return url;
+}
+
 }  // namespace llmd::http

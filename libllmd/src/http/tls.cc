@@ -3,6 +3,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -46,27 +47,70 @@ Status UseChain(SSL_CTX* context, const std::string& pem) {
   return OkStatus();
 }
 
-Status AskClients(SSL_CTX* context, const std::string& pem) {
+Status UseKey(SSL_CTX* context, const std::string& pem) {
+  const Key key(PEM_read_bio_PrivateKey(View(pem).get(), nullptr, nullptr, nullptr));
+  if (!key || SSL_CTX_use_PrivateKey(context, key.get()) != 1) return LastError("private key");
+  return OkStatus();
+}
+
+// Calls `also` with each certificate, which is then believed.
+template <typename Also>
+Status Believe(SSL_CTX* context, const std::string& pem, const char* what, Also also) {
   const Bio in = View(pem);
   int count = 0;
   while (const Cert next{PEM_read_bio_X509(in.get(), nullptr, nullptr, nullptr)}) {
-    if (X509_STORE_add_cert(SSL_CTX_get_cert_store(context), next.get()) != 1 ||
-        SSL_CTX_add_client_CA(context, next.get()) != 1)
-      return LastError("client authority");
+    if (X509_STORE_add_cert(SSL_CTX_get_cert_store(context), next.get()) != 1 || !also(next.get()))
+      return LastError(what);
     ++count;
   }
-  if (count == 0) return LastError("client authority");
+  if (count == 0) return LastError(what);
   ERR_clear_error();
+  return OkStatus();
+}
+
+Status AskClients(SSL_CTX* context, const std::string& pem) {
+  LLMD_RETURN_IF_ERROR(Believe(context, pem, "client authority", [&](X509* authority) {
+    return SSL_CTX_add_client_CA(context, authority) == 1;
+  }));
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   return OkStatus();
 }
 
+Status AskServers(SSL_CTX* context, const TlsClientOptions& options) {
+  if (!options.verify) return OkStatus();
+  SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
+  if (!options.ca.empty())
+    return Believe(context, options.ca, "authority", [](X509*) { return true; });
+  return SSL_CTX_set_default_verify_paths(context) == 1 ? OkStatus() : LastError("authorities");
+}
+
+constexpr unsigned char kProtocols[] = "\x08http/1.1";  // each after its length
+
+StatusOr<Context> NewContext(const SSL_METHOD* method) {
+  Context context(SSL_CTX_new(method));
+  if (!context) return LastError("TLS");
+  SSL_CTX_set_min_proto_version(context.get(), TLS1_2_VERSION);
+  SSL_CTX_set_mode(context.get(), SSL_MODE_ENABLE_PARTIAL_WRITE |
+                                      SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                                      SSL_MODE_RELEASE_BUFFERS);
+  SSL_CTX_set_options(context.get(), SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+  SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
+  return context;
+}
+
+// The name or address that the server's certificate must be made out to.
+void Expect(SSL* session, const std::string& host) {
+  X509_VERIFY_PARAM* param = SSL_get0_param(session);
+  if (X509_VERIFY_PARAM_set1_ip_asc(param, host.c_str()) == 1) return;
+  SSL_set_tlsext_host_name(session, host.c_str());
+  X509_VERIFY_PARAM_set1_host(param, host.data(), host.size());
+}
+
 int ChooseProtocol(SSL*, const unsigned char** out, unsigned char* out_length,
                    const unsigned char* in, unsigned in_length, void*) {
-  static constexpr unsigned char kOurs[] = "\x08http/1.1";
   unsigned char* chosen = nullptr;
-  if (SSL_select_next_proto(&chosen, out_length, kOurs, sizeof(kOurs) - 1, in, in_length) !=
-      OPENSSL_NPN_NEGOTIATED)
+  if (SSL_select_next_proto(&chosen, out_length, kProtocols, sizeof(kProtocols) - 1, in,
+                            in_length) != OPENSSL_NPN_NEGOTIATED)
     return SSL_TLSEXT_ERR_NOACK;
   *out = chosen;
   return SSL_TLSEXT_ERR_OK;
@@ -113,30 +157,33 @@ SSL* SslOf(void* session) {
 }  // namespace
 
 StatusOr<std::shared_ptr<const TlsContext>> TlsContext::Create(const TlsOptions& options) {
-  Context context(SSL_CTX_new(TLS_server_method()));
-  if (!context) return LastError("TLS");
-  SSL_CTX_set_min_proto_version(context.get(), TLS1_2_VERSION);
-  SSL_CTX_set_mode(context.get(), SSL_MODE_ENABLE_PARTIAL_WRITE |
-                                      SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
-                                      SSL_MODE_RELEASE_BUFFERS);
-  SSL_CTX_set_options(context.get(), SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
-  SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
+  LLMD_ASSIGN_OR_RETURN(Context context, NewContext(TLS_server_method()));
   SSL_CTX_set_alpn_select_cb(context.get(), ChooseProtocol, nullptr);
   LLMD_RETURN_IF_ERROR(UseChain(context.get(), options.chain));
-  const Key key(PEM_read_bio_PrivateKey(View(options.key).get(), nullptr, nullptr, nullptr));
-  if (!key || SSL_CTX_use_PrivateKey(context.get(), key.get()) != 1)
-    return LastError("private key");
+  LLMD_RETURN_IF_ERROR(UseKey(context.get(), options.key));
   if (!options.client_ca.empty()) {
     LLMD_RETURN_IF_ERROR(AskClients(context.get(), options.client_ca));
   }
-  return std::shared_ptr<const TlsContext>(new TlsContext(context.release()));
+  return std::shared_ptr<const TlsContext>(new TlsContext(context.release(), false));
+}
+
+StatusOr<std::shared_ptr<const TlsContext>> TlsContext::CreateClient(
+    const TlsClientOptions& options) {
+  LLMD_ASSIGN_OR_RETURN(Context context, NewContext(TLS_client_method()));
+  SSL_CTX_set_alpn_protos(context.get(), kProtocols, sizeof(kProtocols) - 1);
+  LLMD_RETURN_IF_ERROR(AskServers(context.get(), options));
+  if (!options.chain.empty()) {
+    LLMD_RETURN_IF_ERROR(UseChain(context.get(), options.chain));
+    LLMD_RETURN_IF_ERROR(UseKey(context.get(), options.key));
+  }
+  return std::shared_ptr<const TlsContext>(new TlsContext(context.release(), true));
 }
 
 TlsContext::~TlsContext() {
   SSL_CTX_free(static_cast<SSL_CTX*>(handle_));
 }
 
-TlsSession::TlsSession(std::shared_ptr<const TlsContext> context, int fd)
+TlsSession::TlsSession(std::shared_ptr<const TlsContext> context, int fd, const std::string& host)
     : context_(std::move(context)),
       fd_(fd),
       session_(SSL_new(static_cast<SSL_CTX*>(context_->handle()))) {
@@ -146,7 +193,12 @@ TlsSession::TlsSession(std::shared_ptr<const TlsContext> context, int fd)
   BIO_set_data(bio, &fd_);
   BIO_set_init(bio, 1);
   SSL_set_bio(SslOf(session_), bio, bio);
-  SSL_set_accept_state(SslOf(session_));
+  if (!context_->client()) {
+    SSL_set_accept_state(SslOf(session_));
+    return;
+  }
+  SSL_set_connect_state(SslOf(session_));
+  Expect(SslOf(session_), host);
 }
 
 TlsSession::~TlsSession() {
@@ -168,7 +220,7 @@ TlsSession::Step TlsSession::Explain(int result) {
   }
 }
 
-TlsSession::Step TlsSession::Accept() {
+TlsSession::Step TlsSession::Handshake() {
   ERR_clear_error();
   return Explain(SSL_do_handshake(SslOf(session_)));
 }
@@ -198,6 +250,10 @@ void TlsSession::Shutdown() {
 }
 
 std::string TlsSession::failure() const {
+  const bool verified = (SSL_get_verify_mode(SslOf(session_)) & SSL_VERIFY_PEER) != 0;
+  const long verdict = SSL_get_verify_result(SslOf(session_));
+  if (verified && verdict != X509_V_OK)
+    return std::string("the peer's certificate: ") + X509_verify_cert_error_string(verdict);
   const unsigned long code = ERR_peek_last_error();
   const char* reason = code != 0 ? ERR_reason_error_string(code) : nullptr;
   return reason != nullptr ? reason : "the peer left";

@@ -1,4 +1,4 @@
-// One server-side TLS session over a non-blocking socket. For the loop thread.
+// One TLS session over a non-blocking socket, on the side its context is for. For the loop thread.
 #pragma once
 
 #include <sys/types.h>
@@ -14,12 +14,12 @@ namespace llmd::http {
 
 class TlsSession {
  public:
-  // The descriptor stays the caller's.
-  TlsSession(std::shared_ptr<const TlsContext> context, int fd);
+  // The descriptor stays the caller's. `host`: whom a client wants to reach.
+  TlsSession(std::shared_ptr<const TlsContext> context, int fd, const std::string& host);
   ~TlsSession();
 
   enum class Step { kDone, kWantRead, kWantWrite, kEnd, kFailed };
-  Step Accept();
+  Step Handshake();
   // Up to `room` bytes. kEnd when the peer said that it ends.
   Step Read(char* to, size_t room, size_t* bytes);
   // As ::send: the bytes taken, or -1 with errno (EAGAIN: call again with the same bytes).
@@ -28,7 +28,7 @@ class TlsSession {
   bool pending() const;
   // Tells the peer that no more comes.
   void Shutdown();
-  // Why Accept failed.
+  // Why Handshake failed.
   std::string failure() const;
 
  private:

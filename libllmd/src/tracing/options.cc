@@ -56,6 +56,15 @@ void ReadEndpoint(const Get& get, TracingOptions& out) {
   }
 }
 
+Status ReadCertificates(const Get& get, TracingOptions& out) {
+  out.ca_file = Either(get, "CERTIFICATE");
+  out.certificate_file = Either(get, "CLIENT_CERTIFICATE");
+  out.key_file = Either(get, "CLIENT_KEY");
+  if (out.certificate_file.empty() == out.key_file.empty()) return OkStatus();
+  return Bad("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", out.certificate_file,
+             "it together with OTEL_EXPORTER_OTLP_CLIENT_KEY");
+}
+
 // "a=1,b=2", as in the W3C baggage header without properties.
 Status ReadHeaders(const Get& get, TracingOptions& out) {
   const std::string text = Either(get, "HEADERS");
@@ -129,6 +138,7 @@ StatusOr<TracingOptions> TracingOptions::FromEnvironment(const Get& get, std::st
   LLMD_RETURN_IF_ERROR(ReadExporter(get, out));
   LLMD_RETURN_IF_ERROR(ReadProtocol(get, out));
   ReadEndpoint(get, out);
+  LLMD_RETURN_IF_ERROR(ReadCertificates(get, out));
   LLMD_RETURN_IF_ERROR(ReadHeaders(get, out));
   LLMD_RETURN_IF_ERROR(ReadSampler(get, out));
   LLMD_RETURN_IF_ERROR(ReadBatching(get, out));

@@ -177,7 +177,7 @@ void Scraper::Begin(const std::shared_ptr<Target>& target) {
     return Finish(*target, InvalidArgument("the endpoint has no label '" + page.address_label +
                                            "' that holds the address to ask"));
   }
-  fetch_->Get(*target->peer, page.port, page.path, options_.timeout,
+  fetch_->Get(*target->peer, page, options_.timeout,
               [this, flight = flight_, target](const StatusOr<std::string>& reply) {
                 if (!flight->Enter()) return;
                 Finish(*target, reply);

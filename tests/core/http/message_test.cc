@@ -46,6 +46,26 @@ TEST(StripHopByHop, RemovesTheListedAndTheNamedLines) {
   EXPECT_EQ(headers.lines(), (std::vector<Headers::Line>{{"X-Stay", "3"}}));
 }
 
+TEST(ParseUrl, TakesBothSchemes) {
+  const Url plain = *ParseUrl("http://engine-0.example:8000/v1/x?y=1");
+  EXPECT_FALSE(plain.tls);
+  EXPECT_EQ(plain.peer, (HostPort{"engine-0.example", 8000}));
+  EXPECT_EQ(plain.target, "/v1/x?y=1");
+  const Url secure = *ParseUrl("https://[::1]");
+  EXPECT_TRUE(secure.tls);
+  EXPECT_EQ(secure.peer, (HostPort{"::1", 443}));
+  EXPECT_EQ(secure.target, "/");
+  EXPECT_EQ(ParseUrl("http://a/")->peer, (HostPort{"a", 80}));
+}
+
+TEST(ParseUrl, RefusesEverythingElse) {
+  for (const char* text :
+       {"", "a:80", "ftp://a/", "http://", "http:///x", "http://a:0/", "http://a b/", "http://a/ b",
+        "http://a?x", "http://a/#x", "https:/a", "http://[::1/x"}) {
+    EXPECT_EQ(ParseUrl(text).status().code(), StatusCode::kInvalidArgument) << text;
+  }
+}
+
 TEST(ParseHostPort, TakesNamesAndAddresses) {
   EXPECT_EQ(*ParseHostPort("10.0.0.1:8000"), (HostPort{"10.0.0.1", 8000}));
   EXPECT_EQ(*ParseHostPort("[::1]:65535"), (HostPort{"::1", 65535}));

@@ -3,11 +3,11 @@
 #include <gmock/gmock.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 
 #include <atomic>
 #include <csignal>
 
+#include "certificates.h"
 #include "fixture.h"
 
 namespace llmd::http {
@@ -16,38 +16,10 @@ namespace {
 using testing::Echo;
 using ::testing::HasSubstr;
 using testing::Latch;
+using testing::MakePair;
 using testing::RawSocket;
 using testing::TestServer;
-
-std::string Text(BIO* bio) {
-  char* data = nullptr;
-  const long size = BIO_get_mem_data(bio, &data);
-  std::string out(data, static_cast<size_t>(size));
-  BIO_free(bio);
-  return out;
-}
-
-// A fresh self-signed pair.
-TlsOptions MakePair() {
-  EVP_PKEY* key = EVP_EC_gen("P-256");
-  X509* cert = X509_new();
-  X509_set_version(cert, X509_VERSION_3);
-  ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
-  X509_gmtime_adj(X509_getm_notBefore(cert), -60);
-  X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
-  X509_set_pubkey(cert, key);
-  X509_NAME_add_entry_by_txt(X509_get_subject_name(cert), "CN", MBSTRING_ASC,
-                             reinterpret_cast<const unsigned char*>("test"), -1, -1, 0);
-  X509_set_issuer_name(cert, X509_get_subject_name(cert));
-  X509_sign(cert, key, EVP_sha256());
-  BIO* chain = BIO_new(BIO_s_mem());
-  BIO* secret = BIO_new(BIO_s_mem());
-  PEM_write_bio_X509(chain, cert);
-  PEM_write_bio_PrivateKey(secret, key, nullptr, nullptr, 0, nullptr, nullptr);
-  X509_free(cert);
-  EVP_PKEY_free(key);
-  return {Text(chain), Text(secret), ""};
-}
+using testing::With;
 
 // A blocking client.
 class Client {
@@ -98,7 +70,7 @@ class Client {
     BIO* out = BIO_new(BIO_s_mem());
     PEM_write_bio_X509(out, cert);
     X509_free(cert);
-    return Text(out);
+    return testing::TextOf(out);
   }
 
  private:
@@ -119,13 +91,6 @@ class Client {
   BIO* bio_;
   bool connected_ = false;
 };
-
-ServerOptions With(const TlsOptions& tls) {
-  std::shared_ptr<const TlsContext> context = *TlsContext::Create(tls);
-  ServerOptions options;
-  options.tls = [context] { return context; };
-  return options;
-}
 
 TEST(Tls, AnswersSeveralRequestsOfAConnection) {
   TestServer server(Echo, With(MakePair()));

@@ -19,12 +19,12 @@ using ::testing::IsEmpty;
 // Pages by path, so that an endpoint's sources answer apart; those held answer when released.
 class PathFetch final : public Fetch {
  public:
-  void Get(const EndpointInfo& endpoint, uint16_t port, const std::string& path, Duration,
+  void Get(const EndpointInfo& endpoint, const PageSpec& page, Duration,
            std::function<void(StatusOr<std::string>)> done) override {
-    asked.push_back(endpoint.address + ":" + std::to_string(port) + path);
+    asked.push_back(endpoint.address + ":" + std::to_string(page.port) + page.path);
     if (held.contains(endpoint.name)) return waiting.push_back(std::move(done));
-    const auto page = pages.find(path);
-    done(page == pages.end() ? StatusOr<std::string>(Unavailable("HTTP 500")) : page->second);
+    const auto text = pages.find(page.path);
+    done(text == pages.end() ? StatusOr<std::string>(Unavailable("HTTP 500")) : text->second);
   }
   std::map<std::string, std::string> pages;
   std::set<std::string> held;  // names of endpoints

@@ -18,7 +18,7 @@ class RenderingEngine final : public Fetch {
     Duration timeout{};
     std::function<void(StatusOr<std::string>)> done;
   };
-  void Get(const EndpointInfo&, uint16_t, const std::string&, Duration,
+  void Get(const EndpointInfo&, const PageSpec&, Duration,
            std::function<void(StatusOr<std::string>)> done) override {
     done(Unavailable("no pages here"));
   }
@@ -158,7 +158,7 @@ TEST_F(Rendered, RealTokensReachThePreciseIndex) {
 TEST(RenderParameters, ErrorsNameTheKey) {
   const std::pair<const char*, const char*> cases[] = {
       {"{vllm: {}}", "modelName"},
-      {"{modelName: m, vllm: {url: 'https://x'}}", "expected http://host:port"},
+      {"{modelName: m, vllm: {url: 'ftp://x'}}", "expected http[s]://host:port"},
       {"{modelName: m, estimate: {}}", "either estimate or vllm"},
       {"{modelName: m, vllm: {grpc: x}}", "grpc"},
       {"{vllm: {timeout: soon}, modelName: m}", "timeout"}};

@@ -75,7 +75,7 @@ class ScriptedServer {
 // Stands for the fetch that resolves names.
 class Others final : public sched::Fetch {
  public:
-  void Get(const sched::EndpointInfo& endpoint, uint16_t, const std::string&, Duration,
+  void Get(const sched::EndpointInfo& endpoint, const sched::PageSpec&, Duration,
            std::function<void(StatusOr<std::string>)> done) override {
     done("asked " + endpoint.address);
   }
@@ -97,7 +97,7 @@ class ScrapeFetchTest : public ::testing::Test {
     endpoint.address = address;
     endpoint.port = port;
     std::promise<StatusOr<std::string>> promise;
-    fetch_->Get(endpoint, 0, "/metrics", timeout,
+    fetch_->Get(endpoint, {}, timeout,
                 [&promise](StatusOr<std::string> page) { promise.set_value(std::move(page)); });
     return promise.get_future().get();
   }
@@ -188,7 +188,7 @@ TEST_F(ScrapeFetchTest, DestructionCancelsWhatIsUnderWay) {
   endpoint.address = "127.0.0.1";
   endpoint.port = server.port();
   Status status;
-  fetch_->Get(endpoint, 0, "/metrics", seconds(20),
+  fetch_->Get(endpoint, {}, seconds(20),
               [&status](StatusOr<std::string> page) { status = page.status(); });
   fetch_.reset();
   EXPECT_EQ(status.code(), StatusCode::kCancelled);

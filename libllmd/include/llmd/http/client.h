@@ -12,6 +12,7 @@
 #include "llmd/http/message.h"
 #include "llmd/http/runtime.h"
 #include "llmd/http/task.h"
+#include "llmd/http/tls.h"
 #include "llmd/status.h"
 
 namespace llmd::http {
@@ -21,6 +22,7 @@ struct ClientOptions {
   Duration idle_timeout = std::chrono::seconds(90);
   Duration connect_timeout = std::chrono::seconds(5);
   size_t max_head_bytes = 64 * 1024;
+  std::shared_ptr<const TlsContext> tls;  // a client's; null = clear text
 };
 
 struct CallOptions {

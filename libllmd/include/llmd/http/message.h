@@ -78,4 +78,12 @@ struct HostPort {
 };
 StatusOr<HostPort> ParseHostPort(std::string_view text);
 
+// "http[s]://host[:port][/path]"; anything else INVALID_ARGUMENT. The port is by default 80 or 443.
+struct Url {
+  bool tls = false;
+  HostPort peer;
+  std::string target = "/";  // path and query
+};
+StatusOr<Url> ParseUrl(std::string_view text);
+
 }  // namespace llmd::http

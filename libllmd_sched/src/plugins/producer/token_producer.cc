@@ -162,7 +162,8 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
   if (params.Has("estimate")) params.Fail("estimate", "expected either estimate or vllm");
   if (render.model.empty())
     params.Fail(params.Has("modelName") ? "modelName" : "vllm", "vllm needs a modelName");
-  if (!render.url.starts_with("http://")) vllm.Fail("url", "expected http://host:port");
+  if (!render.url.starts_with("http://") && !render.url.starts_with("https://"))
+    vllm.Fail("url", "expected http[s]://host:port");
   while (render.url.ends_with('/')) render.url.pop_back();
   if (Status status = vllm.Collected(); !status.ok()) params.Fail(status);
   std::shared_ptr<Fetch> fetch = args.env.fetch;

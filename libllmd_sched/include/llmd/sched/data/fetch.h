@@ -2,11 +2,11 @@
 // tests; sched itself knows no sockets, so that the Python scheduler needs no web server.
 #pragma once
 
-#include <cstdint>
 #include <functional>
 #include <string>
 
 #include "llmd/clock.h"
+#include "llmd/sched/data/page.h"
 #include "llmd/sched/endpoint.h"
 #include "llmd/status.h"
 
@@ -17,13 +17,12 @@ namespace llmd::sched {
 class Fetch {
  public:
   virtual ~Fetch() = default;
-  // GET http://<endpoint address>:<port_override, or the endpoint's port when 0><path>. A reply
-  // that is not 2xx is an error (UNAVAILABLE) that names the status; DEADLINE_EXCEEDED after
-  // `timeout`.
-  virtual void Get(const EndpointInfo& endpoint, uint16_t port_override, const std::string& path,
-                   Duration timeout, std::function<void(StatusOr<std::string>)> done) = 0;
-  // POST of a JSON body to `url` ("http://host:port/path"); errors as those of Get. UNIMPLEMENTED
-  // where nothing can be posted.
+  // GET of the page at the endpoint's address. A reply that is not 2xx is an error (UNAVAILABLE)
+  // that names the status; DEADLINE_EXCEEDED after `timeout`.
+  virtual void Get(const EndpointInfo& endpoint, const PageSpec& page, Duration timeout,
+                   std::function<void(StatusOr<std::string>)> done) = 0;
+  // POST of a JSON body to `url` ("http://host:port/path", or https: and a certificate that the
+  // system believes); errors as those of Get. UNIMPLEMENTED where nothing can be posted.
   virtual void Post(const std::string& url,
                     std::string body,  // NOLINT: taken by those who can post
                     Duration timeout,
@@ -35,7 +34,7 @@ class Fetch {
 // Where there is no client: every call fails.
 class NoFetch final : public Fetch {
  public:
-  void Get(const EndpointInfo&, uint16_t, const std::string&, Duration,
+  void Get(const EndpointInfo&, const PageSpec&, Duration,
            std::function<void(StatusOr<std::string>)> done) override {
     done(Unimplemented("nothing can be fetched here"));
   }
