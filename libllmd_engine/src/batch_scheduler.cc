@@ -155,7 +155,11 @@ BatchScheduler::Queue* BatchScheduler::NextQueue() {
 void BatchScheduler::ScheduleWaiting() {
   while (budget_ > 0 && num_running() < options_.max_num_seqs) {
     Queue* queue = NextQueue();
-    if (queue == nullptr || !AdmitHead(*queue)) return;
+    if (queue == nullptr) return;
+    if (AdmitHead(*queue)) continue;
+    // What is ready holds blocks, which only its end gives back: it must not wait for somebody more
+    // urgent who waits for those.
+    if (queue == &ready_ || ready_.empty() || !AdmitHead(ready_)) return;
   }
 }
 

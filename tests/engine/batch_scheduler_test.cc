@@ -400,10 +400,26 @@ TEST(BatchScheduler, RationsRowsForPromptLogprobsAndSkipsNothing) {
   EXPECT_EQ(w.Step(), "a:6+3* b:1+2*");
 }
 
+TEST(BatchScheduler, AnUrgentOneWithoutRoomDoesNotHoldUpWhoHasItsKv) {
+  SchedulerOptions o;
+  o.priority = true;
+  World w(4, o);
+  w.connector.remote_tokens = 8;
+  Sequence* a = w.Add("a", 9, 1, 5);
+  a->remote_pending = true;
+  EXPECT_EQ(w.Step(), "");
+  w.Add("urgent", 9, 1, 1);
+  w.scheduler.LoadFinished(a, 8);
+  EXPECT_EQ(w.Step(), "a:8+1*");
+  EXPECT_EQ(w.Step(), "urgent:0+9*");
+}
+
 // Whatever arrives: every sequence ends, nobody shares a block it writes, and all blocks come back.
 TEST(BatchScheduler, EndsEverythingUnderRandomLoad) {
-  for (const bool priority : {false, true}) {
-    std::mt19937 random(7 + priority);
+  for (unsigned seed = 0; seed < 60; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    const bool priority = seed % 2 == 1;
+    std::mt19937 random(seed);
     SchedulerOptions o = WithBudget(16);
     o.priority = priority;
     o.max_num_seqs = 6;
@@ -414,9 +430,10 @@ TEST(BatchScheduler, EndsEverythingUnderRandomLoad) {
     int steps = 0, preemptions_seen = 0;
     for (; steps < 5000; ++steps) {
       if (w.all.size() < 200 && random() % 3 == 0) {
+        const auto below = [&](unsigned n) { return static_cast<int>(random() % n); };
+        const int prompt = 1 + below(30), answer = 1 + below(25), rank = below(3), base = below(4);
         Sequence* s =
-            w.Add("s" + std::to_string(w.all.size()), 1 + random() % 30, 1 + random() % 25,
-                  static_cast<int>(random() % 3), static_cast<int>(random() % 4) * 100);
+            w.Add("s" + std::to_string(w.all.size()), prompt, answer, rank, base * 100);
         s->remote_pending = random() % 4 == 0;
       }
       w.Step();
