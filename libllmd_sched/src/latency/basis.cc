@@ -21,10 +21,11 @@ Terms Expand(Target target, const LatencyFeatures& f) {
   const double g = Scaled(f.num_tokens_generated, 100, kMaxPrompt);
   const double p = Scaled(f.prefill_tokens_in_flight, 1000, kMaxTokens);
   const double d = Scaled(f.decode_tokens_in_flight, 10'000, kMaxTokens);
+  const double e = Scaled(f.encoder_tokens, 1000, kMaxPrompt);
   const double u = n * (1 - Scaled(f.prefix_cache_score, 1, 1));
   if (target == Target::kTpot) return {1, r, d, kv, p, n, g, r * g, w, r * p};
-  return {1,     u,     n * u, p,     p * n, r,     w, kv,    d,
-          u * r, p * r, w * r, w * n, u * d, p * d, g, g * r, g * d};
+  return {1,     u,     n * u, p,     p * n, r, w,     kv,    d, u * r,
+          p * r, w * r, w * n, u * d, p * d, g, g * r, g * d, e};
 }
 
 }  // namespace llmd::sched::latency

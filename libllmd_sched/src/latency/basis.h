@@ -2,8 +2,9 @@
 // after another. All are ≥ 0 and of the order of 1, whatever an endpoint reports.
 //
 // TTFT adds up the prompt's own uncached tokens (and their attention over the whole prompt), the
-// prompt tokens ahead of it, the queue, and each of these slowed by what decodes beside it. TPOT
-// adds up a step's fixed part, its sequences, their contexts, and prefill chunks between.
+// prompt tokens ahead of it, the queue, each of these slowed by what decodes beside it, and the
+// media to encode. TPOT adds up a step's fixed part, its sequences, their contexts, and prefill
+// chunks between.
 #pragma once
 
 #include <array>
@@ -13,7 +14,7 @@
 
 namespace llmd::sched::latency {
 
-inline constexpr size_t kTerms = 18;
+inline constexpr size_t kTerms = 19;
 using Terms = std::array<double, kTerms>;
 
 enum class Target { kTtft, kTpot };

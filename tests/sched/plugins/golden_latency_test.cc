@@ -249,8 +249,6 @@ TEST(LatencyConsumers, ParametersThatMakeNoSenseAreErrors) {
          "x}}",
          "needs ttftSource latencyPredictor"},
         {"{type: predicted-latency-producer, parameters: {contextTTL: 0s}}", "more than 0s"},
-        {"{type: predicted-latency-producer, parameters: {useEncoderCacheFeatures: true}}",
-         "no encoder features"},
         {"{type: predicted-latency-producer, parameters: {statePath: /nowhere/at/all}}",
          "is no directory"}}) {
     const auto graph = LoadGraph(Config({entry}), {});

@@ -26,6 +26,9 @@ class PredictedLatency : public DirectorFixture {
   void Serve(double ttft_ms, double tpot_ms, int tokens, int status = 200, bool stream = true,
              HeaderList headers = {}) {
     const Routing r = Route(Body(stream), std::move(headers));
+    Answer(r, ttft_ms, tpot_ms, tokens, status);
+  }
+  void Answer(const Routing& r, double ttft_ms, double tpot_ms, int tokens, int status) {
     ASSERT_TRUE(r.ok) << r.denial.message;
     director_->OnResponseHeaders(r.state, status, {{"content-type", "text/event-stream"}});
     Pass(ttft_ms);
@@ -36,6 +39,14 @@ class PredictedLatency : public DirectorFixture {
                               "data: {\"usage\":{\"prompt_tokens\":100,\"completion_tokens\":" +
                                   std::to_string(tokens) + "}}\n\n",
                               true, &replaced);
+  }
+  // A streamed chat request about that picture, with text that no other one has.
+  void ServePicture(const std::string& url, double ttft_ms) {
+    const std::string body =
+        R"({"model":"m","stream":true,"messages":[{"role":"user","content":[{"type":"text","text":")" +
+        std::to_string(++pictures_) + std::string(396, 'x') +
+        R"("},{"type":"image_url","image_url":{"url":")" + url + R"("}}]}]})";
+    Answer(Route(body, {{":path", "/v1/chat/completions"}}), ttft_ms, 15, 21, 200);
   }
   void Pass(double ms) { clock_.Advance(Duration(static_cast<int64_t>(ms * 1e6))); }
   // Value of the series that begins so, or NaN.
@@ -50,6 +61,7 @@ class PredictedLatency : public DirectorFixture {
         "llm_d_epp_inference_request_metric{model_name=\"m\",target_model_name=\"m\",type=\"" +
         type + "\"");
   }
+  int pictures_ = 0;
 };
 
 TEST_F(PredictedLatency, LearnsTtftFromTheFirstChunkAndTpotFromTheTokens) {
@@ -67,6 +79,26 @@ TEST_F(PredictedLatency, WithoutStreamingModeTtftIsTheWholeAnswer) {
   EXPECT_NEAR(LastPredicted("predicted_ttft"), 0.420, 0.02);
   EXPECT_NEAR(LastPredicted("ttft"), 0.420, 1e-6);
   EXPECT_EQ(LastPredicted("predicted_tpot"), 0);
+}
+
+TEST_F(PredictedLatency, KnowsWhichPicturesAreEncodedWhereAsked) {
+  const auto predicted = [this](const std::string& parameters) {
+    StartWith("streamingMode: true, contextTTL: 1m" + parameters,
+              "{name: a, address: 127.0.0.1, port: 8001}");
+    for (int i = 0; i < 100; ++i) {
+      ServePicture("http://pictures/" + std::to_string(i), 420);
+      ServePicture("http://pictures/" + std::to_string(i), 120);
+    }
+    ServePicture("http://pictures/new", 420);
+    const double fresh = LastPredicted("predicted_ttft");
+    ServePicture("http://pictures/new", 120);
+    return std::pair(fresh, LastPredicted("predicted_ttft"));
+  };
+  const auto [fresh, encoded] = predicted(", useEncoderCacheFeatures: true");
+  EXPECT_NEAR(fresh, 0.420, 0.04);
+  EXPECT_NEAR(encoded, 0.120, 0.04);
+  const auto [blind_fresh, blind_encoded] = predicted("");
+  EXPECT_NEAR(blind_fresh, blind_encoded, 0.1) << "without the parameter both are one";
 }
 
 TEST_F(PredictedLatency, FailedAbortedAndOverdueAnswersTeachNothing) {

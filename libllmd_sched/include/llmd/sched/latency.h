@@ -17,6 +17,7 @@ struct LatencyFeatures {
   double num_tokens_generated = 0;  // of the answer; when predicting, what is expected
   double prefix_cache_score = 0;    // cached share of the prompt, 0..1
   double prefill_tokens_in_flight = 0, decode_tokens_in_flight = 0;
+  double encoder_tokens = 0;  // of media that the endpoint has yet to encode
 };
 
 // One endpoint's entry of LatencyPredictionInfo.

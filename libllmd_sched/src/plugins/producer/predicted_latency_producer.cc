@@ -25,7 +25,7 @@ struct Settings {
   Duration context_ttl = std::chrono::minutes(5);
   bool streaming = false, predict = true;
   std::string role_label, state_path;
-  DataKey out = kNoKey, tokens = kNoKey, match = kNoKey;
+  DataKey out = kNoKey, tokens = kNoKey, match = kNoKey, encoder = kNoKey;
 };
 
 double Millis(Duration d) {
@@ -175,7 +175,16 @@ class PredictedLatencyProducer final : public Producer,
             request.max_tokens > 0 ? static_cast<double>(request.max_tokens) : 0,
         .prefix_cache_score = match && match->total > 0 ? match->per_endpoint[i] / match->total : 0,
         .prefill_tokens_in_flight = load.prefill_tokens,
-        .decode_tokens_in_flight = load.decode_tokens};
+        .decode_tokens_in_flight = load.decode_tokens,
+        .encoder_tokens = EncoderTokens(request, i)};
+  }
+  double EncoderTokens(const RequestContext& request, size_t endpoint) const {
+    const Attribute* prompt = request.Get(s_.tokens);
+    const Attribute* encoded = request.Get(s_.encoder);
+    if (prompt == nullptr || encoded == nullptr || encoded->total <= 0) return 0;
+    double tokens = 0;
+    for (const MediaItem& item : prompt->media) tokens += static_cast<double>(item.length);
+    return tokens * (1 - encoded->per_endpoint[endpoint] / encoded->total);
   }
 
   void Predict(const RequestContext& request, const Snapshot& snapshot,
@@ -291,8 +300,6 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
   s.role_label = params.String("endpointRoleLabel", "");
   s.state_path = params.String("statePath", "");
   CheckStatePath(params, s.state_path);
-  if (params.Bool("useEncoderCacheFeatures", false))
-    params.Fail("useEncoderCacheFeatures", "the model of this build has no encoder features");
   for (const char* ignored : {"samplingMean", "maxDecodeTokenSamplesForPrediction"}) {
     if (!params.Has(ignored)) continue;
     params.Double(ignored, 0, 0, 1e18);
@@ -300,6 +307,8 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
   }
   s.out = args.env.Produce("LatencyPredictionInfo");
   s.tokens = args.env.Consume("TokenizedPrompt", "", true);
+  if (params.Bool("useEncoderCacheFeatures", false))
+    s.encoder = args.env.Consume("EncoderCacheMatchInfo", "", true);
   s.match = args.env.Consume("PrefixCacheMatchInfo",
                              params.String("prefixMatchInfoProducerName", ""), true);
   LLMD_RETURN_IF_ERROR(params.Finish());
@@ -323,7 +332,8 @@ Status RegisterPredictedLatencyProducer(PluginRegistry& registry) {
                   {"endpointRoleLabel", "",
                    "label whose values are modelled apart; prefill endpoints have no TPOT"},
                   {"predictInProduce", "true", "false: learn only"},
-                  {"useEncoderCacheFeatures", "false", "true is an error in this build"},
+                  {"useEncoderCacheFeatures", "false",
+                   "true: media that an endpoint has yet to encode count"},
                   {"statePath", "", "file that keeps the model across restarts; \"\" = none"},
                   {"prefixMatchInfoProducerName", "approx-prefix-cache-producer",
                    "whose matches to read"},
