@@ -3,6 +3,7 @@
 #pragma once
 
 #include <exception>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
@@ -30,6 +31,8 @@ bool Guarded(const Plugin& plugin, const Call& call, const Failed& failed) {
   }
   return false;
 }
+
+using OnPluginFailed = std::function<void(const Plugin& plugin, const Status& status)>;
 
 // Logs failures, those of one plugin at most once a second. Thread-safe.
 class PluginFailures {

@@ -3,11 +3,14 @@
 #include <stdexcept>
 
 #include "llmd/sched/admitter.h"
+#include "llmd/sched/discovery.h"
 #include "llmd/sched/filter.h"
 #include "llmd/sched/hooks.h"
 #include "llmd/sched/picker.h"
 #include "llmd/sched/producer.h"
+#include "llmd/sched/saturation.h"
 #include "llmd/sched/scorer.h"
+#include "llmd/sched/usage_limit.h"
 #include "sched/director_support.h"
 
 namespace llmd::sched {
@@ -83,6 +86,22 @@ class ThrowsEverywhere final : public Producer,
   const DataKey match_;
 };
 
+// Throws where flow control and the pool call it.
+class PoolThrower final : public SaturationDetector, public UsageLimitPolicy, public Discovery {
+ public:
+  double Saturation(const Snapshot&, const std::vector<uint32_t>&) override {
+    throw std::runtime_error("saturation");
+  }
+  void Ceilings(double, std::span<const int>, std::span<double> ceilings) override {
+    for (double& ceiling : ceilings) ceiling = 0;
+    throw std::runtime_error("ceilings");
+  }
+  Status Start(std::function<void(std::vector<EndpointInfo>)>) override {
+    throw std::runtime_error("discovery");
+  }
+  void Stop() override {}
+};
+
 PluginRegistry Registry() {
   PluginRegistry registry = BuiltinPlugins();
   EXPECT_EQ(
@@ -94,6 +113,13 @@ PluginRegistry Registry() {
                                  args.env.Produce("PrefixCacheMatchInfo")));
                            }}),
       OkStatus());
+  EXPECT_EQ(AddPlugin(registry, {.type = "pool-thrower",
+                                 .kind = "detector, usage limit, discovery",
+                                 .help = "Test.",
+                                 .make = [](PluginArgs&) -> StatusOr<std::unique_ptr<Plugin>> {
+                                   return std::unique_ptr<Plugin>(std::make_unique<PoolThrower>());
+                                 }}),
+            OkStatus());
   EXPECT_EQ(
       AddPlugin(registry, {.type = "thrower",
                            .kind = "filter, scorer, picker",
@@ -182,6 +208,25 @@ TEST_F(ThrowingDirector, ServesOnWhateverHookThrows) {
   const std::string none = options_.config_yaml.substr(0, options_.config_yaml.find("dataLayer:"));
   EXPECT_TRUE(director_->Reload(none + "dataLayer: {injectDefaults: false}\n").ok());
   EXPECT_EQ(director_->Endpoints().size(), 0u);
+}
+
+TEST_F(ThrowingDirector, HoldsNothingBackForABrokenDetectorOrLimit) {
+  options_.registry = std::make_shared<const PluginRegistry>(Registry());
+  for (const char* broken :
+       {"saturationDetector: {pluginRef: mine}", "usageLimitPolicyPluginRef: mine"}) {
+    Start(Two(), {"{name: mine, type: pool-thrower}", "{type: queue-scorer}"},
+          "featureGates: [flowControl]\nflowControl: {" + std::string(broken) + "}\n");
+    EXPECT_TRUE(Route(R"({"model":"m","prompt":"x"})").ok) << broken;
+    EXPECT_THAT(Messages(), Contains("Plugin failed")) << broken;
+  }
+}
+
+TEST_F(ThrowingDirector, DoesNotStartWithoutItsDiscovery) {
+  options_.registry = std::make_shared<const PluginRegistry>(Registry());
+  options_.config_yaml = Config({"{name: mine, type: pool-thrower}"}) +
+                         "dataLayer: {injectDefaults: false, discovery: {pluginRef: mine}}\n";
+  auto made = Director::Create(options_, fetch_, Logger(sink_, LogLevel::kDebug), metrics_, clock_);
+  EXPECT_EQ(made.status(), Internal("plugin 'mine' failed: discovery"));
 }
 
 TEST(PluginFailure, OfAProducerOrHookIsAnErrorByValue) {

@@ -106,10 +106,17 @@ Status DirectorImpl::Discover(const Graph& graph) {
   if (graph.discovery == nullptr) {
     feed->OnEndpoints({});
   } else {
-    graph.discovery->FollowPolicy(
-        [feed](DiscoveryFeed::Policy p) { feed->OnPolicy(std::move(p)); });
-    LLMD_RETURN_IF_ERROR(graph.discovery->Start(
-        [feed](std::vector<EndpointInfo> e) { feed->OnEndpoints(std::move(e)); }));
+    Status started;
+    Guarded(
+        *graph.discovery,
+        [&] {
+          graph.discovery->FollowPolicy(
+              [feed](DiscoveryFeed::Policy p) { feed->OnPolicy(std::move(p)); });
+          started = graph.discovery->Start(
+              [feed](std::vector<EndpointInfo> e) { feed->OnEndpoints(std::move(e)); });
+        },
+        [&](Status thrown) { started = std::move(thrown); });
+    LLMD_RETURN_IF_ERROR(started);
   }
   if (feed_) feed_->Close();
   if (discovery_ != nullptr) discovery_->Stop();
@@ -120,13 +127,17 @@ Status DirectorImpl::Discover(const Graph& graph) {
 }
 
 void DirectorImpl::Publish(const std::shared_ptr<const Graph>& graph) {
-  Setup next{.graph = graph, .meter = std::make_shared<PoolMeter>(*graph->saturation)};
+  const OnPluginFailed failed = [this](const Plugin& plugin, const Status& status) {
+    failures_.Note(plugin, status);
+  };
+  Setup next{.graph = graph, .meter = std::make_shared<PoolMeter>(*graph->saturation, failed)};
   const bool first = graph->flow.enabled && !flow_;
   if (first) {
     flow_ = std::make_shared<FlowController>(
         graph, clock_, registry_, options_.pool_name,
         FlowHooks{.load = [this] { return setup_.Load()->meter->Read(*store_.Get()); },
-                  .empty = [this] { return store_.Members()->size() == 0; }},
+                  .empty = [this] { return store_.Members()->size() == 0; },
+                  .failed = failed},
         options_.refresh_metrics_interval);
   }
   if (graph->flow.enabled) next.flow = flow_;

@@ -216,7 +216,12 @@ FlowItem* FlowController::Choose(TimePoint now) {
     return nullptr;
   }
   const PoolLoad load = ReadLoad();
-  config_->limit->Ceilings(load.effective, priorities_, ceilings_);
+  Guarded(
+      *config_->limit, [&] { config_->limit->Ceilings(load.effective, priorities_, ceilings_); },
+      [&](const Status& status) {
+        std::fill(ceilings_.begin(), ceilings_.end(), 1);
+        hooks_.failed(*config_->limit, status);
+      });
   size_t rank = 0;
   for (auto it = bands_.begin(); it != bands_.end(); ++it, ++rank) {
     if (it->second->requests == 0) continue;

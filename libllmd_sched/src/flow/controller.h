@@ -48,6 +48,8 @@ struct FlowHooks {
   // The pool now. Called under the controller's lock; must not call back.
   std::function<PoolLoad()> load;
   std::function<bool()> empty;  // it has no endpoints
+  // Called under the lock as well; never null.
+  OnPluginFailed failed = [](const Plugin&, const Status&) {};
 };
 
 // Thread-safe. Bounded by the bands' and the global capacity, and by kMaxBands and Band::kMaxFlows.

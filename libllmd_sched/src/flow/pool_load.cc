@@ -19,17 +19,25 @@ std::shared_ptr<const PoolMeter::Stages> PoolMeter::StagesOf(
   return stages_;
 }
 
+PoolLoad PoolMeter::Judge(const Snapshot& snapshot, const Stages& stages) const {
+  PoolLoad load;
+  load.decode = detector_.Saturation(snapshot, stages.decode);
+  if (!stages.prefill.empty()) load.prefill = detector_.Saturation(snapshot, stages.prefill);
+  load.effective = std::max(load.prefill, load.decode);
+  load.per_request = detector_.PerRequest(snapshot, stages.decode);
+  if (!stages.prefill.empty()) {
+    load.per_request = std::max(load.per_request, detector_.PerRequest(snapshot, stages.prefill));
+  }
+  load.stale = detector_.Stale(snapshot, stages.all);
+  return load;
+}
+
 PoolLoad PoolMeter::Read(const Snapshot& snapshot) {
   const std::shared_ptr<const Stages> stages = StagesOf(snapshot.set);
   PoolLoad load;
-  load.decode = detector_.Saturation(snapshot, stages->decode);
-  if (!stages->prefill.empty()) load.prefill = detector_.Saturation(snapshot, stages->prefill);
-  load.effective = std::max(load.prefill, load.decode);
-  load.per_request = detector_.PerRequest(snapshot, stages->decode);
-  if (!stages->prefill.empty()) {
-    load.per_request = std::max(load.per_request, detector_.PerRequest(snapshot, stages->prefill));
-  }
-  load.stale = detector_.Stale(snapshot, stages->all);
+  Guarded(
+      detector_, [&] { load = Judge(snapshot, *stages); },
+      [&](const Status& status) { failed_(detector_, status); });
   return load;
 }
 

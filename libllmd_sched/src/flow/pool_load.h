@@ -9,6 +9,7 @@
 
 #include "llmd/sched/endpoint.h"
 #include "llmd/sched/saturation.h"
+#include "plugin_guard.h"
 
 namespace llmd::sched {
 
@@ -19,10 +20,12 @@ struct PoolLoad {
   size_t stale = 0;               // endpoints judged without fresh metrics
 };
 
-// Thread-safe. The detector must outlive it.
+// Thread-safe. The detector must outlive it. While one throws the pool counts as empty, so that
+// nothing is held back for ever by a plugin that is broken.
 class PoolMeter {
  public:
-  explicit PoolMeter(SaturationDetector& detector) : detector_(detector) {}
+  PoolMeter(SaturationDetector& detector, OnPluginFailed failed)
+      : detector_(detector), failed_(std::move(failed)) {}
   PoolLoad Read(const Snapshot& snapshot);
 
  private:
@@ -32,7 +35,10 @@ class PoolMeter {
   };
   std::shared_ptr<const Stages> StagesOf(const std::shared_ptr<const EndpointSet>& set);
 
+  PoolLoad Judge(const Snapshot& snapshot, const Stages& stages) const;
+
   SaturationDetector& detector_;
+  const OnPluginFailed failed_;
   std::mutex mutex_;
   std::shared_ptr<const Stages> stages_;  // of the latest membership; guarded by mutex_
 };

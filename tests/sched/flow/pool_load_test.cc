@@ -28,7 +28,7 @@ class PoolLoadTest : public ::testing::Test {
                   {.clock = &clock_, .metrics = &metrics_});
     ASSERT_TRUE(graph.ok()) << graph.status().ToString();
     graph_ = *graph;
-    meter_ = std::make_unique<PoolMeter>(*graph_->saturation);
+    meter_ = std::make_unique<PoolMeter>(*graph_->saturation, [](const Plugin&, const Status&) {});
     clock_.Advance(seconds(10));
   }
   // One endpoint more, read now.

@@ -1,5 +1,5 @@
 // With enableEviction, requests in flight may be taken back so that a higher priority band can
-// dispatch: a filter says which ones may, an order which one goes first.
+// dispatch: a filter says which ones may, an order which one goes first. Neither may throw.
 #pragma once
 
 #include <cstdint>

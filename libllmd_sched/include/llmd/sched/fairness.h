@@ -32,7 +32,7 @@ struct FlowUsage {
 };
 
 // The flows of one band with requests waiting. Called under the controller's lock, by one thread at
-// a time; must not call back.
+// a time; must not call back and must not throw.
 class FairnessBand {
  public:
   virtual ~FairnessBand() = default;
