@@ -33,7 +33,7 @@ struct Flags {
   std::string host = "127.0.0.1";
   uint16_t grpc_port = 9002, health_port = 9003;
   int64_t max_recv = 4 << 20, max_send = 64 << 20;
-  int64_t max_streams = 40'000;
+  int64_t max_streams = 40'000, threads = 0;
   services::TlsFlags tls;
   bool health_checking = false, token_metrics = true;
 };
@@ -49,6 +49,8 @@ FlagSet MakeFlags(Flags& flags) {
           "largest gRPC message taken, bytes");
   set.Int("grpc-max-send-msg-size", &flags.max_send, 1, INT32_MAX,
           "largest gRPC message sent, bytes");
+  set.Int("ext-proc-threads", &flags.threads, 0, 64,
+          "threads that serve ext_proc streams; 0 = one per four cores");
   set.Int("max-streams", &flags.max_streams, 1, INT32_MAX,
           "open requests; one more gets 429 (Envoy's circuit breaker in deploy/envoy is the same)");
   set.Bool(
@@ -137,7 +139,8 @@ Status StartGrpc(App& app, const Flags& flags) {
   options.emit_endpoint_scores = flags.picker.emit_endpoint_scores;
   options.token_metrics = flags.token_metrics;
   app.ext_proc = std::make_unique<ExtProcService>(
-      app.director(), options, static_cast<size_t>(flags.max_streams), app.metrics);
+      app.director(), options, static_cast<size_t>(flags.max_streams),
+      static_cast<unsigned>(flags.threads), app.metrics);
   for (auto* health : {&app.health, &app.own_health}) {
     *health = std::make_unique<HealthService>(app.admin_sources.pool_ready, app.pools->names(),
                                               app.logger);

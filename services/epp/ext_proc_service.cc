@@ -5,21 +5,26 @@
 namespace llmd::epp {
 namespace {
 
-constexpr unsigned kMinThreads = 2, kMaxThreads = 16;
+// One thread carries what four cores' worth of engines and proxies ask of it, and a second one
+// makes every exchange dearer: whoever reads a connection hands to the other what belongs to its
+// calls.
+constexpr unsigned kCoresPerThread = 4, kMaxThreads = 16;
 // Calls that can come to a queue before its thread has looked.
 constexpr int kWaitingCalls = 16;
 
 }  // namespace
 
 ExtProcService::ExtProcService(sched::Director& director, ProcessorOptions options,
-                               size_t max_streams, MetricsRegistry& metrics)
-    : context_{service_,       director, options, StreamMetrics(metrics), StreamGate(max_streams),
+                               size_t max_streams, unsigned threads, MetricsRegistry& metrics)
+    : threads_(threads > 0 ? threads
+                           : std::clamp(std::thread::hardware_concurrency() / kCoresPerThread, 1u,
+                                        kMaxThreads)),
+      context_{service_,       director, options, StreamMetrics(metrics), StreamGate(max_streams),
                queues_.calls()} {}
 
 void ExtProcService::AddTo(grpc::ServerBuilder& builder) {
   builder.RegisterService(&service_);
-  const unsigned count = std::clamp(std::thread::hardware_concurrency(), kMinThreads, kMaxThreads);
-  queues_.AddTo(builder, count);
+  queues_.AddTo(builder, threads_);
 }
 
 void ExtProcService::Start(HealthService* health) {

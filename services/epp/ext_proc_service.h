@@ -11,9 +11,9 @@ namespace llmd::epp {
 class ExtProcService {
  public:
   // `director` must outlive Stop. More than `max_streams` at once are answered 429, one by one, and
-  // ended.
+  // ended. `threads` 0 = one per four cores.
   ExtProcService(sched::Director& director, ProcessorOptions options, size_t max_streams,
-                 MetricsRegistry& metrics);
+                 unsigned threads, MetricsRegistry& metrics);
 
   ~ExtProcService() { Stop(); }
 
@@ -27,6 +27,7 @@ class ExtProcService {
   StreamGate& gate() { return context_.gate; }
 
  private:
+  const unsigned threads_;
   RawService service_;
   CallQueues queues_{"ext-proc"};
   StreamContext context_;
