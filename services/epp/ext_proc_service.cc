@@ -9,8 +9,23 @@ namespace {
 // makes every exchange dearer: whoever reads a connection hands to the other what belongs to its
 // calls.
 constexpr unsigned kCoresPerThread = 4, kMaxThreads = 16;
+constexpr size_t kReaders = 2;
 // Calls that can come to a queue before its thread has looked.
 constexpr int kWaitingCalls = 16;
+
+std::unique_ptr<WorkerPool> MakeReaders() {
+  auto pool = WorkerPool::Create({.name = "large-body", .threads = kReaders});
+  return pool.ok() ? std::move(*pool) : nullptr;
+}
+
+ProcessorOptions With(ProcessorOptions options, WorkerPool* readers) {
+  if (readers != nullptr) {
+    options.offload = [readers](std::function<void()> job) {
+      return readers->Submit(std::move(job)).ok();
+    };
+  }
+  return options;
+}
 
 }  // namespace
 
@@ -19,7 +34,12 @@ ExtProcService::ExtProcService(sched::Director& director, ProcessorOptions optio
     : threads_(threads > 0 ? threads
                            : std::clamp(std::thread::hardware_concurrency() / kCoresPerThread, 1u,
                                         kMaxThreads)),
-      context_{service_,       director, options, StreamMetrics(metrics), StreamGate(max_streams),
+      readers_(MakeReaders()),
+      context_{service_,
+               director,
+               With(std::move(options), readers_.get()),
+               StreamMetrics(metrics),
+               StreamGate(max_streams),
                queues_.calls()} {}
 
 void ExtProcService::AddTo(grpc::ServerBuilder& builder) {

@@ -5,6 +5,7 @@
 #include "epp/call_queues.h"
 #include "epp/ext_proc_stream.h"
 #include "epp/health_service.h"
+#include "llmd/worker_pool.h"
 
 namespace llmd::epp {
 
@@ -28,6 +29,7 @@ class ExtProcService {
 
  private:
   const unsigned threads_;
+  const std::unique_ptr<WorkerPool> readers_;  // of large bodies; null when there are no threads
   RawService service_;
   CallQueues queues_{"ext-proc"};
   StreamContext context_;

@@ -160,13 +160,24 @@ void Processor::Route(bool has_body) {
   input.has_subset = hint_.present;
   input.subset = hint_.endpoints;
   input.pool = pool_;
-  std::shared_ptr<sched::RequestState> queued;
-  input.state = &queued;
-  auto self = shared_from_this();
   // The Director keeps this as long as the request, which the processor keeps.
   input.evicted = [weak = weak_from_this()](const sched::Denial& denial) {
     if (const auto alive = weak.lock()) alive->OnEvicted(denial);
   };
+  if (body_->size() >= ProcessorOptions::kLargeBody && options_.offload &&
+      options_.offload([self = shared_from_this(), input] { self->Ask(input); }))
+    return;
+  Ask(std::move(input));
+}
+
+void Processor::Ask(sched::RequestInput input) {
+  {
+    std::lock_guard lock(mutex_);
+    if (closed_) return;
+  }
+  std::shared_ptr<sched::RequestState> queued;
+  input.state = &queued;
+  auto self = shared_from_this();
   director_.Route(std::move(input),
                   [self](const sched::Routing& routing) { self->OnRouted(routing); });
   {

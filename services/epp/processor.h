@@ -83,6 +83,10 @@ struct ProcessorOptions {
   // Read every response body, for the metrics of tokens, first chunks and sizes. False: only where
   // a plugin reads it or the client's model name must be put back.
   bool token_metrics = true;
+  // Runs a job on another thread, false when it cannot: then the request is routed where it came.
+  // For bodies of kLargeBody and more, whose reading would hold up the thread's other streams.
+  std::function<bool(std::function<void()>)> offload = nullptr;
+  static constexpr size_t kLargeBody = 1 << 20;
 };
 
 class Processor : public std::enable_shared_from_this<Processor> {
@@ -135,6 +139,7 @@ class Processor : public std::enable_shared_from_this<Processor> {
   Phase phase() const;
   void MoveTo(Phase phase);
   void Route(bool has_body);
+  void Ask(sched::RequestInput input);
   void OnRouted(const sched::Routing& routing);
   void Deny(const sched::Denial& denial);
   // Flow control takes the request back; from any thread.

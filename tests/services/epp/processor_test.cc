@@ -281,6 +281,53 @@ TEST_F(ProcessorTest, Gives413OverTheBodyLimitAndIgnoresTheRest) {
   EXPECT_EQ(director.routes, 0);
 }
 
+class LargeBody : public ProcessorTest {
+ protected:
+  std::shared_ptr<Processor> Asked(size_t bytes) {
+    ProcessorOptions options;
+    options.offload = [this](std::function<void()> job) {
+      jobs.push_back(std::move(job));
+      return room;
+    };
+    auto p = Make(options);
+    p->OnRequestHeaders(post, false);
+    p->OnRequestBody(std::string(bytes, 'x'), true);
+    return p;
+  }
+  std::vector<std::function<void()>> jobs;
+  bool room = true;
+};
+
+TEST_F(LargeBody, IsRoutedOnAnotherThread) {
+  const auto p = Asked(ProcessorOptions::kLargeBody);
+  EXPECT_EQ(director.routes, 0);
+  p->OnRequestTrailers();
+  ASSERT_THAT(jobs, SizeIs(1));
+  jobs[0]();
+  EXPECT_EQ(director.body.size(), ProcessorOptions::kLargeBody);
+  EXPECT_EQ(sink->Body(Kind::kRequestBody).size(), ProcessorOptions::kLargeBody);
+  EXPECT_EQ(sink->answers.back().kind, Kind::kRequestTrailers);
+}
+
+TEST_F(LargeBody, IsRoutedWhereItCameWhenNoThreadHasTime) {
+  room = false;
+  Asked(ProcessorOptions::kLargeBody);
+  EXPECT_EQ(director.routes, 1);
+}
+
+TEST_F(LargeBody, OfAClientThatLeftIsNotRouted) {
+  Asked(ProcessorOptions::kLargeBody)->Close();
+  jobs.at(0)();
+  EXPECT_EQ(director.routes, 0);
+  EXPECT_THAT(sink->answers, IsEmpty());
+}
+
+TEST_F(LargeBody, OthersAreRoutedAtOnce) {
+  Asked(ProcessorOptions::kLargeBody - 1);
+  EXPECT_THAT(jobs, IsEmpty());
+  EXPECT_EQ(director.routes, 1);
+}
+
 TEST_F(ProcessorTest, PassesTheResponseAndTellsTheDirectorOnce) {
   auto p = Make();
   p->OnRequestHeaders(post, false);
