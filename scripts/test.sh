@@ -2,8 +2,8 @@
 # Builds llmd and runs its tests. Sets the machine up first.
 # usage: scripts/test.sh [--all] [--no-setup]
 #   default: release build, style and layer checks, unit tests, Python and end-to-end tests, the libraries under
-#            AddressSanitizer, clang-tidy on the files changed since the last release of main
-#   --all:   also ThreadSanitizer, g++, clang-tidy on every file, the fuzzers for a minute each
+#            AddressSanitizer and built with g++, clang-tidy on the files changed since the last release of main
+#   --all:   also ThreadSanitizer, all tests with g++, clang-tidy on every file, the fuzzers for a minute each
 set -euo pipefail
 cd "$(dirname "$0")/.."
 all=false; setup=true
@@ -41,6 +41,10 @@ cmake --preset asan -DLLMD_BUILD_EPP=OFF >/dev/null
 ninja -C build/asan $(scripts/test_targets.sh build/asan)
 ctest --test-dir build/asan --output-on-failure -j 2 -L unit
 
+step "the libraries with g++"
+cmake --preset gcc >/dev/null
+ninja -C build/gcc llmd_core llmd_http llmd_text llmd_pd llmd_kv llmd_sched llmd_engine
+
 step "clang-tidy on changed files"
 scripts/tidy.sh
 
@@ -50,7 +54,6 @@ if $all; then
   ninja -C build/tsan
   ctest --test-dir build/tsan --output-on-failure -j 2 -L unit
   step "g++"
-  cmake --preset gcc >/dev/null
   ninja -C build/gcc
   ctest --test-dir build/gcc --output-on-failure -j 2 -L unit
   step "clang-tidy on every file"
