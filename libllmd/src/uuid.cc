@@ -2,7 +2,9 @@
 
 #include <sys/random.h>
 
+#include <array>
 #include <cerrno>
+#include <utility>
 
 #include "hex.h"
 #include "llmd/status.h"
@@ -10,15 +12,19 @@
 namespace llmd {
 
 uint64_t RandomBits() {
-  uint64_t bits = 0;
-  ssize_t got = 0;
-  // Below 256 bytes getrandom is never cut short; only a signal before the pool is ready can
-  // interrupt it.
-  do {
-    got = getrandom(&bits, sizeof(bits), 0);
-  } while (got < 0 && errno == EINTR);
-  LLMD_CHECK(got == sizeof(bits));
-  return bits;
+  // Ids are asked for several times a request: one system call for many. 256 bytes are never cut
+  // short; only a signal before the pool is ready can interrupt it.
+  static thread_local std::array<uint64_t, 32> bits;
+  static thread_local size_t left = 0;
+  if (left == 0) {
+    ssize_t got = 0;
+    do {
+      got = getrandom(bits.data(), sizeof(bits), 0);
+    } while (got < 0 && errno == EINTR);
+    LLMD_CHECK(got == sizeof(bits));
+    left = bits.size();
+  }
+  return std::exchange(bits[--left], 0);
 }
 
 std::string UuidFromBits(uint64_t high, uint64_t low) {

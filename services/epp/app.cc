@@ -1,5 +1,6 @@
 #include "epp/app.h"
 
+#include <absl/synchronization/mutex.h>
 #include <grpcpp/grpcpp.h>
 
 #include <memory>
@@ -134,6 +135,8 @@ StatusOr<std::shared_ptr<grpc::ServerCredentials>> Credentials(const App& app, c
 }
 
 Status StartGrpc(App& app, const Flags& flags) {
+  // gRPC's locks are Abseil's, which look for lock cycles unless told not to.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   ProcessorOptions options;
   options.max_body_bytes = static_cast<size_t>(flags.picker.max_body_bytes);
   options.emit_endpoint_scores = flags.picker.emit_endpoint_scores;

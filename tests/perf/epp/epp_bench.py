@@ -185,9 +185,9 @@ def large(bench):
 
 def sse(bench):
     base = echoed(bench, sse=500, streams=32)
-    with engines(bench, 10) as farm, picker(bench, farm, SCORERS) as epp:
+    with engines(bench, 10) as farm, picker(bench, farm, SCORERS, interval="1s") as epp:
         r = load(bench, epp, sse=500, streams=32)
-    row("event stream of 500 chunks, closed loop of 32: CPU a chunk, µs", f"{r['chunk_cpu_us']:.1f}", f"≤ {base['chunk_cpu_us'] * 1.5:.1f}", "12", f"{base['chunk_cpu_us']:.1f}")
+    row("event stream of 500 chunks, closed loop of 32, engines scraped once a second: CPU a chunk, µs", f"{r['chunk_cpu_us']:.1f}", f"≤ {base['chunk_cpu_us'] * 1.5:.1f}", "12", f"{base['chunk_cpu_us']:.1f}")
     row("… chunks/s", f"{r['chunks_per_s']:,}", "", "", f"{base['chunks_per_s']:,}")
 
 
