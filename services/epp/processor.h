@@ -94,7 +94,7 @@ class Processor : public std::enable_shared_from_this<Processor> {
   // The director must outlive the processor. A sink that is gone is not an error: answers are
   // dropped.
   Processor(sched::Director& director, std::weak_ptr<AnswerSink> sink, ProcessorOptions options)
-      : director_(director), options_(options), sink_(std::move(sink)) {}
+      : director_(director), options_(std::move(options)), sink_(std::move(sink)) {}
 
   // What the stream's first message says about the proxy's configuration; without it both bodies
   // are taken for full duplex.

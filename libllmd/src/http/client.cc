@@ -222,9 +222,11 @@ Task<Status> Client::Impl::Exchange(Connection& connection, const std::string& p
   co_return status;
 }
 
-Client::Client(Runtime& runtime, ClientOptions options) : impl_(new Impl{runtime, options, {}}) {
+Client::Client(Runtime& runtime, ClientOptions options)
+    : impl_(new Impl{runtime, std::move(options), {}}) {
   for (int i = 0; i < runtime.threads(); ++i) {
-    auto pool = std::make_shared<ClientPool>(options.max_idle_per_host, options.idle_timeout);
+    auto pool =
+        std::make_shared<ClientPool>(impl_->options.max_idle_per_host, impl_->options.idle_timeout);
     impl_->pools.emplace_back(&runtime.loop(i), std::move(pool));
   }
 }
