@@ -5,9 +5,8 @@
 namespace llmd::epp {
 namespace {
 
-// One thread carries what four cores' worth of engines and proxies ask of it, and a second one
-// makes every exchange dearer: whoever reads a connection hands to the other what belongs to its
-// calls.
+// One thread serves some 10,000 small exchanges a second; a second one makes each dearer, because
+// whoever reads a connection hands to the other what belongs to its calls.
 constexpr unsigned kCoresPerThread = 4, kMaxThreads = 16;
 constexpr size_t kReaders = 2;
 // Calls that can come to a queue before its thread has looked.

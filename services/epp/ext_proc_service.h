@@ -1,5 +1,5 @@
-// The ext_proc service over gRPC. No event crosses threads but the answers of requests that had to
-// queue.
+// The ext_proc service over gRPC: streams on completion queues, large bodies on threads of their
+// own.
 #pragma once
 
 #include "epp/call_queues.h"
