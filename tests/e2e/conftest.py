@@ -5,13 +5,13 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 
 import pytest
 import requests
+from ports import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = pathlib.Path(os.environ.get("LLMD_TEST_MODEL", ROOT / ".deps/models/SmolLM2-135M-Instruct.Q4_1.gguf"))
@@ -31,12 +31,6 @@ def binary(name):
     path = build_dir() / "bin" / name
     assert path.exists(), f"{path} is not built"
     return str(path)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Process:

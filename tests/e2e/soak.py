@@ -15,7 +15,6 @@ import pathlib
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import grpc
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from ext_proc import POST, GET, Stream  # noqa: E402
+from ports import free_port  # noqa: E402
 from soak_engines import MODES, Farm  # noqa: E402
 from soak_members import GRACE_US, Members, Violations, now_us  # noqa: E402
 
@@ -54,12 +54,6 @@ schedulingProfiles:
   - {pluginRef: latency-scorer, weight: 2}
 dataLayer: {discovery: {pluginRef: file-discovery}}
 """
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Picker:

@@ -14,6 +14,7 @@ import time
 
 import pytest
 from fake_engine import FakeEngine, response, send_chunked
+from ports import free_port
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 
@@ -114,12 +115,6 @@ def make():
     yield engine
     for thing in reversed(made):
         thing.stop() if isinstance(thing, Sidecar) and thing.process.poll() is None else getattr(thing, "close", lambda: 0)()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def test_legs_in_order_and_byte_exact(make):

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import pathlib
 import re
 import socket
 import statistics
@@ -18,6 +19,9 @@ import tempfile
 import time
 import urllib.request
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "e2e"))
+from ports import free_port  # noqa: E402
+
 SCORERS = ["queue-scorer", "kv-cache-utilization-scorer", "prefix-cache-scorer", "running-requests-size-scorer", "load-aware-scorer"]
 ROWS = []
 
@@ -25,12 +29,6 @@ ROWS = []
 def row(figure, ours, goal="", real="", echo=""):
     ROWS.append((figure, ours, goal, real, echo))
     print(f"| {figure} | {ours} | {goal} | {real} | {echo} |", flush=True)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def cpu_seconds(pid):
