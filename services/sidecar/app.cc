@@ -5,6 +5,7 @@
 
 #include "common/flags.h"
 #include "common/process.h"
+#include "common/tls_flags.h"
 #include "llmd/http/client.h"
 #include "llmd/http/server.h"
 #include "llmd/kv/transfer.h"
@@ -27,7 +28,7 @@ struct App {
   std::unique_ptr<WorkerPool> workers;
   std::unique_ptr<http::Runtime> runtime;
   std::unique_ptr<SidecarMetrics> counters;
-  std::unique_ptr<http::Client> client;
+  std::unique_ptr<http::Client> prefiller, decoder;
   std::unique_ptr<Proxy> proxy;
   std::unique_ptr<http::Server> server, metrics_server;
 };
@@ -74,11 +75,32 @@ ReleaseFn MakeRelease(App& app) {
   };
 }
 
-StatusOr<std::unique_ptr<http::Server>> Listen(App& app, uint16_t port, http::Handler handler) {
+StatusOr<std::unique_ptr<http::Client>> MakeClient(App& app, const Leg& leg) {
+  http::ClientOptions options;
+  options.max_idle_per_host = static_cast<size_t>(app.options.max_idle_per_host);
+  if (leg.tls) {
+    LLMD_ASSIGN_OR_RETURN(options.tls,
+                          http::TlsContext::CreateClient({.verify = !leg.skip_verify}));
+  }
+  return std::make_unique<http::Client>(*app.runtime, options);
+}
+
+// Empty for clear text.
+StatusOr<http::TlsProvider> MakeTls(const App& app) {
+  const Options& o = app.options;
+  if (!o.secure_proxy) return http::TlsProvider();
+  const services::TlsFlags flags{.cert_path = o.cert_path, .reload = !o.cert_path.empty()};
+  LLMD_ASSIGN_OR_RETURN(auto source, services::MakeCertificateSource(flags, o.host, app.logger));
+  return services::MakeTlsProvider(std::move(source));
+}
+
+StatusOr<std::unique_ptr<http::Server>> Listen(App& app, uint16_t port, http::Handler handler,
+                                               http::TlsProvider tls = {}) {
   http::ServerOptions options;
   options.host = app.options.host;
   options.port = port;
   options.max_body_bytes = static_cast<size_t>(app.options.max_body_bytes);
+  options.tls = std::move(tls);
   return http::Server::Create(*app.runtime, options, std::move(handler), app.logger);
 }
 
@@ -89,12 +111,13 @@ Status Start(App& app) {
   LLMD_ASSIGN_OR_RETURN(app.runtime,
                         http::Runtime::Create(static_cast<int>(app.options.loop_threads)));
   app.counters = std::make_unique<SidecarMetrics>(app.metrics);
-  http::ClientOptions client;
-  client.max_idle_per_host = static_cast<size_t>(app.options.max_idle_per_host);
-  app.client = std::make_unique<http::Client>(*app.runtime, client);
-  app.proxy = std::make_unique<Proxy>(*app.client, app.options, *app.counters, MakeRelease(app),
-                                      app.logger);
-  LLMD_ASSIGN_OR_RETURN(app.server, Listen(app, app.options.port, Serve{app.proxy.get()}));
+  LLMD_ASSIGN_OR_RETURN(app.prefiller, MakeClient(app, app.options.prefiller));
+  LLMD_ASSIGN_OR_RETURN(app.decoder, MakeClient(app, app.options.decoder));
+  app.proxy = std::make_unique<Proxy>(*app.prefiller, *app.decoder, app.options, *app.counters,
+                                      MakeRelease(app), app.logger);
+  LLMD_ASSIGN_OR_RETURN(http::TlsProvider tls, MakeTls(app));
+  LLMD_ASSIGN_OR_RETURN(app.server,
+                        Listen(app, app.options.port, Serve{app.proxy.get()}, std::move(tls)));
   if (app.options.metrics_port == 0) return OkStatus();
   auto metrics = Listen(app, app.options.metrics_port, Metrics{&app.metrics});
   if (!metrics.ok()) return metrics.status().WithContext("--metrics-port");
@@ -115,7 +138,9 @@ void LogStart(App& app) {
   const Options& o = app.options;
   app.logger.Info("Proxy starting");
   app.logger.Info("Proxy configuration",
-                  {{"engine", o.model_server_host + ":" + std::to_string(o.model_server_port)},
+                  {{"engine", std::string(o.decoder.scheme()) + "://" + o.model_server_host + ":" +
+                                  std::to_string(o.model_server_port)},
+                   {"secure-proxy", o.secure_proxy},
                    {"kv-connector", o.kv_connector},
                    {"prefill-failure-policy", o.failure_policy},
                    {"prefill-max-retries", o.prefill_max_retries}});

@@ -1,5 +1,6 @@
 #include "sidecar/options.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace llmd::sidecar {
@@ -18,7 +19,6 @@ void AddServing(services::FlagSet& set, Options& o) {
   set.Port("model-server-port", &o.model_server_port, "port of the engine behind this sidecar");
   set.Alias("vllm-port", "model-server-port", true);
   set.Port("metrics-port", &o.metrics_port, "port of the sidecar's own /metrics; 0 = none");
-  set.Bool("secure-proxy", &o.secure_proxy, "serve TLS (not built yet: must be false)");
   set.Int("max-body-bytes", &o.max_body_bytes, 1, int64_t{4} << 30,
           "largest request body; above: 413");
   set.Int("max-idle-conns-per-host", &o.max_idle_per_host, 0, 100'000,
@@ -28,6 +28,44 @@ void AddServing(services::FlagSet& set, Options& o) {
                "how long running requests may take after SIGTERM");
   set.Int("v", &o.verbosity, 0, 10, "log verbosity; 4 debug, 5 trace with bodies");
   set.Alias("zap-log-level", "v");
+}
+
+// A comma-separated list of legs, each of which gets the property.
+Status SetLegs(std::string_view list, Options& o, bool Leg::*property) {
+  while (!list.empty()) {
+    const std::string_view name = list.substr(0, list.find(','));
+    list.remove_prefix(std::min(name.size() + 1, list.size()));
+    if (name == "prefiller") {
+      o.prefiller.*property = true;
+    } else if (name == "decoder") {
+      o.decoder.*property = true;
+    } else if (name == "encoder") {
+      return Unimplemented("'encoder': encoder disaggregation is not built yet");
+    } else {
+      return InvalidArgument("'" + std::string(name) + "': expected prefiller or decoder");
+    }
+  }
+  return OkStatus();
+}
+
+void AddTls(services::FlagSet& set, Options& o) {
+  set.Bool("secure-proxy", &o.secure_proxy, "serve TLS (1.2 or newer)");
+  set.String("cert-path", &o.cert_path,
+             "directory with tls.crt and tls.key, which are followed when they change; without it "
+             "a self-signed P-256 certificate");
+  set.Custom(
+      "enable-tls", [&o](std::string_view list) { return SetLegs(list, o, &Leg::tls); },
+      "call the engines of these legs over TLS: prefiller, decoder");
+  set.Custom(
+      "tls-insecure-skip-verify",
+      [&o](std::string_view list) { return SetLegs(list, o, &Leg::skip_verify); },
+      "believe any certificate on these legs: prefiller, decoder");
+  set.Bool("prefiller-use-tls", &o.prefiller.tls, "older form of --enable-tls");
+  set.Bool("decoder-use-tls", &o.decoder.tls, "older form of --enable-tls");
+  set.Bool("prefiller-tls-insecure-skip-verify", &o.prefiller.skip_verify,
+           "older form of --tls-insecure-skip-verify");
+  set.Bool("decoder-tls-insecure-skip-verify", &o.decoder.skip_verify,
+           "older form of --tls-insecure-skip-verify");
 }
 
 void AddProtocol(services::FlagSet& set, Options& o) {
@@ -49,18 +87,11 @@ void AddOffSwitches(services::FlagSet& set, Options& o) {
            "allow only prefillers of the pool (not built yet: must be false)");
   set.Bool("enable-p2p-pull", &o.p2p_pull, "not built yet: must be false");
   set.Bool("tracing", &o.tracing, "not built yet: must be false");
-  set.Bool("prefiller-use-tls", &o.prefiller_tls, "not built yet: must be false");
-  set.Bool("decoder-use-tls", &o.decoder_tls, "not built yet: must be false");
   set.Int("data-parallel-size", &o.data_parallel_size, 1, 1024,
           "ranks behind this sidecar (more than 1: not built yet)");
 }
 
 void AddOthers(services::FlagSet& set) {
-  constexpr std::string_view kTls = "there is no TLS yet";
-  for (const char* name : {"cert-path", "tls-insecure-skip-verify"}) set.Accepted(name, true, kTls);
-  for (const char* name :
-       {"prefiller-tls-insecure-skip-verify", "decoder-tls-insecure-skip-verify"})
-    set.Accepted(name, false, kTls);
   for (const char* name : {"mooncake-bootstrap-port", "p2p-connector-port"})
     set.Accepted(name, true, "only nixlv2 is spoken");
   for (const char* name :
@@ -70,7 +101,6 @@ void AddOthers(services::FlagSet& set) {
   for (const char* name : {"zap-encoder", "zap-time-encoding", "zap-stacktrace-level"})
     set.Accepted(name, true, "logs are JSON lines");
   set.Accepted("zap-devel", false, "logs are JSON lines");
-  set.NotYet("enable-tls", true, "TLS towards engines");
   set.NotYet("ec-connector", true, "encoder disaggregation");
   set.NotYet("decode-chunk-size", true, "chunked decode");
   for (const char* name : {"configuration", "configuration-file"})
@@ -90,6 +120,7 @@ services::FlagSet MakeFlags(Options& options) {
       "llmd-sidecar",
       "P/D routing sidecar: prefill at the peer a header names, then decode at the local engine.");
   AddServing(set, options);
+  AddTls(set, options);
   AddProtocol(set, options);
   AddOffSwitches(set, options);
   AddOthers(set);
@@ -97,14 +128,18 @@ services::FlagSet MakeFlags(Options& options) {
 }
 
 Status Validate(const Options& o) {
-  LLMD_RETURN_IF_ERROR(MustBeOff("secure-proxy", o.secure_proxy, "TLS is not built yet"));
+  if (!o.secure_proxy && !o.cert_path.empty())
+    return InvalidArgument("--cert-path is given, but --secure-proxy=false serves clear text");
+  if ((o.prefiller.skip_verify && !o.prefiller.tls) || (o.decoder.skip_verify && !o.decoder.tls)) {
+    return InvalidArgument(
+        "--tls-insecure-skip-verify names a leg that --enable-tls does not: nothing is verified "
+        "there");
+  }
   LLMD_RETURN_IF_ERROR(
       MustBeOff("enable-ssrf-protection", o.ssrf_protection, "the pool watch is not built yet"));
   LLMD_RETURN_IF_ERROR(
       MustBeOff("enable-p2p-pull", o.p2p_pull, "pulling from cache holders is not built yet"));
   LLMD_RETURN_IF_ERROR(MustBeOff("tracing", o.tracing, "OpenTelemetry export is not built yet"));
-  LLMD_RETURN_IF_ERROR(MustBeOff("prefiller-use-tls", o.prefiller_tls, "TLS is not built yet"));
-  LLMD_RETURN_IF_ERROR(MustBeOff("decoder-use-tls", o.decoder_tls, "TLS is not built yet"));
   if (o.data_parallel_size != 1)
     return Unimplemented("--data-parallel-size above 1 is not built yet: run one sidecar per rank");
   if (o.kv_connector != "nixlv2") {

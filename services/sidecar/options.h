@@ -4,12 +4,19 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "common/flags.h"
 #include "llmd/pd/protocol.h"
 #include "llmd/status.h"
 
 namespace llmd::sidecar {
+
+// How the engine of one leg is called.
+struct Leg {
+  bool tls = false, skip_verify = false;
+  std::string_view scheme() const { return tls ? "https" : "http"; }
+};
 
 struct Options {
   std::string host = "0.0.0.0";
@@ -20,6 +27,8 @@ struct Options {
   std::string kv_connector = "nixlv2";
   std::string failure_policy = "relay";
   bool secure_proxy = true;
+  std::string cert_path;  // "" = self-signed
+  Leg prefiller, decoder;
   bool sample_prefillers = false;
   int64_t max_idle_per_host = 1024;
   int64_t prefill_max_retries = 0;
@@ -31,8 +40,7 @@ struct Options {
   std::chrono::nanoseconds decode_timeout = std::chrono::minutes(10);
   std::chrono::nanoseconds drain_timeout = std::chrono::seconds(60);
   // Known switches that must stay off.
-  bool ssrf_protection = false, p2p_pull = false, tracing = false, prefiller_tls = false,
-       decoder_tls = false;
+  bool ssrf_protection = false, p2p_pull = false, tracing = false;
   int64_t data_parallel_size = 1;
 
   pd::FailurePolicy policy() const;

@@ -85,9 +85,10 @@ std::optional<pd::UsageRewriter::Kind> RewriteKind(const http::ResponseHead& hea
 
 }  // namespace
 
-Proxy::Proxy(http::Client& client, const Options& options, SidecarMetrics& metrics,
-             ReleaseFn release, Logger logger)
-    : client_(client),
+Proxy::Proxy(http::Client& prefiller, http::Client& decoder, const Options& options,
+             SidecarMetrics& metrics, ReleaseFn release, Logger logger)
+    : prefiller_(prefiller),
+      decoder_(decoder),
       options_(options),
       metrics_(metrics),
       release_(std::move(release)),
@@ -114,7 +115,7 @@ http::Task<Status> Proxy::CheckEngine() {
   head.target = "/health";
   const http::CallOptions options = LegOptions(std::chrono::seconds(2));
   std::string body;
-  const auto answer = co_await client_.Fetch(engine_, std::move(head), std::move(body), options);
+  const auto answer = co_await decoder_.Fetch(engine_, std::move(head), std::move(body), options);
   if (!answer.ok()) co_return answer.status();
   if (answer->head.status == 200) co_return OkStatus();
   co_return Unavailable("engine answers " + std::to_string(answer->head.status) + " on /health");
@@ -147,7 +148,7 @@ http::Task<void> Proxy::PassThrough(http::Exchange& exchange) {
   http::Cancellation cancel;
   const CancelOnGone watch(exchange, cancel);
   const http::CallOptions options = LegOptions(options_.decode_timeout);
-  auto upstream = co_await client_.Call(engine_, std::move(job.head), *body, options, &cancel);
+  auto upstream = co_await decoder_.Call(engine_, std::move(job.head), *body, options, &cancel);
   if (!upstream.ok()) {
     metrics_.Request("passthrough", exchange.client_gone() ? 0 : 502);
     co_await SendError(exchange, 502, "BadGateway", upstream.status().message());
@@ -268,7 +269,7 @@ http::Task<StatusOr<http::Response>> Proxy::PrefillOnce(http::Exchange& exchange
   // Both replies are read here, so they must come as text.
   head.headers.Remove("Accept-Encoding");
   const http::CallOptions options = LegOptions(options_.prefill_timeout);
-  auto stream = co_await client_.Call(std::move(peer), std::move(head), body, options, &cancel);
+  auto stream = co_await prefiller_.Call(std::move(peer), std::move(head), body, options, &cancel);
   if (!stream.ok()) co_return stream.status();
   http::Response response;
   response.head = (*stream)->head();
@@ -290,7 +291,8 @@ http::Task<Proxy::Prefilled> Proxy::Prefill(http::Exchange& exchange, Job& job,
   while (attempt) {
     if (attempt->wait) (void)co_await http::SleepFor(options_.prefill_retry_backoff);
     http::HostPort peer = job.candidates[attempt->candidate];
-    const std::string url = "http://" + peer.ToString() + job.head.target;
+    const std::string url =
+        std::string(options_.prefiller.scheme()) + "://" + peer.ToString() + job.head.target;
     WithBody(job.logger, body).Info("sending request to prefiller", {{"url", url}});
     const TimePoint start = Now();
     auto response = co_await PrefillOnce(exchange, job, std::move(peer), body);
@@ -327,7 +329,7 @@ http::Task<void> Proxy::Decode(http::Exchange& exchange, Job& job, const std::st
   watch.emplace(exchange, cancel);
   const http::CallOptions options = LegOptions(options_.decode_timeout);
   const TimePoint start = Now();
-  auto upstream = co_await client_.Call(engine_, job.head, body, options, &cancel);
+  auto upstream = co_await decoder_.Call(engine_, job.head, body, options, &cancel);
   watch.reset();
   metrics_.Leg("decode",
                upstream.ok() ? Outcome((*upstream)->head().status) : Outcome(upstream.status()),

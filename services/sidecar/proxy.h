@@ -24,8 +24,8 @@ using ReleaseFn = std::function<void(pd::LenderAddress)>;
 // Handlers run on the loop threads; what is referred to must outlive the server. Thread-safe.
 class Proxy {
  public:
-  Proxy(http::Client& client, const Options& options, SidecarMetrics& metrics, ReleaseFn release,
-        Logger logger);
+  Proxy(http::Client& prefiller, http::Client& decoder, const Options& options,
+        SidecarMetrics& metrics, ReleaseFn release, Logger logger);
 
   http::Task<void> Handle(http::Exchange& exchange);
   // Asks the engine's /health. UNAVAILABLE with the reason while it does not answer 200.
@@ -69,7 +69,7 @@ class Proxy {
   void Release(const Job& job, const std::optional<Handover>& handover);
   void LogPrefillReply(const Job& job, const pd::PrefillReply& reply) const;
 
-  http::Client& client_;
+  http::Client &prefiller_, &decoder_;
   const Options& options_;
   SidecarMetrics& metrics_;
   const ReleaseFn release_;

@@ -2,10 +2,7 @@
 import asyncio
 import http.client
 import json
-import os
-import pathlib
 import re
-import signal
 import socket
 import struct
 import subprocess
@@ -13,109 +10,10 @@ import threading
 import time
 
 import pytest
-from fake_engine import FakeEngine, response, send_chunked
+from conftest import binary
+from fake_engine import response, send_chunked
 from ports import free_port
-
-SOURCE = pathlib.Path(__file__).resolve().parents[2]
-
-
-def binary():
-    if "LLMD_BUILD_DIR" in os.environ:
-        found = [pathlib.Path(os.environ["LLMD_BUILD_DIR"]) / "bin/llmd-sidecar"]
-    else:
-        found = sorted((SOURCE / "build").glob("*/bin/llmd-sidecar"), key=lambda p: p.stat().st_mtime)
-    if not found or not found[-1].exists():
-        pytest.fail("llmd-sidecar is not built; set LLMD_BUILD_DIR")
-    return str(found[-1])
-
-
-class Sidecar:
-    def __init__(self, engine_port, *flags, wait=True):
-        self.lines = []
-        self.process = subprocess.Popen(
-            [binary(), "--host=127.0.0.1", "--port=0", f"--model-server-port={engine_port}", "--secure-proxy=false", *flags],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.thread = threading.Thread(target=self._read, daemon=True)
-        self.thread.start()
-        if wait:
-            self.port = self.wait_for("starting")["port"]
-
-    def _read(self):
-        for line in self.process.stdout:
-            self.lines.append(json.loads(line) if line.startswith("{") else {"msg": line})
-
-    def logged(self, msg):
-        return [line for line in list(self.lines) if line["msg"] == msg]
-
-    def wait_for(self, msg, count=1, seconds=10):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            found = self.logged(msg)
-            if len(found) >= count:
-                return found[count - 1]
-            time.sleep(0.01)
-        raise AssertionError(f"no line {msg!r} in {list(self.lines)}")
-
-    def post(self, path, body, headers=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        connection.request("POST", path, data, {"Content-Type": "application/json", **(headers or {})})
-        reply = connection.getresponse()
-        reply.data = reply.read()
-        connection.close()
-        return reply
-
-    def get(self, path):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        connection.request("GET", path)
-        reply = connection.getresponse()
-        reply.data = reply.read()
-        connection.close()
-        return reply
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(20)
-        self.thread.join(5)
-        return code
-
-
-PARAMS = ('{"do_remote_prefill":true,"remote_block_ids":[[3,4]],"remote_engine_id":"e-1","remote_host":"127.0.0.1",'
-          '"remote_port":5557,"remote_request_id":"r-1","big":18446744073709551615,"one":1.0,"html":"<a&b>","huge":1e400}')
-
-
-def prefill_reply(cached=32):
-    return response(body=(f'{{"id":"p","usage":{{"prompt_tokens_details":{{"cached_tokens":{cached}}}}},'
-                          f'"kv_transfer_params":{PARAMS}}}').encode())
-
-
-async def answer_prefill(request, writer):
-    return prefill_reply()
-
-
-async def answer_decode(request, writer):
-    if request.method == "GET":
-        return response(body=b'{"engine":"decode"}')
-    return response(body=b'{"id":"d","choices":[{"text":"hi"}]}')
-
-
-@pytest.fixture
-def make():
-    made = []
-
-    def engine(answer):
-        made.append(FakeEngine(answer))
-        return made[-1]
-
-    def sidecar(engine_port, *flags, **kw):
-        made.append(Sidecar(engine_port, *flags, **kw))
-        return made[-1]
-
-    engine.sidecar = sidecar
-    yield engine
-    for thing in reversed(made):
-        thing.stop() if isinstance(thing, Sidecar) and thing.process.poll() is None else getattr(thing, "close", lambda: 0)()
-
+from scripted_sidecar import PARAMS, answer_decode, answer_prefill, make, prefill_reply  # noqa: F401
 
 def test_legs_in_order_and_byte_exact(make):
     order = []
@@ -452,23 +350,26 @@ def test_closed_idle_prefill_connection_is_not_the_clients_problem(make):
 
 
 @pytest.mark.parametrize("flags,named", [
-    ([], "--secure-proxy"),
+    (["--cert-path=/nowhere", "--secure-proxy=false"], "--cert-path"),
+    (["--enable-tls=prefiller,nobody"], "'nobody': expected prefiller or decoder"),
+    (["--enable-tls=encoder"], "encoder disaggregation"),
+    (["--enable-tls=prefiller", "--tls-insecure-skip-verify=decoder"], "--tls-insecure-skip-verify"),
+    (["--decoder-tls-insecure-skip-verify"], "--tls-insecure-skip-verify"),
     (["--secure-proxy=false", "--kv-connector=sglang"], "--kv-connector 'sglang'"),
     (["--secure-proxy=false", "--enable-ssrf-protection"], "--enable-ssrf-protection"),
     (["--secure-proxy=false", "--prefill-max-retries=1", "--prefill-retry-backoff=0s"], "--prefill-retry-backoff"),
-    (["--secure-proxy=false", "--enable-tls=prefiller"], "enable-tls"),
     (["--secure-proxy=false", "--no-such-flag"], "no-such-flag"),
     (["--secure-proxy=false", "--prefill-failure-policy=maybe"], "relay or local-decode"),
 ])
 def test_bad_flags_end_with_2_and_name_the_flag(flags, named):
-    done = subprocess.run([binary(), "--port=0", *flags], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([binary("llmd-sidecar"), "--port=0", *flags], capture_output=True, text=True, timeout=20)
     assert done.returncode == 2
     assert named in done.stderr + done.stdout
 
 
 def test_old_single_dash_flags():
     port = free_port()
-    process = subprocess.Popen([binary(), "-port", str(port), "-vllm-port=1", "-connector", "nixlv2", "-secure-proxy=false"],
+    process = subprocess.Popen([binary("llmd-sidecar"), "-port", str(port), "-vllm-port=1", "-connector", "nixlv2", "-secure-proxy=false"],
                                stdout=subprocess.PIPE, text=True)
     try:
         lines = [json.loads(process.stdout.readline()) for _ in range(2)]
@@ -492,7 +393,7 @@ def test_port_in_use_is_named(make):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = subprocess.run([binary(), "--host=127.0.0.1", f"--port={port}", "--secure-proxy=false"],
+        done = subprocess.run([binary("llmd-sidecar"), "--host=127.0.0.1", f"--port={port}", "--secure-proxy=false"],
                               capture_output=True, text=True, timeout=20)
     assert done.returncode == 1
     assert f"127.0.0.1:{port}" in done.stderr
