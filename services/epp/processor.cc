@@ -1,9 +1,9 @@
 #include "epp/processor.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "common/body_edit.h"
+#include "epp/header_number.h"
 
 namespace llmd::epp {
 namespace {
@@ -35,17 +35,6 @@ std::string_view CodeName(int http_status) {
     default:
       return "Internal";
   }
-}
-
-size_t DeclaredLength(const HeaderList& headers) {
-  for (const auto& [name, value] : headers) {
-    size_t length = 0;
-    if (name == "content-length" &&
-        std::from_chars(value.data(), value.data() + value.size(), length).ec == std::errc()) {
-      return length;
-    }
-  }
-  return 0;
 }
 
 std::string Join(const std::vector<std::string>& parts) {
@@ -101,7 +90,7 @@ void Processor::OnRequestHeaders(HeaderList headers, bool end_of_stream) {
   headers_ = std::move(headers);
   MoveTo(Phase::kBody);
   if (end_of_stream) return Route(false);
-  const size_t declared = DeclaredLength(headers_);
+  const auto declared = FirstNumber<size_t>(headers_, "content-length");
   if (declared <= options_.max_body_bytes) body_->reserve(std::min(declared, kMaxReserve));
 }
 

@@ -1,24 +1,8 @@
 // The second half of a stream: the endpoint's answer on its way to the client.
-#include <charconv>
-
+#include "epp/header_number.h"
 #include "epp/processor.h"
 
 namespace llmd::epp {
-namespace {
-
-int StatusOf(const HeaderList& headers) {
-  for (const auto& [name, value] : headers) {
-    int status = 0;
-    if (name == ":status" &&
-        std::from_chars(value.data(), value.data() + value.size(), status).ec == std::errc()) {
-      return status;
-    }
-  }
-  return 0;
-}
-
-}  // namespace
-
 void Processor::OnServed(std::string_view endpoint) {
   if (phase() == Phase::kRouted) director_.OnServed(state_, endpoint);
 }
@@ -56,7 +40,8 @@ void Processor::OnResponseHeaders(const HeaderList& headers, bool end_of_stream)
 void Processor::EmitResponseHeaders(const HeaderList& headers) {
   Answer answer;
   answer.kind = Answer::Kind::kResponseHeaders;
-  answer.set_headers = director_.OnResponseHeaders(state_, StatusOf(headers), headers);
+  answer.set_headers =
+      director_.OnResponseHeaders(state_, FirstNumber<int>(headers, ":status"), headers);
   const bool wanted = options_.token_metrics || reads_response_;
   if (response_mode_ == BodyMode::kNone) {
     bodies_ = Bodies::kAbsent;

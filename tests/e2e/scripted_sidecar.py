@@ -1,4 +1,5 @@
 """llmd-sidecar between scripted engines: the process, the usual answers, and the fixture that ends them all."""
+import asyncio
 import http.client
 import json
 import os
@@ -88,6 +89,31 @@ async def answer_decode(request, writer):
     if request.method == "GET":
         return response(body=b'{"engine":"decode"}')
     return response(body=b'{"id":"d","choices":[{"text":"hi"}]}')
+
+
+class TwoEvents:
+    """An engine whose second event waits until the first was read at the other end."""
+
+    def __init__(self):
+        self.release = threading.Event()
+
+    async def answer(self, request, writer):
+        if request.method == "GET":
+            return response()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"b\r\ndata: one\n\n\r\n")
+        await writer.drain()
+        while not self.release.is_set():
+            await asyncio.sleep(0.005)
+        return b"b\r\ndata: two\n\n\r\n0\r\n\r\n"
+
+    def check(self, sidecar, prefiller):
+        connection = sidecar.connect()
+        connection.request("POST", "/v1/completions", b'{"stream":true}', {"x-prefiller-host-port": prefiller.address})
+        reply = connection.getresponse()
+        assert reply.readline() == b"data: one\n"
+        self.release.set()
+        assert reply.read() == b"\ndata: two\n\n"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from conftest import binary
 from fake_engine import response, send_chunked
 from ports import free_port
-from scripted_sidecar import PARAMS, answer_decode, answer_prefill, make, prefill_reply  # noqa: F401
+from scripted_sidecar import PARAMS, TwoEvents, answer_decode, answer_prefill, make, prefill_reply  # noqa: F401
 
 def test_legs_in_order_and_byte_exact(make):
     order = []
@@ -280,26 +280,9 @@ def test_sse_usage_is_spliced_and_the_rest_untouched(make):
 
 
 def test_sse_events_come_as_they_are_written(make):
-    release = threading.Event()
-
-    async def decode(request, writer):
-        if request.method == "GET":
-            return response()
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-        writer.write(b"b\r\ndata: one\n\n\r\n")
-        await writer.drain()
-        while not release.is_set():
-            await asyncio.sleep(0.005)
-        return b"b\r\ndata: two\n\n\r\n0\r\n\r\n"
-
-    p, d = make(answer_prefill), make(decode)
-    s = make.sidecar(d.port)
-    connection = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
-    connection.request("POST", "/v1/completions", b'{"stream":true}', {"x-prefiller-host-port": p.address})
-    reply = connection.getresponse()
-    assert reply.readline() == b"data: one\n"
-    release.set()
-    assert reply.read() == b"\ndata: two\n\n"
+    events = TwoEvents()
+    p, d = make(answer_prefill), make(events.answer)
+    events.check(make.sidecar(d.port), p)
 
 
 @pytest.mark.parametrize("leg", ["prefill", "decode"])

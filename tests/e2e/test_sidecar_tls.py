@@ -4,7 +4,6 @@ import contextlib
 import os
 import socket
 import ssl
-import threading
 import time
 import warnings
 
@@ -13,7 +12,7 @@ import requests
 from authority import Authority
 from conftest import PROMPTS, Engine, Sidecar as SidecarProcess, transfer_config
 from fake_engine import response
-from scripted_sidecar import answer_decode, answer_prefill, make  # noqa: F401
+from scripted_sidecar import TwoEvents, answer_decode, answer_prefill, make  # noqa: F401
 
 BOTH = "prefiller,decoder"
 
@@ -142,26 +141,9 @@ def test_old_flags_that_skip_verification(make, engine_tls):
 
 
 def test_events_come_as_they_are_written(make, engine_tls):
-    release = threading.Event()
-
-    async def decode(request, writer):
-        if request.method == "GET":
-            return response()
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-        writer.write(b"b\r\ndata: one\n\n\r\n")
-        await writer.drain()
-        while not release.is_set():
-            await asyncio.sleep(0.005)
-        return b"b\r\ndata: two\n\n\r\n0\r\n\r\n"
-
-    p, d = make(answer_prefill, engine_tls), make(decode, engine_tls)
-    s = make.sidecar(d.port, f"--enable-tls={BOTH}", f"--tls-insecure-skip-verify={BOTH}", tls=anyone())
-    connection = s.connect()
-    connection.request("POST", "/v1/completions", b'{"stream":true}', {"x-prefiller-host-port": p.address})
-    reply = connection.getresponse()
-    assert reply.readline() == b"data: one\n"
-    release.set()
-    assert reply.read() == b"\ndata: two\n\n"
+    events = TwoEvents()
+    p, d = make(answer_prefill, engine_tls), make(events.answer, engine_tls)
+    events.check(make.sidecar(d.port, f"--enable-tls={BOTH}", f"--tls-insecure-skip-verify={BOTH}", tls=anyone()), p)
 
 
 @pytest.mark.parametrize("leg", ["prefill", "decode"])
