@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <random>
-#include <unordered_map>
+#include <span>
+#include <vector>
 
 namespace llmd::sched {
 namespace {
@@ -50,48 +52,84 @@ TEST(PrefixIndex, RemoveForgetsOneEndpointOnly) {
   EXPECT_EQ(index.size(), 2u);
 }
 
-// A list of the obvious kind beside it.
-TEST(BlockLru, AgreesWithAPlainListUnderRandomWork) {
+// What every endpoint was sent, the obvious way: lists of single blocks.
+class Model {
+ public:
+  void Insert(std::span<const uint64_t> chain, uint32_t slot, size_t capacity) {
+    if (chain.empty() || capacity == 0) return;
+    std::vector<uint64_t>& list = lists_[slot];
+    for (size_t i = std::min(chain.size(), capacity); i-- > 0;) {
+      std::erase(list, chain[i]);
+      list.insert(list.begin(), chain[i]);
+    }
+    if (list.size() > capacity) list.resize(capacity);
+  }
+  void Remove(uint32_t slot) { lists_.erase(slot); }
+  uint32_t Match(std::span<const uint64_t> chain, uint32_t slot) {
+    const std::vector<uint64_t>& list = lists_[slot];
+    const auto lost = std::ranges::find_if(
+        chain, [&](uint64_t hash) { return std::ranges::find(list, hash) == list.end(); });
+    return static_cast<uint32_t>(lost - chain.begin());
+  }
+  size_t size() const {
+    size_t all = 0;
+    for (const auto& [slot, list] : lists_) all += list.size();
+    return all;
+  }
+
+ private:
+  std::map<uint32_t, std::vector<uint64_t>> lists_;  // most recent first
+};
+
+// Prompts that share fronts of all lengths: each hash commits to the blocks before it.
+std::vector<uint64_t> RandomChain(std::mt19937_64& rng, size_t longest) {
+  std::vector<uint64_t> chain(rng() % (longest + 1));
+  uint64_t previous = 1;
+  for (uint64_t& hash : chain)
+    hash = previous = (previous + 1 + (rng() % 4 == 0)) * 0x9e3779b97f4a7c15;
+  return chain;
+}
+
+TEST(PrefixIndex, AgreesWithListsOfSingleBlocksUnderRandomWork) {
+  constexpr uint32_t kSlots = 5;
   std::mt19937_64 rng(7);
-  BlockLru lru;
-  std::vector<uint64_t> model;  // most recent first
-  for (int round = 0; round < 3'000; ++round) {
-    const size_t capacity = round % 500 < 250 ? 50 : 20 + rng() % 200;
-    std::vector<uint64_t> chain, fresh, expected_fresh, expected_old;
-    std::vector<BlockLru::Block> old;
-    // Equal low halves: tags that clash and long probe runs.
-    for (size_t n = rng() % 20; chain.size() < n;) {
-      const uint64_t hash = (rng() % 40 << 32) | (rng() % 16 << 3);
-      if (std::find(chain.begin(), chain.end(), hash) == chain.end()) chain.push_back(hash);
+  PrefixIndex index;
+  Model model;
+  for (int round = 0; round < 20'000; ++round) {
+    const auto slot = static_cast<uint32_t>(rng() % kSlots);
+    if (rng() % 500 == 0) {
+      index.Remove(slot);
+      model.Remove(slot);
+    } else {
+      const size_t capacity = rng() % 50 == 0 ? rng() % 30 : 30 + slot * 20;
+      const std::vector<uint64_t> chain = RandomChain(rng, 16);
+      index.Insert(chain, slot, capacity);
+      model.Insert(chain, slot, capacity);
     }
-    const auto shrink = [&] {
-      for (; model.size() > capacity; model.pop_back()) expected_old.push_back(model.back());
-    };
-    shrink();
-    for (size_t i = chain.size(); i-- > 0;) {
-      const auto at = std::find(model.begin(), model.end(), chain[i]);
-      if (at == model.end()) {
-        expected_fresh.push_back(chain[i]);
-      } else {
-        model.erase(at);
-      }
-      model.insert(model.begin(), chain[i]);
-      shrink();
-    }
-    lru.Touch(chain, 3, capacity, fresh, old);
-    ASSERT_EQ(fresh, expected_fresh);
-    ASSERT_EQ(old.size(), expected_old.size());
-    for (size_t i = 0; i < old.size(); ++i) ASSERT_EQ(old[i].hash, expected_old[i]);
-    ASSERT_EQ(lru.size(), model.size());
+    ASSERT_EQ(index.size(), model.size()) << round;
+    const std::vector<uint64_t> probe = RandomChain(rng, 20);
+    const std::vector<uint32_t> counts = Match(index, probe, kSlots);
+    for (uint32_t s = 0; s < kSlots; ++s)
+      ASSERT_EQ(counts[s], model.Match(probe, s)) << round << ", slot " << s;
   }
-  std::vector<BlockLru::Block> old;
-  lru.Evict(0, old);
-  ASSERT_EQ(old.size(), model.size());
-  for (const BlockLru::Block& block : old) {
-    EXPECT_EQ(block.hash, model.back());
-    EXPECT_EQ(block.shard, 3);
-    model.pop_back();
+}
+
+// No two blocks of real chains have one hash, unless a client found two texts that do: it may spoil
+// what is known of its own prompts, and nothing else.
+TEST(PrefixIndex, ClashingHashesLoseHintsOnly) {
+  std::mt19937_64 rng(11);
+  PrefixIndex index;
+  for (int round = 0; round < 20'000; ++round) {
+    std::vector<uint64_t> chain(rng() % 12);
+    for (uint64_t& hash : chain) hash = rng() % 6;
+    const auto slot = static_cast<uint32_t>(rng() % 3);
+    index.Insert(chain, slot, 20);
+    ASSERT_LE(index.size(), 60u);
+    for (uint32_t count : Match(index, chain, 3)) ASSERT_LE(count, chain.size());
   }
+  for (uint32_t slot : {0u, 1u, 2u}) index.Remove(slot);
+  EXPECT_EQ(index.size(), 0u);
+  EXPECT_THAT(Match(index, {1, 2, 3}, 3), ElementsAre(0u, 0u, 0u));
 }
 
 TEST(PrefixIndex, AChainThatPushesOutItsOwnFrontKeepsIt) {
@@ -103,28 +141,6 @@ TEST(PrefixIndex, AChainThatPushesOutItsOwnFrontKeepsIt) {
   EXPECT_THAT(Match(index, {1, 2, 3, 4}, 1), ElementsAre(4u));
   EXPECT_THAT(Match(index, {8, 9}, 1), ElementsAre(0u));
   EXPECT_EQ(index.size(), 4u);
-}
-
-TEST(HashMap, AgreesWithAStandardMapUnderRandomWork) {
-  std::mt19937_64 rng(5);
-  HashMap map;
-  std::unordered_map<uint64_t, uint64_t> model;
-  for (int i = 0; i < 20'000; ++i) {
-    // Few distinct low bits make long probe runs.
-    const uint64_t key = (rng() % 400) << 3;
-    if (rng() % 3 == 0) {
-      map.Erase(key);
-      model.erase(key);
-    } else {
-      map.At(key) = model[key] = rng();
-    }
-    ASSERT_EQ(map.size(), model.size());
-  }
-  for (uint64_t k = 0; k < 400; ++k) {
-    const uint64_t* found = map.Find(k << 3);
-    ASSERT_EQ(found != nullptr, model.contains(k << 3));
-    if (found) EXPECT_EQ(*found, model[k << 3]);
-  }
 }
 
 }  // namespace

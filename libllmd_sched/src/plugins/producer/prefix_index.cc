@@ -1,107 +1,176 @@
 #include "plugins/producer/prefix_index.h"
 
 #include <algorithm>
-#include <bit>
+#include <mutex>
 
 namespace llmd::sched {
 
 namespace {
 
-// As far ahead as memory is slow.
-constexpr size_t kAhead = 12;
+// Runs that Remove takes under one lock.
+constexpr int kRemovedAtOnce = 256;
+
+size_t CommonBlocks(std::span<const uint64_t> a, std::span<const uint64_t> b) {
+  return static_cast<size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first -
+                             a.begin());
+}
 
 }  // namespace
 
-PrefixIndex::PrefixIndex() = default;
-PrefixIndex::~PrefixIndex() = default;
-
 void PrefixIndex::Match(std::span<const uint64_t> chain, std::span<uint32_t> counts) const {
-  if (chain.empty()) return;
-  const Shard& shard = shards_[ShardOf(chain[0])];
-  std::shared_lock lock(shard.mutex);
-  for (size_t g = 0; g < shard.groups.size() && g * 64 < counts.size(); ++g) {
-    uint64_t alive = ~uint64_t{0};
-    size_t depth = 0;
-    const auto settle = [&](uint64_t lost) {
-      for (; lost != 0; lost &= lost - 1) {
-        const size_t slot = g * 64 + static_cast<size_t>(std::countr_zero(lost));
-        if (slot < counts.size()) counts[slot] += static_cast<uint32_t>(depth);
-      }
-    };
-    for (; depth < chain.size() && alive != 0; ++depth) {
-      if (depth + kAhead < chain.size()) shard.groups[g].Prefetch(chain[depth + kAhead]);
-      const uint64_t* bits = shard.groups[g].Find(chain[depth]);
-      const uint64_t still = bits ? alive & *bits : 0;
-      settle(alive & ~still);
-      alive = still;
+  std::shared_lock lock(mutex_);
+  while (!chain.empty()) {
+    const auto found = runs_.find(chain[0]);
+    if (found == runs_.end()) return;
+    const Run& run = *found->second;
+    const size_t common = CommonBlocks(chain, run.hashes);
+    for (const Holding& h : run.holdings) {
+      if (h.slot < counts.size())
+        counts[h.slot] += std::min(h.blocks, static_cast<uint32_t>(common));
     }
-    settle(alive);
+    chain = chain.subspan(common);
   }
 }
 
 void PrefixIndex::Insert(std::span<const uint64_t> chain, uint32_t slot, size_t capacity) {
   if (chain.empty() || capacity == 0) return;
-  const size_t shard = ShardOf(chain[0]);
-  // What does not fit would be evicted in this same call; the front of the chain is what can match.
-  chain = chain.first(std::min(chain.size(), capacity));
-  static thread_local std::vector<uint64_t> fresh;
-  static thread_local std::vector<Block> old;
-  fresh.clear();
-  old.clear();
-  Lru& lru = LruOf(slot);
-  std::lock_guard lock(lru.mutex);
-  lru.blocks.Touch(chain, static_cast<uint8_t>(shard), capacity, fresh, old);
-  // First out, then in: a block may be in both, and the tables need not grow for what stays only a
-  // moment.
-  ClearBits(old, slot);
-  SetBits(shard, fresh, slot);
+  static thread_local std::vector<Step> path;
+  path.clear();
+  std::lock_guard lock(mutex_);
+  if (lrus_.size() <= slot) lrus_.resize(slot + 1);
+  // The front of the chain is what can match, and what is touched last.
+  Walk(chain.first(std::min(chain.size(), capacity)), slot, path);
+  for (size_t i = path.size(); i-- > 0;) Touch(*path[i].first, slot, path[i].second);
+  Evict(slot, capacity);
 }
 
 void PrefixIndex::Remove(uint32_t slot) {
-  std::vector<Block> old;
-  Lru& lru = LruOf(slot);
-  std::lock_guard lock(lru.mutex);
-  lru.blocks.Evict(0, old);
-  lru.blocks = BlockLru();
-  ClearBits(old, slot);
-}
-
-void PrefixIndex::SetBits(size_t shard, std::span<const uint64_t> hashes, uint32_t slot) {
-  if (hashes.empty()) return;
-  size_.fetch_add(hashes.size(), std::memory_order_relaxed);
-  Shard& s = shards_[shard];
-  std::unique_lock lock(s.mutex);
-  if (s.groups.size() <= slot / 64) s.groups.resize(slot / 64 + 1);
-  HashMap& group = s.groups[slot / 64];
-  for (size_t i = 0; i < hashes.size(); ++i) {
-    if (i + kAhead < hashes.size()) group.Prefetch(hashes[i + kAhead]);
-    group.At(hashes[i]) |= uint64_t{1} << (slot % 64);
+  for (bool more = true; more;) {
+    std::lock_guard lock(mutex_);
+    if (lrus_.size() <= slot) return;
+    Lru& lru = lrus_[slot];
+    for (int i = 0; i < kRemovedAtOnce && lru.oldest != nullptr; ++i)
+      Drop(*lru.oldest, *Find(*lru.oldest, slot));
+    more = lru.oldest != nullptr;
   }
 }
 
-void PrefixIndex::ClearBits(std::span<const Block> blocks, uint32_t slot) {
-  size_.fetch_sub(blocks.size(), std::memory_order_relaxed);
-  // Blocks leave as their chains came: in long runs of one shard.
-  for (size_t i = 0; i < blocks.size();) {
-    const uint8_t shard = blocks[i].shard;
-    Shard& s = shards_[shard];
-    std::unique_lock lock(s.mutex);
-    HashMap& group = s.groups[slot / 64];
-    for (; i < blocks.size() && blocks[i].shard == shard; ++i) {
-      if (i + kAhead < blocks.size()) group.Prefetch(blocks[i + kAhead].hash);
-      uint64_t* bits = group.Find(blocks[i].hash);
-      if (bits == nullptr) continue;
-      *bits &= ~(uint64_t{1} << (slot % 64));
-      if (*bits == 0) group.EraseFound(bits);
+PrefixIndex::Holding* PrefixIndex::Find(Run& run, uint32_t slot) {
+  const auto at = std::ranges::lower_bound(run.holdings, slot, {}, &Holding::slot);
+  return at != run.holdings.end() && at->slot == slot ? &*at : nullptr;
+}
+
+void PrefixIndex::Walk(std::span<const uint64_t> chain, uint32_t slot, std::vector<Step>& path) {
+  while (!chain.empty()) {
+    const auto [at, fresh] = runs_.try_emplace(chain[0]);
+    if (fresh) {
+      at->second = std::make_unique<Run>();
+      at->second->hashes.assign(chain.begin(), chain.end());
+    }
+    Run& run = *at->second;
+    const size_t common = fresh ? chain.size() : CommonBlocks(chain, run.hashes);
+    const Holding* held = Find(run, slot);
+    if (held != nullptr && held->blocks > common) Split(run, common);
+    path.emplace_back(&run, common);
+    chain = chain.subspan(common);
+  }
+}
+
+// Makes the first `blocks` of the run the endpoint's most recent ones.
+void PrefixIndex::Touch(Run& run, uint32_t slot, size_t blocks) {
+  Holding* holding = Find(run, slot);
+  if (holding == nullptr) {
+    const auto at = std::ranges::lower_bound(run.holdings, slot, {}, &Holding::slot);
+    holding = &*run.holdings.insert(at, Holding{.slot = slot});
+  } else {
+    Unlink(*holding);
+  }
+  Link(run, *holding);
+  // Should two blocks of a chain have one hash, its path may hold a run that was split since.
+  const size_t now = std::min(blocks, run.hashes.size());
+  if (now <= holding->blocks) return;
+  lrus_[slot].blocks += now - holding->blocks;
+  size_.fetch_add(now - holding->blocks, std::memory_order_relaxed);
+  holding->blocks = static_cast<uint32_t>(now);
+}
+
+// Makes a run of its own of the blocks from `at` on: for each endpoint that holds any, they are the
+// next older ones. Should another run begin with that hash, they are forgotten instead.
+void PrefixIndex::Split(Run& run, size_t at) {
+  const auto [place, fresh] = runs_.try_emplace(run.hashes[at]);
+  if (fresh) {
+    place->second = std::make_unique<Run>();
+    place->second->hashes.assign(run.hashes.begin() + static_cast<std::ptrdiff_t>(at),
+                                 run.hashes.end());
+  }
+  Run* const tail = fresh ? place->second.get() : nullptr;
+  for (Holding& front : run.holdings) {
+    if (front.blocks <= at) continue;
+    const auto rest = static_cast<uint32_t>(front.blocks - at);
+    if (tail == nullptr) {
+      Shorten(front, rest);
+      continue;
+    }
+    tail->holdings.push_back({front.slot, rest, front.older, &run});
+    (front.older ? Find(*front.older, front.slot)->newer : lrus_[front.slot].oldest) = tail;
+    front.older = tail;
+    front.blocks = static_cast<uint32_t>(at);
+  }
+  Trim(run);
+}
+
+void PrefixIndex::Evict(uint32_t slot, size_t capacity) {
+  Lru& lru = lrus_[slot];
+  while (lru.blocks > capacity) {
+    Run& run = *lru.oldest;
+    Holding& holding = *Find(run, slot);
+    const size_t excess = lru.blocks - capacity;
+    if (holding.blocks <= excess) {
+      Drop(run, holding);
+    } else {
+      Shorten(holding, static_cast<uint32_t>(excess));
+      Trim(run);
     }
   }
 }
 
-PrefixIndex::Lru& PrefixIndex::LruOf(uint32_t slot) {
-  std::lock_guard lock(lrus_mutex_);
-  if (lrus_.size() <= slot) lrus_.resize(slot + 1);
-  if (!lrus_[slot]) lrus_[slot] = std::make_unique<Lru>();
-  return *lrus_[slot];
+void PrefixIndex::Shorten(Holding& holding, uint32_t by) {
+  holding.blocks -= by;
+  lrus_[holding.slot].blocks -= by;
+  size_.fetch_sub(by, std::memory_order_relaxed);
+}
+
+void PrefixIndex::Drop(Run& run, Holding& holding) {
+  Shorten(holding, holding.blocks);
+  Unlink(holding);
+  run.holdings.erase(run.holdings.begin() + (&holding - run.holdings.data()));
+  if (run.holdings.empty()) {
+    runs_.erase(runs_.find(run.hashes[0]));
+  } else {
+    Trim(run);
+  }
+}
+
+// Forgets the blocks at the end that nobody holds any more.
+void PrefixIndex::Trim(Run& run) {
+  size_t held = 0;
+  for (const Holding& h : run.holdings) held = std::max<size_t>(held, h.blocks);
+  run.hashes.resize(held);
+  if (run.hashes.capacity() > 2 * held) run.hashes.shrink_to_fit();
+}
+
+void PrefixIndex::Link(Run& run, Holding& holding) {
+  Lru& lru = lrus_[holding.slot];
+  holding.newer = nullptr;
+  holding.older = lru.newest;
+  (lru.newest ? Find(*lru.newest, holding.slot)->newer : lru.oldest) = &run;
+  lru.newest = &run;
+}
+
+void PrefixIndex::Unlink(const Holding& holding) {
+  Lru& lru = lrus_[holding.slot];
+  (holding.older ? Find(*holding.older, holding.slot)->newer : lru.oldest) = holding.newer;
+  (holding.newer ? Find(*holding.newer, holding.slot)->older : lru.newest) = holding.older;
 }
 
 }  // namespace llmd::sched
