@@ -88,7 +88,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         tree = pathlib.Path(args.keep or folder)
         tree.mkdir(exist_ok=True)
-        subprocess.run(f"git -C {ROOT} archive HEAD | tar -x -C {tree}", shell=True, check=True)
+        subprocess.run(f"git -C {ROOT} archive HEAD | tar -xm -C {tree}", shell=True, check=True)
         subprocess.run(["cmake", "--preset", "release", "-B", "build/mutants", "-DLLMD_BUILD_TESTS=ON", "-DCMAKE_CXX_FLAGS_RELEASE=-O1"],
                        cwd=tree, check=True, stdout=subprocess.DEVNULL)
         if not build(tree, args.jobs) or verdict(tree, args.jobs) != "SURVIVED":

@@ -154,6 +154,7 @@ class ExtProcPick final : public Pick {
   ExtProcPick(std::shared_ptr<Call> call, std::shared_ptr<Mailbox<ProcessingResponse>> answers)
       : call_(std::move(call)), answers_(std::move(answers)) {}
   ~ExtProcPick() override {
+    answers_->Watch(nullptr);
     if (ended_) {
       call_->Close();
     } else {
@@ -218,10 +219,7 @@ class ExtProcPick final : public Pick {
   // there.
   http::Task<std::string_view> OnResponseBody(std::string_view chunk, bool end) override {
     ended_ |= end;
-    if (unread_) {
-      const std::optional<ProcessingResponse> word = answers_->TryReceive();
-      co_return word && TakenBack(*word) ? std::string_view() : chunk;
-    }
+    if (unread_) co_return HasBeenTakenBack() ? std::string_view() : chunk;
     ProcessingRequest message;
     message.mutable_response_body()->set_body(chunk.data(), chunk.size());
     message.mutable_response_body()->set_end_of_stream(end);
@@ -239,12 +237,17 @@ class ExtProcPick final : public Pick {
       more = end ? !piece.end_of_stream()
                  : piece.body().size() >= kPickerPieceBytes && replaced_.size() < chunk.size();
     }
-    co_return replaced_;
+    co_return HasBeenTakenBack() ? std::string_view() : std::string_view(replaced_);
   }
 
   const sched::Denial* evicted() const override { return evicted_ ? &*evicted_ : nullptr; }
-  // The picker says so in its next answer, which is waited for with each chunk.
-  void OnEvicted(std::function<void()>) override {}
+  void OnEvicted(std::function<void()> callback) override {
+    if (callback == nullptr) return answers_->Watch(nullptr);
+    answers_->Watch([this, callback] {
+      if (HasBeenTakenBack()) callback();
+    });
+    if (HasBeenTakenBack()) callback();
+  }
 
  private:
   static constexpr size_t kPickerPieceBytes = 62'000;
@@ -255,6 +258,13 @@ class ExtProcPick final : public Pick {
     ReadDenial(answer.immediate_response(), evicted_.emplace());
     ended_ = true;
     return true;
+  }
+
+  // Looks whether the picker has said so without being asked.
+  bool HasBeenTakenBack() {
+    const auto immediate = [](const ProcessingResponse& r) { return r.has_immediate_response(); };
+    const std::optional<ProcessingResponse> word = answers_->TryReceive(immediate);
+    return evicted_.has_value() || (word && TakenBack(*word));
   }
 
   static HeaderList StatusHeader(int status) {

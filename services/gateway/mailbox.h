@@ -7,6 +7,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -24,9 +25,17 @@ class Mailbox : public std::enable_shared_from_this<Mailbox<T>> {
 
   // Any thread.
   void Send(T value) {
+    bool unexpected = false;
     {
       std::lock_guard lock(mutex_);
       values_.push_back(std::move(value));
+      unexpected = !waiting_ && watched_;
+    }
+    if (unexpected) {
+      boost::asio::post(loop_, [self = this->shared_from_this()] {
+        const std::function<void()> watch = self->watch_;  // may be cleared by its own call
+        if (watch) watch();
+      });
     }
     Wake();
   }
@@ -40,10 +49,18 @@ class Mailbox : public std::enable_shared_from_this<Mailbox<T>> {
     Wake();
   }
 
-  // What has come already, without waiting.
-  std::optional<T> TryReceive() {
+  // `callback` is called after a value came that nobody waited for; it may be gone by then. Null to
+  // clear it. Loop thread.
+  void Watch(std::function<void()> callback) {
+    watch_ = std::move(callback);
     std::lock_guard lock(mutex_);
-    if (values_.empty()) return std::nullopt;
+    watched_ = watch_ != nullptr;
+  }
+  // What has come already, without waiting, when `wanted` says so of it.
+  template <typename Wanted>
+  std::optional<T> TryReceive(const Wanted& wanted) {
+    std::lock_guard lock(mutex_);
+    if (values_.empty() || !wanted(values_.front())) return std::nullopt;
     std::optional<T> value(std::move(values_.front()));
     values_.pop_front();
     return value;
@@ -80,8 +97,9 @@ class Mailbox : public std::enable_shared_from_this<Mailbox<T>> {
   boost::asio::io_context& loop_;
   std::mutex mutex_;
   std::deque<T> values_;
-  bool closed_ = false, waiting_ = false;
+  bool closed_ = false, waiting_ = false, watched_ = false;
   boost::asio::steady_timer timer_;  // loop thread only
+  std::function<void()> watch_;      // loop thread only
 };
 
 }  // namespace llmd::gateway

@@ -1,4 +1,4 @@
-"""Flow control of the real llmd-epp, and eviction in the gateway that picks in process."""
+"""Flow control of the real llmd-epp, and eviction in the gateway that picks in process or asks llmd-epp."""
 import asyncio
 import json
 import threading
@@ -182,7 +182,8 @@ def test_a_sheddable_answer_is_broken_off_for_a_higher_band(picker):
     assert metric(page, "llm_d_epp_flow_control_revocations_total", outcome="confirmed") == 1
 
 
-def test_the_gateway_ends_an_evicted_stream_with_an_error_event(started, tmp_path):
+@pytest.mark.parametrize("asks", [False, True], ids=["in-process", "asks-a-picker"])
+def test_the_gateway_ends_an_evicted_stream_with_an_error_event(started, tmp_path, asks):
     async def answer(request, writer):
         if request.method == "GET":
             return response(200, b"", "text/plain")
@@ -195,11 +196,18 @@ def test_the_gateway_ends_an_evicted_stream_with_an_error_event(started, tmp_pat
         return None
     engine = FakeEngine(answer)
     try:
-        endpoints = tmp_path / "endpoints.yaml"
-        endpoints.write_text(endpoints_yaml([("a", engine.port, "decode")]) + OBJECTIVES)
-        config = tmp_path / "gateway.yaml"
-        config.write_text(flow_config(endpoints, evict="true"))
-        gateway = started(Gateway("--config-file", str(config)))
+        members = [("a", engine.port, "decode")]
+        if asks:
+            epp = Picker(tmp_path, members, config=lambda endpoints: flow_config(endpoints, evict="true"))
+            epp.set_endpoints(members, OBJECTIVES)
+            started(epp).wait_http(epp.admin_port, "/readyz")
+            gateway = started(Gateway("--epp", f"127.0.0.1:{epp.grpc_port}"))
+        else:
+            endpoints = tmp_path / "endpoints.yaml"
+            endpoints.write_text(endpoints_yaml(members) + OBJECTIVES)
+            config = tmp_path / "gateway.yaml"
+            config.write_text(flow_config(endpoints, evict="true"))
+            gateway = started(Gateway("--config-file", str(config)))
         gateway.wait_http(gateway.port, "/ready")
         url = f"{gateway.url}/v1/completions"
         stream = requests.post(url, json={"model": "m", "prompt": "batch", "stream": True}, stream=True, timeout=30,
