@@ -21,7 +21,6 @@ DEFAULT = [f"{PLUGINS}/{kind}/*.{end}" for kind in ("scorer", "filter", "picker"
 DEFAULT += [f"{PLUGINS}/flow/*_detector.cc", f"{PLUGINS}/flow/*_policy.cc", f"{PLUGINS}/flow/program_aware_fairness.cc"]
 DEFAULT += [f"{PLUGINS}/producer/{name}.{end}" for name in
             ("approx_prefix_cache_producer", "inflight_load_producer", "token_estimate", "packer", "media_estimate") for end in ("cc", "h")]
-DEFAULT += ["libllmd_sched/src/latency/ridge.cc", "libllmd_sched/src/latency/basis.cc", "libllmd_sched/src/latency/model.cc"]
 
 SKIPPED = re.compile(r'//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'|^\s*#[^\n]*', re.M)
 NUMBER = re.compile(r"(?<![\w.])(\d[\d']*\.\d*|\.\d+|\d[\d']*)(e[+-]?\d+)?(?![\w.])")

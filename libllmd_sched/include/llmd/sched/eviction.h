@@ -1,5 +1,5 @@
 // With enableEviction, requests in flight may be taken back so that a higher priority band can
-// dispatch: a filter says which ones may, an order which one goes first. Neither may throw.
+// dispatch: a filter says which ones may, an order which one goes first.
 #pragma once
 
 #include <cstdint>
@@ -18,13 +18,13 @@ struct InFlightItem {
 
 class EvictionFilter : public virtual Plugin {
  public:
-  virtual bool Revocable(const InFlightItem& item) const = 0;
+  virtual bool Revocable(const InFlightItem& item) const noexcept = 0;
 };
 
 class EvictionOrder : public virtual Plugin {
  public:
   // A strict weak order: true when `a` is taken back before `b`.
-  virtual bool Before(const InFlightItem& a, const InFlightItem& b) const = 0;
+  virtual bool Before(const InFlightItem& a, const InFlightItem& b) const noexcept = 0;
 };
 
 }  // namespace llmd::sched

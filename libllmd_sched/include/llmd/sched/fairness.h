@@ -32,26 +32,27 @@ struct FlowUsage {
 };
 
 // The flows of one band with requests waiting. Called under the controller's lock, by one thread at
-// a time; must not call back and must not throw.
+// a time, in the middle of the queues' work: must not call back, and cannot fail.
 class FairnessBand {
  public:
   virtual ~FairnessBand() = default;
   // The flow got its first waiting request / lost its last one. It outlives its membership.
-  virtual void Add(FlowState& flow) = 0;
-  virtual void Remove(FlowState& flow) = 0;
+  virtual void Add(FlowState& flow) noexcept = 0;
+  virtual void Remove(FlowState& flow) noexcept = 0;
   // Another request is at the head of a member.
-  virtual void HeadChanged(FlowState& flow) {}
+  virtual void HeadChanged(FlowState& flow) noexcept {}
   // The member whose head is dispatched now; *charge is what it costs, given back in Completed.
   // Never called without members.
-  virtual FlowState& Next(TimePoint now, double* charge) = 0;
+  virtual FlowState& Next(TimePoint now, double* charge) noexcept = 0;
   // A dispatched request ended, whether its flow has others waiting or not.
-  virtual void Completed(FlowState& flow, TimePoint now, double charge, const FlowUsage& usage) {}
+  virtual void Completed(FlowState& flow, TimePoint now, double charge,
+                         const FlowUsage& usage) noexcept {}
 };
 
 class FairnessPolicy : public virtual Plugin {
  public:
   // `ordering` is the band's and outlives what is returned.
-  virtual std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy& ordering) const = 0;
+  virtual std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy& ordering) const noexcept = 0;
   // Completed needs the tokens of the answer, so that response bodies must be read.
   virtual bool wants_usage() const { return false; }
 };

@@ -22,8 +22,8 @@ struct QueuedItem {
 
 class OrderingPolicy : public virtual Plugin {
  public:
-  // A strict weak order: true when `a` goes before `b`. Must not change while they wait, nor throw.
-  virtual bool Before(const QueuedItem& a, const QueuedItem& b) const = 0;
+  // A strict weak order: true when `a` goes before `b`. Must not change while they wait.
+  virtual bool Before(const QueuedItem& a, const QueuedItem& b) const noexcept = 0;
 };
 
 }  // namespace llmd::sched

@@ -23,19 +23,19 @@ class DeficitBand final : public FairnessBand {
  public:
   explicit DeficitBand(const Settings& settings) : s_(settings) {}
 
-  void Add(FlowState& flow) override {
+  void Add(FlowState& flow) noexcept override {
     s_.cost.WeightOf(flow);
     ring_.Add(flow);
     ++count_;
   }
-  void Remove(FlowState& flow) override {
+  void Remove(FlowState& flow) noexcept override {
     if (ring_.current() == &flow) served_ = false;
     ring_.Remove(flow);
     --count_;
     // Credit does not outlast the queue, debt does.
     flow.scratch.value = std::min(flow.scratch.value, 0.0);
   }
-  FlowState& Next(TimePoint, double* charge) override {
+  FlowState& Next(TimePoint, double* charge) noexcept override {
     for (size_t visited = 0;; ++visited) {
       FlowState& flow = *ring_.current();
       if (!std::exchange(served_, true)) flow.scratch.value += Share(flow);
@@ -50,7 +50,8 @@ class DeficitBand final : public FairnessBand {
       if (visited == count_) SkipRounds();
     }
   }
-  void Completed(FlowState& flow, TimePoint, double charge, const FlowUsage& usage) override {
+  void Completed(FlowState& flow, TimePoint, double charge,
+                 const FlowUsage& usage) noexcept override {
     flow.scratch.value -= s_.cost.Correction(flow, charge, usage);
   }
 
@@ -82,7 +83,7 @@ class DeficitBand final : public FairnessBand {
 class DeficitRoundRobin final : public FairnessPolicy {
  public:
   explicit DeficitRoundRobin(Settings settings) : s_(std::move(settings)) {}
-  std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy&) const override {
+  std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy&) const noexcept override {
     return std::make_unique<DeficitBand>(s_);
   }
   bool wants_usage() const override { return true; }

@@ -7,7 +7,7 @@ namespace {
 
 class EarliestDeadline final : public OrderingPolicy {
  public:
-  bool Before(const QueuedItem& a, const QueuedItem& b) const override {
+  bool Before(const QueuedItem& a, const QueuedItem& b) const noexcept override {
     return a.deadline != b.deadline ? a.deadline < b.deadline : a.sequence < b.sequence;
   }
 };

@@ -7,7 +7,7 @@ namespace {
 
 class Fcfs final : public OrderingPolicy {
  public:
-  bool Before(const QueuedItem& a, const QueuedItem& b) const override {
+  bool Before(const QueuedItem& a, const QueuedItem& b) const noexcept override {
     return a.sequence < b.sequence;
   }
 };

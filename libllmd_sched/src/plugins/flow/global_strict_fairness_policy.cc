@@ -17,10 +17,10 @@ struct BetterHead {
 class StrictBand final : public FairnessBand {
  public:
   explicit StrictBand(const OrderingPolicy& ordering) : flows_(BetterHead{&ordering}) {}
-  void Add(FlowState& flow) override { flows_.Push(&flow); }
-  void Remove(FlowState& flow) override { flows_.Remove(&flow); }
-  void HeadChanged(FlowState& flow) override { flows_.Update(&flow); }
-  FlowState& Next(TimePoint, double*) override { return *flows_.top(); }
+  void Add(FlowState& flow) noexcept override { flows_.Push(&flow); }
+  void Remove(FlowState& flow) noexcept override { flows_.Remove(&flow); }
+  void HeadChanged(FlowState& flow) noexcept override { flows_.Update(&flow); }
+  FlowState& Next(TimePoint, double*) noexcept override { return *flows_.top(); }
 
  private:
   IndexedHeap<FlowState, FlowPosition, BetterHead> flows_;
@@ -28,7 +28,7 @@ class StrictBand final : public FairnessBand {
 
 class GlobalStrict final : public FairnessPolicy {
  public:
-  std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy& ordering) const override {
+  std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy& ordering) const noexcept override {
     return std::make_unique<StrictBand>(ordering);
   }
 };

@@ -8,7 +8,7 @@ namespace {
 // Newest first within a priority: it has the least work to lose.
 class PriorityThenTime final : public EvictionOrder {
  public:
-  bool Before(const InFlightItem& a, const InFlightItem& b) const override {
+  bool Before(const InFlightItem& a, const InFlightItem& b) const noexcept override {
     if (a.priority != b.priority) return a.priority < b.priority;
     if (a.dispatched != b.dispatched) return a.dispatched > b.dispatched;
     return a.sequence > b.sequence;

@@ -124,18 +124,18 @@ class ProgramBand final : public FairnessBand {
   ProgramBand(const Settings& settings, const OrderingPolicy& ordering, ProgramSeries& series)
       : s_(settings), ordering_(ordering), series_(series) {}
 
-  void Add(FlowState& flow) override {
+  void Add(FlowState& flow) noexcept override {
     flow.scratch.position = flows_.size();
     flows_.push_back({&flow, &programs_[flow.id]});
   }
-  void Remove(FlowState& flow) override {
+  void Remove(FlowState& flow) noexcept override {
     const size_t at = std::exchange(flow.scratch.position, SIZE_MAX);
     flows_[at] = flows_.back();
     flows_[at].flow->scratch.position = at;
     flows_.pop_back();
     flow.scratch.position = SIZE_MAX;
   }
-  FlowState& Next(TimePoint now, double*) override {
+  FlowState& Next(TimePoint now, double*) noexcept override {
     double least = INFINITY, most = -INFINITY, shortest = INFINITY, longest = -INFINITY;
     for (Member& m : flows_) {
       m.service = Decayed(*m.program, now);
@@ -162,7 +162,7 @@ class ProgramBand final : public FairnessBand {
     series_.Waited(best->flow->id, best->wait, now);
     return *best->flow;
   }
-  void Completed(FlowState& flow, TimePoint now, double, const FlowUsage& usage) override {
+  void Completed(FlowState& flow, TimePoint now, double, const FlowUsage& usage) noexcept override {
     if (now - swept_ >= s_.sweep) Sweep(now);
     if (!usage.known) return;
     Program& program = programs_[flow.id];
@@ -204,7 +204,7 @@ class ProgramBand final : public FairnessBand {
 class ProgramAware final : public FairnessPolicy {
  public:
   ProgramAware(Settings settings, PluginArgs& args) : s_(settings), series_(s_, args) {}
-  std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy& ordering) const override {
+  std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy& ordering) const noexcept override {
     return std::make_unique<ProgramBand>(s_, ordering, series_);
   }
   bool wants_usage() const override { return true; }

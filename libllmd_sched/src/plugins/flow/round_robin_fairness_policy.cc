@@ -8,9 +8,9 @@ namespace {
 
 class RoundRobinBand final : public FairnessBand {
  public:
-  void Add(FlowState& flow) override { ring_.Add(flow); }
-  void Remove(FlowState& flow) override { ring_.Remove(flow); }
-  FlowState& Next(TimePoint, double*) override {
+  void Add(FlowState& flow) noexcept override { ring_.Add(flow); }
+  void Remove(FlowState& flow) noexcept override { ring_.Remove(flow); }
+  FlowState& Next(TimePoint, double*) noexcept override {
     FlowState& flow = *ring_.current();
     ring_.Advance();
     return flow;
@@ -22,7 +22,7 @@ class RoundRobinBand final : public FairnessBand {
 
 class RoundRobin final : public FairnessPolicy {
  public:
-  std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy&) const override {
+  std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy&) const noexcept override {
     return std::make_unique<RoundRobinBand>();
   }
 };

@@ -7,7 +7,7 @@ namespace {
 
 class Sheddable final : public EvictionFilter {
  public:
-  bool Revocable(const InFlightItem& item) const override { return item.priority < 0; }
+  bool Revocable(const InFlightItem& item) const noexcept override { return item.priority < 0; }
 };
 
 }  // namespace

@@ -7,7 +7,7 @@ namespace {
 
 class EarliestSloDeadline final : public OrderingPolicy {
  public:
-  bool Before(const QueuedItem& a, const QueuedItem& b) const override {
+  bool Before(const QueuedItem& a, const QueuedItem& b) const noexcept override {
     return a.slo_deadline != b.slo_deadline ? a.slo_deadline < b.slo_deadline
                                             : a.sequence < b.sequence;
   }

@@ -26,25 +26,26 @@ class CounterBand final : public FairnessBand {
  public:
   explicit CounterBand(const TokenCost& cost) : cost_(cost) {}
 
-  void Add(FlowState& flow) override {
+  void Add(FlowState& flow) noexcept override {
     cost_.WeightOf(flow);
     const double floor = flows_.empty() ? last_ : flows_.top()->scratch.value;
     flow.scratch.value = std::max(flow.scratch.value, floor);
     flows_.Push(&flow);
   }
-  void Remove(FlowState& flow) override {
+  void Remove(FlowState& flow) noexcept override {
     flows_.Remove(&flow);
     if (flows_.empty()) last_ = flow.scratch.value;
   }
-  void HeadChanged(FlowState& flow) override { flows_.Update(&flow); }
-  FlowState& Next(TimePoint, double* charge) override {
+  void HeadChanged(FlowState& flow) noexcept override { flows_.Update(&flow); }
+  FlowState& Next(TimePoint, double* charge) noexcept override {
     FlowState& flow = *flows_.top();
     *charge = cost_.Estimate(flow, *flow.head);
     flow.scratch.value += *charge / flow.scratch.weight;
     flows_.Update(&flow);
     return flow;
   }
-  void Completed(FlowState& flow, TimePoint, double charge, const FlowUsage& usage) override {
+  void Completed(FlowState& flow, TimePoint, double charge,
+                 const FlowUsage& usage) noexcept override {
     flow.scratch.value += cost_.Correction(flow, charge, usage) / flow.scratch.weight;
     if (flow.scratch.position != kNotInHeap) flows_.Update(&flow);
   }
@@ -58,7 +59,7 @@ class CounterBand final : public FairnessBand {
 class VirtualTokenCounter final : public FairnessPolicy {
  public:
   explicit VirtualTokenCounter(TokenCost cost) : cost_(std::move(cost)) {}
-  std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy&) const override {
+  std::unique_ptr<FairnessBand> MakeBand(const OrderingPolicy&) const noexcept override {
     return std::make_unique<CounterBand>(cost_);
   }
   bool wants_usage() const override { return true; }
