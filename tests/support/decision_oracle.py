@@ -138,15 +138,16 @@ def single_case(rng):
     return case
 
 
-def disagg_case(rng):
+def disagg_case(rng, threshold=None):
     roles = ["prefill", "decode", "both", "prefill-decode"]
     endpoints = [some_endpoint(rng, i) for i in range(rng.randint(2, 6))]
     for e in endpoints:
         e["labels"]["llm-d.ai/role"] = rng.choice(roles)
     endpoints[0]["labels"]["llm-d.ai/role"] = "decode"
     request = {"model": "m", "prompt": some_prompt(rng)}
-    threshold = {"nonCachedTokens": rng.choice([0, 16, 128]),
-                 "promptTokens": rng.choice([0, 0, 100, 400])}
+    if threshold is None:
+        threshold = {"nonCachedTokens": rng.choice([0, 16, 128]),
+                     "promptTokens": rng.choice([0, 0, 100, 400])}
     names = ["decode-filter", "prefill-filter", "prefix-cache-scorer", "queue-scorer"]
     plugins = [{"name": n, "type": n, "parameters": {}} for n in names] + [
         {"name": "decider", "type": "prefix-based-pd-decider", "parameters": threshold},
@@ -166,8 +167,8 @@ def disagg_case(rng):
     if len(best) != 1:
         return None  # the decider looks at the chosen endpoint: only clear choices are told
     cached = min(facts.input, facts.match[best[0]] * facts.block)
-    wanted = threshold["nonCachedTokens"]
-    split = (wanted > 0 and facts.input >= max(wanted, threshold["promptTokens"])
+    wanted = threshold.get("nonCachedTokens", 0)
+    split = (wanted > 0 and facts.input >= max(wanted, threshold.get("promptTokens", 0))
              and facts.input - cached >= wanted)
     expect = {"ok": True, "profiles": [decode], "decision_type": "decode-only", "prefill": []}
     if split:
@@ -235,6 +236,23 @@ def boundary_cases():
                "expect": {"ok": True, "profiles": [trace], "decision_type": "decode-only"}}
 
 
+def smallest_cases():
+    """One token is a load; one token is worth a prefill elsewhere, and no threshold is worth none; a match beyond the
+    scale counts as the scale."""
+    rng = random.Random(12)
+    block = "0123456789abcdef" * (BLOCK_FLOOR * BYTES_PER_TOKEN // 16)
+    for kind, parameters, prompt, held in [
+            ("token-load-scorer", {"queueThresholdTokens": 100}, [["a", 1]], None),
+            ("prefix-cache-scorer", {"matchLengthWeight": 0.5, "matchLengthScaleTokens": 256},
+             [[block, 40], [block[::-1], 40]], [[block, 40]])]:
+        endpoints = [some_endpoint(rng, i) for i in range(3)]
+        plugins = [{"name": kind, "type": kind, "parameters": parameters}]
+        history = [{"endpoint": 1, "request": {"model": "m", "prompt": held}, "in_flight": False}] if held else []
+        yield one_profile_case(plugins, [{"pluginRef": kind}], endpoints, {"model": "m", "prompt": prompt}, history)
+    for threshold in ({"nonCachedTokens": 1}, {}):
+        yield next(c for c in (disagg_case(rng, threshold) for _ in range(1000)) if c and len(c["endpoints"]) > 3)
+
+
 def attribute_case(rng):
     endpoints = [some_endpoint(rng, i) for i in range(rng.randint(1, 8))]
     for e in endpoints:
@@ -263,13 +281,13 @@ def attribute_case(rng):
     return one_profile_case(plugins, refs, endpoints, {"model": "m", "prompt": some_prompt(rng)})
 
 
-def one_profile_case(plugins, refs, endpoints, request):
+def one_profile_case(plugins, refs, endpoints, request, history=()):
     profile = {"name": "only", "plugins": refs}
-    state = replay([], endpoints, plugins)
+    state = replay(history, endpoints, plugins)
     facts = Facts(state, endpoints, request, plugins)
     trace, best = run_profile(profile, {p["name"]: p for p in plugins}, state, facts, request,
                               endpoints)
-    return {"plugins": plugins, "profiles": [profile], "history": [], "endpoints": endpoints,
+    return {"plugins": plugins, "profiles": [profile], "history": list(history), "endpoints": endpoints,
             "request": request,
             "expect": {"ok": bool(best), "profiles": [trace], "decision_type": "decode-only"}}
 
@@ -490,6 +508,7 @@ def main():
     cases += [attribute_case(random.Random(1000 + i)) for i in range(24)]
     cases += [topology_case(random.Random(2000 + i)) for i in range(24)]
     cases += body_cases()
+    cases += smallest_cases()
     print("[\n" + ",\n".join(json.dumps(c, separators=(",", ":"), ensure_ascii=False)
                              for c in cases) + "\n]")
 

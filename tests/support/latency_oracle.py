@@ -140,15 +140,31 @@ def some_case(rng):
                               {"ttftWeight": 0}])
     if rng.random() < 0.3:
         scorer |= {"compositeKVWeight": 2, "compositePrefixWeight": 0.5}
-    case = {"streaming": rng.random() < 0.7, "factor": rng.choice([1, 1, 0.75]), "slo": slo,
-            "priority": rng.choice([0, -1, -1, 5]), "scorer": scorer,
-            "affinity": {"affinityThreshold": rng.choice([0.5, 0.75]),
-                         "maxTTFTPenaltyMs": rng.choice([50, 300])},
-            "endpoints": endpoints}
+    return expected({"streaming": rng.random() < 0.7, "factor": rng.choice([1, 1, 0.75]), "slo": slo,
+                     "priority": rng.choice([0, -1, -1, 5]), "scorer": scorer,
+                     "affinity": {"affinityThreshold": rng.choice([0.5, 0.75]),
+                                  "maxTTFTPenaltyMs": rng.choice([50, 300])},
+                     "endpoints": endpoints})
+
+
+def expected(case):
     stay, explored = tiered(case)
     case["expect"] = {"scores": scores(case), "tier": stay, "explored": explored,
                       "affine": affine(case), "admitted": admitted(case)}
     return case
+
+
+def boundary_cases():
+    """An SLO that is met to the millisecond, and composite weights of less than one together."""
+    def endpoint(name, ttft, tpot, waiting=0):
+        return {"name": name, "role": "decode", "ttft": ttft, "tpot": tpot, "tightest": None, "dispatched": 1,
+                "waiting": waiting, "kv": 0.5, "prefix": 0.25}
+    rest = {"streaming": True, "factor": 1, "priority": -1, "affinity": {"affinityThreshold": 0.5, "maxTTFTPenaltyMs": 50}}
+    slo = {"ttft": 100, "tpot": 25}
+    for at, beyond in [((100, 35), (101, 26)), ((101, 25), (130, 26)), ((100, 25), (90, 26))]:
+        yield expected({**rest, "slo": slo, "scorer": {}, "endpoints": [endpoint("e0", *beyond), endpoint("e1", *at)]})
+    light = {"compositeKVWeight": 0.2, "compositeQueueWeight": 0.3, "compositePrefixWeight": 0.1}
+    yield expected({**rest, "slo": slo, "scorer": light, "endpoints": [endpoint("e0", None, None, 4), endpoint("e1", None, None, 1)]})
 
 
 def main():
@@ -157,7 +173,7 @@ def main():
     parser.add_argument("--seed", type=int, default=20240602)
     args = parser.parse_args()
     rng = random.Random(args.seed)
-    cases = [some_case(rng) for _ in range(args.cases)]
+    cases = [some_case(rng) for _ in range(args.cases)] + list(boundary_cases())
     print("[\n" + ",\n".join(json.dumps(c, separators=(",", ":")) for c in cases) + "\n]")
 
 

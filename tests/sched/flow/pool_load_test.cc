@@ -148,6 +148,27 @@ TEST_F(PoolLoadTest, ConcurrencyCountsRequestsTokensOrTheHigher) {
   }
 }
 
+TEST_F(PoolLoadTest, CountsByTheFieldsDefaults) {
+  Start("utilization-detector");
+  Add(0, 0.8);
+  EXPECT_EQ(Read().effective, 1);
+  EXPECT_EQ(Read().per_request, 0.2);
+  clock_.Advance(milliseconds(200));
+  EXPECT_EQ(Read().stale, 0u);
+  clock_.Advance(milliseconds(1));
+  EXPECT_EQ(Read().stale, 1u);
+  RequestContext request;
+  Send(request, 0);
+  EXPECT_EQ(Read().effective, 0.01);
+  End(request);
+  for (const auto& [mode, share] : {std::pair{"requests", 0.01}, {"tokens", 0.00075}}) {
+    Start("concurrency-detector", std::string("{concurrencyMode: ") + mode + "}");
+    Send(request, 0, 750);
+    EXPECT_EQ(Read().effective, share) << mode;
+    End(request);
+  }
+}
+
 TEST_F(PoolLoadTest, RoomShowsAtOnceInOwnCountsAndLaterInScrapedOnes) {
   Start("concurrency-detector");
   EXPECT_EQ(graph_->saturation->ReactionTime(milliseconds(50)), milliseconds(10));

@@ -127,6 +127,8 @@ TEST(HeaderBasedTestingFilter, FollowsTheHeadersOrderAndIsEmptyWithoutIt) {
   EXPECT_EQ(Must(*s, r, pool).denied_status, 503);
   r.headers = {{"test-epp-endpoint-selection", "10.0.0.3, 10.0.0.1,10.0.0.3"}};
   EXPECT_THAT(Kept(Must(*s, r, pool)), ElementsAre("c", "a"));
+  r.headers = {{"test-epp-endpoint-selection", "10.0.0.2,10.0.0.3  ,10.0.0.1"}};
+  EXPECT_THAT(Kept(Must(*s, r, pool)), ElementsAre("b", "c", "a"));
   r.headers = {{"test-epp-endpoint-selection", pool[1].info.HostPort()}};
   EXPECT_THAT(Kept(Must(*s, r, pool)), ElementsAre("b"));
   r.headers = {{"test-epp-endpoint-selection", "10.0.0.2:1"}};

@@ -198,6 +198,24 @@ TEST(LatencyConsumers, AStaleEndpointStaysUnscoredBeforePredictions) {
   EXPECT_TRUE(std::isnan(scores[1]));
 }
 
+TEST(SloHeadroomTierFilter, ExploresOneRequestInAHundredByDefault) {
+  const json::Value c = *json::Parse(
+      R"({"streaming":true,"factor":1,"slo":{"ttft":10},"priority":0,"endpoints":[
+          {"name":"meets","role":"","dispatched":1,"ttft":9,"tpot":9},
+          {"name":"misses","role":"","dispatched":1,"ttft":11,"tpot":9}]})");
+  Bench bench("slo-headroom-tier-filter");
+  bench.Fill(c);
+  int close = 0;
+  for (uint64_t seed = 0; seed < 5'000; ++seed) {
+    uint64_t draw = seed;
+    const double u = RandomUnit(draw);
+    close += u > 0.0095 && u < 0.0105;
+    bench.request().random = seed;
+    EXPECT_EQ(bench.Kept()[0], u < 0.01 ? "misses" : "meets") << u;
+  }
+  EXPECT_GT(close, 1);
+}
+
 TEST(LatencyConsumers, PredictionsOfAnotherPoolCountAsNone) {
   const json::Value c = *json::Parse(
       R"({"streaming":true,"factor":1,"slo":{"ttft":1},"priority":-1,"endpoints":[

@@ -114,6 +114,19 @@ TEST(SessionAffinityScorer, BindsSessionIdsToTheFirstChoiceUntilTheTtl) {
   EXPECT_THAT(Raw(Must(*s, r, eps)), Each(0.0));
 }
 
+TEST(SessionAffinityScorer, RemembersSessionsForFiveMinutesByDefault) {
+  FakeClock clock;
+  auto s = MakeScheduler(
+      Config({"{type: session-affinity-scorer, parameters: {strategy: session_id}}"}), 3, &clock);
+  RequestSpec r = Prompt("p");
+  r.headers = {{"x-session-id", "s1"}};
+  Must(*s, r, {Ep("a")});
+  clock.Advance(std::chrono::seconds(300));
+  EXPECT_THAT(Raw(Must(*s, r, {Ep("a")})), ElementsAre(1.0));
+  clock.Advance(std::chrono::seconds(301));
+  EXPECT_THAT(Raw(Must(*s, r, {Ep("a")})), ElementsAre(0.0));
+}
+
 TEST(NoHitLruScorer, SpreadsColdPromptsAndIsNeutralOnAHit) {
   auto s = MakeScheduler(Config({"{type: no-hit-lru-scorer}"}));
   const std::vector<EndpointState> eps = {Ep("a"), Ep("b"), Ep("c")};
@@ -123,6 +136,22 @@ TEST(NoHitLruScorer, SpreadsColdPromptsAndIsNeutralOnAHit) {
   EXPECT_EQ(seen.size(), 3u);
   EXPECT_THAT(Raw(Must(*s, Prompt(std::string(400, 'a')), eps)), Each(0.5));
   EXPECT_THAT(Raw(Must(*s, Prompt("cold"), {Ep("z")})), ElementsAre(1.0));
+}
+
+TEST(NoHitLruScorer, ForgetsTheLongestUnusedBeyondItsSizeAndWhoHasLeft) {
+  int prompts = 0;
+  const auto cold = [&] { return Prompt(std::string(400, static_cast<char>('a' + prompts++))); };
+  const std::vector<EndpointState> eps = {Ep("a"), Ep("b"), Ep("c")};
+  auto one = MakeScheduler(Config({"{type: no-hit-lru-scorer, parameters: {lruSize: 1}}"}));
+  EXPECT_EQ(Must(*one, cold(), eps).picked[0].endpoint, "default/a");
+  EXPECT_EQ(Must(*one, cold(), eps).picked[0].endpoint, "default/b");  // and a is as if never used
+  EXPECT_THAT(Raw(Must(*one, cold(), eps)), ElementsAre(1.0, 0.0, 0.5));
+
+  auto all = MakeScheduler(Config({"{type: no-hit-lru-scorer}"}));
+  EXPECT_EQ(Must(*all, cold(), eps).picked[0].endpoint, "default/a");
+  EXPECT_EQ(Must(*all, cold(), eps).picked[0].endpoint, "default/b");
+  EXPECT_EQ(Must(*all, cold(), {Ep("c"), Ep("b")}).picked[0].endpoint, "default/c");  // a has left
+  EXPECT_THAT(Raw(Must(*all, cold(), {Ep("new"), Ep("b"), Ep("c")})), ElementsAre(1.0, 0.5, 0.0));
 }
 
 TEST(ContextLengthAware, ScoresRangesAsSpecified) {

@@ -66,6 +66,9 @@ TEST(PdProfileHandler, ThePrimaryPortHidesTheRanks) {
   const Decision d = Must(*s, Prompt("hi"), Pool());
   EXPECT_EQ(FindHeader(d.set_headers, "x-data-parallel-host-port"), Pool()[0].info.HostPort());
   EXPECT_EQ(Count(d, "x-prefiller-host-port"), 1);
+  EXPECT_EQ(
+      Count(Must(*MakeScheduler(Pd(kAlways)), Prompt("hi"), Pool()), "x-data-parallel-host-port"),
+      0);
 }
 
 TEST(PdProfileHandler, ErrorsNameTheDecider) {

@@ -16,8 +16,8 @@ namespace llmd::sched {
 namespace {
 
 struct Settings {
-  double queue = 5, kv = 0.8, headroom = 0, stale_requests = 100;
-  Duration staleness = std::chrono::milliseconds(200);
+  double queue, kv, headroom, stale_requests;
+  Duration staleness;
 };
 
 class UtilizationDetector final : public SaturationDetector,
@@ -136,10 +136,10 @@ Status RegisterUtilizationDetector(PluginRegistry& registry) {
                    "as a filter: how far over full an endpoint may be, 0.2 = 20 %"}},
        .make = [](PluginArgs& args) -> StatusOr<std::unique_ptr<Plugin>> {
          Params params(args.parameters);
-         Settings s;
+         Settings s{};
          s.queue = static_cast<double>(params.Int("queueDepthThreshold", 5, 1, INT32_MAX));
          s.kv = params.Double("kvCacheUtilThreshold", 0.8, 1e-6, 1);
-         s.staleness = params.Time("metricsStalenessThreshold", s.staleness);
+         s.staleness = params.Time("metricsStalenessThreshold", std::chrono::milliseconds(200));
          if (s.staleness < args.env.refresh_interval) {
            args.env.Warn(
                "metricsStalenessThreshold is shorter than --refresh-metrics-interval: endpoints "
