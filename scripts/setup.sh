@@ -10,7 +10,7 @@ minimal=false
 packages=(
   ca-certificates git unzip curl jq pkg-config cmake ninja-build ccache make
   clang-19 lld-19 libc6-dev libstdc++-12-dev g++ gcc binutils
-  libboost1.81-dev libyaml-cpp-dev libabsl-dev libxxhash-dev libssl-dev
+  libboost1.81-dev libyaml-cpp-dev libsimdjson-dev libabsl-dev libxxhash-dev libssl-dev
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   libgtest-dev libgmock-dev
   python3 python3-venv python3-dev

@@ -1,5 +1,6 @@
 #include "json_lexer.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <emmintrin.h>
 #endif
 
+#include "json_block.h"
 #include "json_unescape.h"
 #include "utf8.h"
 
@@ -24,21 +26,20 @@ constexpr auto kEscapes = [] {
   return table;
 }();
 
-// A plain run ends at a quote, a backslash, a control character or anything beyond ASCII.
+// A plain run ends at a quote, a backslash or a control character.
 bool EndsPlain(char c) {
-  return c == '"' || c == '\\' || static_cast<signed char>(c) < 0x20;
+  return c == '"' || c == '\\' || static_cast<unsigned char>(c) < 0x20;
 }
 
 #ifdef __SSE2__
 constexpr ptrdiff_t kStepBytes = 16;
 
-// The offset of the first byte of these 16 that ends a plain run, or 16. Signed, "beyond ASCII" is
-// below a blank too.
+// The offset of the first byte of these 16 that ends a plain run, or 16.
 int FirstSpecial(const char* at) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
   const __m128i quotes = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('"'));
   const __m128i slashes = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\'));
-  const __m128i low = _mm_cmplt_epi8(bytes, _mm_set1_epi8(0x20));
+  const __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1F)), bytes);
   const int mask = _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quotes, slashes), low));
   return std::countr_zero(static_cast<uint32_t>(mask) | 0x10000U);
 }
@@ -59,7 +60,7 @@ int FirstSpecial(const char* at) {
   uint64_t word;
   std::memcpy(&word, at, sizeof(word));
   const uint64_t special = ZeroBytes(word ^ (kOnes * '"')) | ZeroBytes(word ^ (kOnes * '\\')) |
-                           ((word - kOnes * 0x20) & ~word & kHighs) | (word & kHighs);
+                           ((word - kOnes * 0x20) & ~word & kHighs);
   return std::countr_zero(special) / 8;
 }
 #endif
@@ -86,6 +87,49 @@ int HexValue(char c) {
   return -1;
 }
 
+#ifdef __SSE2__
+// Of the bytes `us` of a block, each the 'u' of an escape, those that four hex digits follow.
+uint64_t WithHexDigits(const char* block, const char* end, uint64_t us) {
+  uint64_t good = 0;
+  for (; us != 0; us &= us - 1) {
+    const char* const digits = block + std::countr_zero(us) + 1;
+    if (end - digits < 4) return good;
+    if (std::all_of(digits, digits + 4, [](char c) { return HexValue(c) >= 0; })) good |= us & -us;
+  }
+  return good;
+}
+
+// From a backslash on, over blocks that hold nothing but text and good escapes. Gives the string's
+// closing quote, or the first byte that needs a closer look: never one within an escape, and of a
+// bad escape its backslash. `checked`: the text is known to be good.
+const char* SkipEscapes(const char* at, const char* end, bool checked) {
+  while (end - at >= Block::kBytes) {
+    const Block block(at);
+    const uint64_t starts = EscapeStarts(block.Equal('\\')), escaped = starts << 1;
+    const uint64_t quotes = block.Equal('"') & ~escaped;
+    if (!checked) {
+      const uint64_t inside = quotes == 0 ? ~uint64_t{0} : (quotes & -quotes) - 1;
+      uint64_t doubtful = block.Controls();
+      if (escaped != 0) doubtful |= escaped & ~block.EscapeLetters();
+      doubtful &= inside;
+      if (doubtful != 0) doubtful &= ~WithHexDigits(at, end, doubtful & escaped & block.Equal('u'));
+      if (doubtful != 0) {
+        const int first = std::countr_zero(doubtful);
+        return at + first - static_cast<ptrdiff_t>(escaped >> first & 1);
+      }
+    }
+    if (quotes != 0) return at + std::countr_zero(quotes);
+    at +=
+        Block::kBytes - static_cast<ptrdiff_t>(starts >> 63);  // the next begins at no escaped byte
+  }
+  return at;
+}
+#else
+const char* SkipEscapes(const char* at, const char*, bool) {
+  return at;
+}
+#endif
+
 // Which containers are open, one bit each.
 class OpenStack {
  public:
@@ -109,19 +153,24 @@ class OpenStack {
 
 }  // namespace
 
-// Takes the whole run: text beyond ASCII seldom comes alone.
-bool Lexer::SkipUtf8() {
-  do {
-    const size_t length = Utf8Length(at_, end_);
-    if (length == 0) return Fail("invalid UTF-8");
-    at_ += length;
-  } while (at_ != end_ && static_cast<signed char>(*at_) < 0);
-  return true;
+Lexer::Lexer(std::string_view text, bool validated)
+    : begin_(text.data()),
+      at_(begin_),
+      end_(begin_ + text.size()),
+      utf8_end_(end_),
+      validated_(validated) {
+  if (validated || IsUtf8(text)) return;
+  utf8_end_ = begin_;
+  while (const size_t length = Utf8Length(utf8_end_, end_)) utf8_end_ += length;
+}
+
+bool Lexer::FailInString() {
+  return Fail(at_ == end_ ? "unterminated string" : "invalid UTF-8");
 }
 
 bool Lexer::SkipEscape() {
   ++at_;
-  if (at_ == end_) return Fail("unterminated string");
+  if (at_ == utf8_end_) return FailInString();
   if (*at_ != 'u') {
     if (!kEscapes[static_cast<unsigned char>(*at_)]) return Fail("invalid escape");
     ++at_;
@@ -139,29 +188,29 @@ bool Lexer::SkipString(bool* escaped) {
   if (!Take('"')) return Fail("expected a string");
   if (validated_) return SkipValidatedString(escaped);
   while (true) {
-    at_ = SkipPlain(at_, end_);
-    if (at_ == end_) return Fail("unterminated string");
-    const auto c = static_cast<unsigned char>(*at_);
-    if (c == '"') {
+    at_ = SkipPlain(at_, utf8_end_);
+    if (at_ == utf8_end_) return FailInString();
+    if (*at_ == '"') {
       ++at_;
       return true;
     }
-    if (c == '\\') {
-      *escaped = true;
-      if (!SkipEscape()) return false;
-    } else if (c < 0x20) {
-      return Fail("control character in a string");
-    } else if (!SkipUtf8()) {
-      return false;
-    }
+    if (*at_ != '\\') return Fail("control character in a string");
+    *escaped = true;
+    const char* const next = SkipEscapes(at_, utf8_end_, false);
+    if (next == at_ && !SkipEscape()) return false;
+    at_ = std::max(at_, next);
   }
 }
 
 bool Lexer::SkipValidatedString(bool* escaped) {
   while ((at_ = FindQuoteOrSlash(at_, end_)) != end_) {
-    if (*at_++ == '"') return true;
+    if (*at_ == '"') {
+      ++at_;
+      return true;
+    }
     *escaped = true;
-    if (at_ != end_) ++at_;
+    const char* const next = SkipEscapes(at_, end_, true);
+    at_ = next > at_ ? next : std::min(at_ + 2, end_);
   }
   return Fail("unterminated string");
 }

@@ -15,8 +15,7 @@ namespace llmd::json {
 class Lexer {
  public:
   // With `validated` the text has passed before: only the ends of strings are looked for in them.
-  explicit Lexer(std::string_view text, bool validated = false)
-      : begin_(text.data()), at_(begin_), end_(begin_ + text.size()), validated_(validated) {}
+  explicit Lexer(std::string_view text, bool validated = false);
 
   void SkipBlanks() {
     while (at_ != end_ && (*at_ == ' ' || *at_ == '\n' || *at_ == '\r' || *at_ == '\t')) ++at_;
@@ -54,12 +53,13 @@ class Lexer {
  private:
   bool SkipScalar();
   bool SkipEscape();
-  bool SkipUtf8();
+  bool FailInString();
   bool SkipValidatedString(bool* escaped);
 
   const char* begin_;
   const char* at_;
   const char* end_;
+  const char* utf8_end_;  // where the text stops being UTF-8; a string must end before
   const bool validated_;
   const char* reason_ = nullptr;
 };

@@ -4,8 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace llmd {
+
+// Whether all of it is well-formed; many bytes at a time.
+bool IsUtf8(std::string_view text);
 
 // The length of the well-formed sequence at `at`, 0 when there is none before `end`.
 inline size_t Utf8Length(const char* at, const char* end) {

@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <cctype>
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <map>
+#include <optional>
 #include <random>
 
 namespace llmd::json {
@@ -280,6 +283,108 @@ TEST(JsonScan, SeesSpecialBytesAtEveryPlaceOfAWord) {
     cut[at + 1] = '"';
     EXPECT_FALSE(Unquote(cut).ok()) << at;
   }
+}
+
+// A string read a byte at a time: what it says, or where it goes wrong.
+struct Plainly {
+  explicit Plainly(std::string_view text) {
+    size_t at = 1;
+    const auto fail = [&](size_t where) {
+      if (!wrong) wrong = where;
+    };
+    while (!wrong && at < text.size() && text[at] != '"') {
+      const auto c = static_cast<unsigned char>(text[at]);
+      if (c == '\\') {
+        Escape(text, at, fail);
+      } else if (c < 0x20 || c == 0xFF) {
+        fail(at);
+      } else {
+        said += text[at++];
+      }
+    }
+    if (!wrong && at + 1 != text.size()) wrong = std::min(at + 1, text.size());
+  }
+  template <typename Fail>
+  void Escape(std::string_view text, size_t& at, const Fail& fail) {
+    static const std::map<char, char> kLetters = {{'"', '"'},  {'\\', '\\'}, {'/', '/'},
+                                                  {'n', '\n'}, {'t', '\t'},  {'r', '\r'},
+                                                  {'b', '\b'}, {'f', '\f'}};
+    if (++at == text.size()) return fail(at);
+    if (text[at] != 'u') {
+      const auto letter = kLetters.find(text[at]);
+      if (letter == kLetters.end()) return fail(at);
+      said += letter->second;
+      ++at;
+      return;
+    }
+    for (int i = 0; i < 4; ++i) {
+      if (++at == text.size() || std::isxdigit(static_cast<unsigned char>(text[at])) == 0)
+        return fail(at);
+    }
+    // The test's texts have digits of 0 and 4 only: U+0000 to U+4444.
+    const auto code =
+        static_cast<uint32_t>(std::stoul(std::string(text.substr(at - 3, 4)), nullptr, 16));
+    if (code < 0x80) {
+      said += static_cast<char>(code);
+    } else if (code < 0x800) {
+      said += {static_cast<char>(0xC0 | code >> 6), static_cast<char>(0x80 | (code & 0x3F))};
+    } else {
+      said += {static_cast<char>(0xE0 | code >> 12), static_cast<char>(0x80 | (code >> 6 & 0x3F)),
+               static_cast<char>(0x80 | (code & 0x3F))};
+    }
+    ++at;
+  }
+  std::string said;
+  std::optional<size_t> wrong;
+};
+
+TEST(JsonUnquote, AgreesWithAReaderOfSingleBytes) {
+  std::mt19937_64 random(3);
+  // Many backslashes, then few; good pieces, then also bad ones.
+  const std::vector<std::string> pieces = {"\\",
+                                           "\\\\",
+                                           "\\n",
+                                           "\\\"",
+                                           "\\u0044",
+                                           "\\u4400",
+                                           "é",
+                                           "n",
+                                           "u",
+                                           "4",
+                                           "some plain words of a prompt ",
+                                           "\"",
+                                           "\x01",
+                                           "\xFF",
+                                           "\\x",
+                                           "\\u004",
+                                           "0"};
+  int good = 0, bad = 0;
+  for (int round = 0; round < 40'000; ++round) {
+    const size_t first = round % 2 == 0 ? 0 : 1, last = round % 3 == 0 ? pieces.size() : 11;
+    std::string text = "\"";
+    for (size_t n = random() % 60; n > 0; --n) {
+      text += pieces[first + random() % (last - first)];
+      if (round % 5 == 0) text += std::string(random() % 70, 'x');
+    }
+    text += '"';
+    const Plainly plainly(text);
+    const auto read = Unquote(text);
+    ASSERT_EQ(read.ok(), !plainly.wrong) << text;
+    if (plainly.wrong) {
+      ++bad;
+      const std::string where = " at offset " + std::to_string(*plainly.wrong);
+      ASSERT_TRUE(read.status().message().ends_with(where)) << read.status().ToString() << text;
+      continue;
+    }
+    ++good;
+    ASSERT_EQ(*read, plainly.said) << text;
+    const std::string array = "[" + text + ",1]";
+    const auto spans = ScanArray(array, {.validated = true});
+    ASSERT_TRUE(spans.ok()) << text;
+    ASSERT_EQ((*spans)[0].In(array), text);
+  }
+  EXPECT_GT(good, 5'000);
+  EXPECT_GT(bad, 5'000);
 }
 
 TEST(JsonUnquote, RefusesWhatIsNoString) {

@@ -162,18 +162,20 @@ def large(bench):
         r = load(bench, epp, body=220_000, streams=8)
     row("220 KB bodies, 4 engines, closed loop of 8: exchanges/s", f"{r['rps']:,}", "≥ 1,000", "239–275", f"{base['rps']:,}")
     row("… CPU an exchange, ms", f"{r['cpu_us'] / 1e3:.2f}", "≤ 0.6", "6", f"{base['cpu_us'] / 1e3:.2f}")
-    base = echoed(bench, body=450_000, rate=10)
+    rates = {rate: echoed(bench, body=450_000, rate=rate) for rate in (10, 100)}
     with engines(bench, 100) as farm:
         with picker(bench, farm, SCORERS[:3], interval="1s") as epp:
             time.sleep(1)
             before = cpu_seconds(epp.pid)
             time.sleep(bench.seconds)
             idle = (cpu_seconds(epp.pid) - before) / bench.seconds
-            r = load(bench, epp, body=450_000, rate=10)
-        row("450 KB bodies, 100 endpoints, 3 scorers, 10/s: CPU an exchange net of scraping, ms", f"{(r['cores'] - idle) * 100:.2f}", "≤ 1.2", "12–17", f"{base['cpu_us'] / 1e3:.2f}")
+            for rate, base in rates.items():
+                r = load(bench, epp, body=450_000, rate=rate)
+                row(f"450 KB bodies, 100 endpoints, 3 scorers, {rate}/s: CPU an exchange net of scraping, ms", f"{(r['cores'] - idle) * 1e3 / rate:.2f}", "≤ 1.2", "12–17", f"{base['cpu_us'] / 1e3:.2f}")
+        base = rates[10]
         with picker(bench, farm, SCORERS[:3]) as epp:
             r = load(bench, epp, body=450_000, rate=10)
-            row("… answer p50 / p99, engines scraped every 50 ms, ms", f"{r['p50_us'] / 1e3:.2f} / {r['p99_us'] / 1e3:.2f}", "– / ≤ 5", "10 / 40", f"{base['p50_us'] / 1e3:.2f} / {base['p99_us'] / 1e3:.2f}")
+            row("… answer p50 / p99 at 10/s, engines scraped every 50 ms, ms", f"{r['p50_us'] / 1e3:.2f} / {r['p99_us'] / 1e3:.2f}", "– / ≤ 5", "10 / 40", f"{base['p50_us'] / 1e3:.2f} / {base['p99_us'] / 1e3:.2f}")
             closed = load(bench, epp, body=450_000, streams=8)
             base = echoed(bench, body=450_000, streams=8)
             row("… closed loop of 8: exchanges/s", f"{closed['rps']:,}", "", "", f"{base['rps']:,}")

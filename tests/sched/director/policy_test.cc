@@ -197,7 +197,9 @@ TEST_F(DirectorFixture, DataParallelRanksAreReachedThroughThePrimaryPort) {
   EXPECT_THAT(r.endpoints, ElementsAre("127.0.0.1:9000"));
   EXPECT_THAT(r.set_headers, Contains(Pair("x-data-parallel-host-port", "127.0.0.1:8001")));
   EXPECT_THAT(r.remove_headers, IsEmpty());
+}
 
+TEST_F(DirectorFixture, ThePrimaryPortIs8000ByDefault) {
   Start(kOne, {"{type: data-parallel-profile-handler}", "{type: queue-scorer}"});
   EXPECT_THAT(Route(kBody).endpoints, ElementsAre("127.0.0.1:8000"));
 }
