@@ -1,4 +1,6 @@
 // In-flight counts and prefix memory over the life of requests.
+#include <algorithm>
+#include <limits>
 #include <map>
 #include <set>
 #include <thread>
@@ -34,6 +36,23 @@ TEST_F(PrefixSeries, ShowTheLongestMatchInBytes) {
     EXPECT_THAT(page, ::testing::ContainsRegex(std::string(name) +
                                                "prefix_indexer_hit_bytes_count[^\n]* 2.0"));
   }
+}
+
+TEST_F(PrefixSeries, HaveTheFieldsBuckets) {
+  Start(Two(), {"{type: prefix-cache-scorer}"});
+  ASSERT_TRUE(Route(R"({"model":"m","prompt":"x"})").ok);
+  const auto buckets = [page = metrics_.Expose()](const std::string& name) {
+    std::vector<double> out;
+    for (size_t at = 0; (at = page.find("\n" + name + "_bucket{", at)) != std::string::npos; ++at)
+      out.push_back(std::stod(page.substr(page.find("le=\"", at) + 4)));
+    return out;
+  };
+  const auto infinity = std::numeric_limits<double>::infinity();
+  EXPECT_THAT(buckets("llm_d_epp_prefix_indexer_hit_ratio"),
+              ElementsAre(0, .1, .2, .3, .4, .5, .6, .7, .8, .9, 1, infinity));
+  EXPECT_THAT(buckets("llm_d_epp_prefix_indexer_hit_bytes"),
+              ElementsAre(0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536,
+                          infinity));
 }
 
 class InflightSeries : public DirectorFixture {};
@@ -211,6 +230,22 @@ TEST(ApproxPrefix, ForgetsBeyondItsCapacity) {
   EXPECT_EQ(Raw(Must(*s, Prompt(a), {Ep("e")}))[0], 1);
   Must(*s, Prompt(b), {Ep("e")});
   EXPECT_EQ(Raw(Must(*s, Prompt(a), {Ep("e")}))[0], 0);
+}
+
+TEST(ApproxPrefix, Remembers31250BlocksAnEndpointByDefault) {
+  constexpr size_t kBlockBytes = 256, kLongest = 2048, kCapacity = 31'250;
+  for (const size_t beyond : {0, 1}) {
+    auto s = MakeScheduler(Config({"{type: prefix-cache-scorer}"}));
+    char name = 'a';
+    for (size_t left = kCapacity + beyond; left > 0;) {
+      const size_t blocks = std::min(left, kLongest);
+      Must(*s, Prompt(std::string(blocks * kBlockBytes, name++)), {Ep("e")});
+      left -= blocks;
+    }
+    const std::string first(kLongest * kBlockBytes, 'a');
+    EXPECT_EQ(Raw(Must(*s, Prompt(first), {Ep("e")}))[0],
+              static_cast<double>(kLongest - beyond) / kLongest);
+  }
 }
 
 TEST(ApproxPrefix, LongPromptsMatchUpToTheLimit) {
