@@ -64,6 +64,11 @@ TEST(SoftReflectiveCeilingPolicy, OpensBandsAtTheirCeilingOnceAPeriodAndTogether
     open += c[3] == 1;
   }
   EXPECT_EQ(open, 100);
+  for (const auto& [saturation, times] : {std::pair{0.6, 400}, {0.7, 200}}) {  // periods 1 and 2
+    open = 0;
+    for (int i = 0; i < 400; ++i) open += Ceilings(*graph, saturation, {1, 0})[1] == 1;
+    EXPECT_EQ(open, times);
+  }
 }
 
 TEST(SoftReflectiveCeilingPolicy, TakesNoParameters) {
@@ -182,6 +187,13 @@ TEST(DeficitRoundRobinFairnessPolicy, SharesByWeightEvenWhenRequestsExceedManyQu
   const auto counts = f.Count(600);
   EXPECT_NEAR(counts.at("a"), 400, 2);
   EXPECT_NEAR(counts.at("b"), 200, 2);
+}
+
+TEST(DeficitRoundRobinFairnessPolicy, GivesACreditOf256TokensATurnByDefault) {
+  Fairness f("deficit-round-robin-fairness-policy", "{expectedOutputTokens: 0}");
+  f.Add("more", 257);
+  f.Add("less", 128);
+  for (const char* next : {"less", "less", "more", "less"}) EXPECT_EQ(f.Next(), next);
 }
 
 TEST(DeficitRoundRobinFairnessPolicy, DebtOutlastsTheQueueAndCreditDoesNot) {

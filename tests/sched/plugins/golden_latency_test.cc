@@ -216,6 +216,25 @@ TEST(SloHeadroomTierFilter, ExploresOneRequestInAHundredByDefault) {
   EXPECT_GT(close, 1);
 }
 
+TEST(ProbabilisticAdmitter, RefusesTheMoreTheFullerByTheFieldsDefaults) {
+  const json::Value c = *json::Parse(
+      R"({"streaming":true,"factor":1,"slo":{},"priority":-1,"endpoints":[
+          {"name":"by its cache","role":"","waiting":1,"kv":0.24},
+          {"name":"by its queue","role":"","waiting":1,"kv":0}]})");
+  Bench bench("probabilistic-admitter");
+  bench.Fill(c);
+  const double p = std::pow((0.24 / 0.8 + 1 / 5.0) / 2, 5) * 300;  // 0.293
+  int close = 0;
+  for (uint64_t seed = 0; seed < 5'000; ++seed) {
+    uint64_t draw = seed;
+    const double u = RandomUnit(draw);
+    close += std::abs(u - p) < 0.005;
+    bench.request().random = seed;
+    EXPECT_EQ(bench.Admit().http_status, u < p ? 429 : 0) << u;
+  }
+  EXPECT_GT(close, 10);
+}
+
 TEST(LatencyConsumers, PredictionsOfAnotherPoolCountAsNone) {
   const json::Value c = *json::Parse(
       R"({"streaming":true,"factor":1,"slo":{"ttft":1},"priority":-1,"endpoints":[
