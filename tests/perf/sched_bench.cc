@@ -92,16 +92,21 @@ void Run(size_t endpoints, const char* real, bool recorded = true) {
       static_cast<double>(allocations) / kRuns, real);
 }
 
-// Parse, tokenise, hash, schedule and remember one long chat body after another, no two alike:
+struct LongBody {
+  const char *kind, *path;
+  std::string begin, piece, end;  // the piece is repeated
+};
+
+// Parse, tokenise, hash, schedule and remember one long body after another, no two alike:
 // everything but the wire.
-void RunLong(size_t bytes, const char* kind, const std::string& words) {
+void RunLong(size_t bytes, const LongBody& shape) {
   auto graph = LoadGraph(kYaml, {});
   if (!graph.ok()) std::abort();
   const Snapshot snapshot = MakeSnapshot(100);
-  std::string text = "00000 ";  // a number that tells the bodies apart
-  while (text.size() < bytes) text += words;
-  std::string body = R"({"model":"m","messages":[{"role":"user","content":")" + text + R"("}]})";
-  const size_t prompt_at = body.find(text);
+  std::string body = shape.begin;
+  const size_t number_at = body.find("00000");  // tells the bodies apart
+  while (body.size() < bytes) body += shape.piece;
+  body += shape.end;
   const HeaderList headers;
   HeaderList set_headers;
   RequestContext request;
@@ -110,10 +115,10 @@ void RunLong(size_t bytes, const char* kind, const std::string& words) {
   std::vector<double> us;
   for (int i = 0; i < 500; ++i) {
     const std::string number = std::to_string(10'000 + i);
-    body.replace(prompt_at, number.size(), number);
+    body.replace(number_at, number.size(), number);
     const auto start = std::chrono::steady_clock::now();
     request.Reset((*graph)->attribute_count);
-    request.path = "/v1/chat/completions";
+    request.path = shape.path;
     request.headers = &headers;
     request.body = body;
     request.AllEligible(snapshot.size());
@@ -130,8 +135,8 @@ void RunLong(size_t bytes, const char* kind, const std::string& words) {
                      .count());
   }
   std::sort(us.begin(), us.end());
-  std::printf("%zu KB chat body, %s: p50 %.0f us  p99 %.0f us  (real: 12-17 ms CPU)\n",
-              body.size() / 1000, kind, us[us.size() / 2], us[us.size() * 99 / 100]);
+  std::printf("%zu KB body, %s: p50 %.0f us  p99 %.0f us  (real: 12-17 ms CPU)\n",
+              body.size() / 1000, shape.kind, us[us.size() / 2], us[us.size() * 99 / 100]);
 }
 
 }  // namespace
@@ -142,8 +147,16 @@ int main() {
   llmd::sched::Run(100, "p50 160 us, p99 1-4 ms");
   llmd::sched::Run(1000, "not measured");
   for (const size_t endpoints : {10, 100}) llmd::sched::Run(endpoints, "no record", false);
-  llmd::sched::RunLong(450'000, "plain", "some words of plain text. ");
-  llmd::sched::RunLong(450'000, "with escapes", R"(some words of \"text\"\n)");
-  llmd::sched::RunLong(450'000, "beyond ASCII", "長い文章の言葉、\\n");
+  const char* const chat = "/v1/chat/completions";
+  const std::string begin = R"({"model":"m","messages":[{"role":"user","content":"00000 )",
+                    end = R"("}]})";
+  for (const llmd::sched::LongBody& shape : std::vector<llmd::sched::LongBody>{
+           {"plain text", chat, begin, "some words of plain text. ", end},
+           {"text with escapes", chat, begin, R"(some words of \"text\"\n)", end},
+           {"text beyond ASCII", chat, begin, "長い文章の言葉、\\n", end},
+           {"many messages", chat, begin,
+            R"( and an answer."},{"role":"assistant","content":"A question of some words)", end},
+           {"token ids", "/v1/completions", R"({"model":"m","prompt":[00000)", ",30123", "]}"}})
+    llmd::sched::RunLong(450'000, shape);
   return 0;
 }

@@ -101,9 +101,9 @@ class Estimator {
       pack_.EndPrompt();
       return OkStatus();
     }
+    const size_t first = raw.find_first_not_of(" \t\r\n", 1);
+    if (raw[first] != '"' && raw[first] != '[') return Ids(raw);
     LLMD_ASSIGN_OR_RETURN(const std::vector<json::Span> items, json::ScanArray(raw, kScanned));
-    const char first = items.empty() ? '0' : raw[items[0].begin];
-    if (first != '"' && first != '[') return Ids(raw);
     for (const json::Span& item : items) {
       // An array inside an array is token ids; what is deeper is no prompt.
       const std::string_view one = item.In(raw);
