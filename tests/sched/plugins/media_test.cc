@@ -130,6 +130,9 @@ TEST(MediaEstimate, FramesFollowTheSettings) {
   EXPECT_EQ(Film(strided, {}), 600u);  // 10 s · 24 / 4
   EXPECT_EQ(Film(strided, {{"x-llm-d-video-fps", "30"}}), 750u);
   EXPECT_EQ(Film(strided, {{"x-llm-d-video-fps", "600"}}), 1000u);
+  const MediaEstimate every =
+      Estimate("video: {tokensPerFrame: {mode: static}, frames: {mode: strided}}");
+  EXPECT_EQ(Film(every, {}), 240u);  // 10 s · 24 / 1, a token a frame
   const MediaEstimate merged = Estimate(
       "video: {defaultDuration: 1, maxVideoTokens: 500, frames: {minFrames: 4, sampled: "
       "{sampleFPS: "
