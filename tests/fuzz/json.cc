@@ -21,8 +21,9 @@ FUZZ_TARGET(json) {
     }
   }
   if (!members.ok()) return;
-  // The scanners take any depth and Parse a thousand, so one direction needs a text of less.
-  if (input.size() < 1000) FUZZ_EXPECT(value.ok());
+  // The scanners take any depth and Parse a thousand; they look at the grammar of numbers only.
+  const bool too_large = value.status().message().find("number out of range") != std::string::npos;
+  if (input.size() < 1000) FUZZ_EXPECT(value.ok() || too_large);
   for (const json::ScannedMember& m : *members) {
     const auto key = json::Unquote(m.key.In(input));
     FUZZ_EXPECT(key.ok());

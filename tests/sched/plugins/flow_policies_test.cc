@@ -333,5 +333,40 @@ TEST(ProgramAwareFairness, ForgetsProgramsAfterTheirTtl) {
   EXPECT_EQ(f.Next(at(20)), "a");
 }
 
+TEST(ProgramAwareFairness, WeighsDecaysAndForgetsByTheFieldsDefaults) {
+  const auto at = [](int s) { return TimePoint(seconds(s)); };
+  // .8 for no service against .8 (1 - service / 1000) + .2 for the longest wait: equal at 250.
+  for (const auto& [service, next] : {std::pair{240, "late"}, {260, "fresh"}}) {
+    Fairness f("program-aware-fairness");
+    f.Add("fresh", 0, at(100));
+    f.Add("late", 0, at(0));
+    f.Add("busy", 0, at(100));
+    f.Complete("late", service, 0, at(100));
+    f.Complete("busy", 1000, 0, at(100));
+    EXPECT_EQ(f.Next(at(100)), next);
+  }
+  for (const auto& [other, next] : {std::pair{51, "a"}, {49, "b"}}) {  // 100 is 50 a minute later
+    Fairness f("program-aware-fairness");
+    f.Add("a");
+    f.Add("b");
+    f.Complete("a", 100, 0, at(0));
+    f.Complete("b", other, 0, at(60));
+    EXPECT_EQ(f.Next(at(60)), next);
+  }
+  // What was served most goes next once that is forgotten.
+  const auto after = [&](const std::string& parameters, int elapsed) {
+    Fairness f("program-aware-fairness", "{lasHalfLifeSeconds: 1000000000" + parameters + "}");
+    f.Complete("a", 1000, 0, at(0));
+    f.Complete("b", 500, 0, at(elapsed));
+    f.Add("b");
+    f.Add("a");
+    return f.Next(at(elapsed));
+  };
+  EXPECT_EQ(after("", 3599), "b");
+  EXPECT_EQ(after("", 3600), "a");
+  EXPECT_EQ(after(", evictionTtlSeconds: 10", 299), "b");
+  EXPECT_EQ(after(", evictionTtlSeconds: 10", 300), "a");
+}
+
 }  // namespace
 }  // namespace llmd::sched
