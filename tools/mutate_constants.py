@@ -3,10 +3,11 @@
     tools/mutate_constants.py [--jobs N] [--keep DIR] [FILE...]
 
 Works on a copy of the committed tree. A constant is a number in the code of FILE (default: the plugins that decide:
-scorers, filters, pickers, deciders, handlers, admitters, detectors and the producers whose figures they read), outside
-comments and texts; limits of parameters written as shifts and the first index of things are left out. Each change is built and run against the golden
-decisions first, then against all tests of the scheduler. Prints a line a change: golden, test, or SURVIVED; the exit
-status is 1 when one survived.
+scorers, filters, pickers, deciders, handlers, admitters, detectors, flow policies and the producers whose figures they
+read), outside comments and texts; the bounds of parameters and the first index of things are left out. Each change is
+built and run against the golden decisions first, then against all tests of the scheduler. Prints a line a change:
+golden, test, or SURVIVED; the exit status is 1 when one survived. Some do rightly: a first value that is always
+written over, a clamp of what is within it.
 """
 import argparse
 import pathlib
@@ -24,6 +25,8 @@ DEFAULT += [f"{PLUGINS}/producer/{name}.{end}" for name in
 
 SKIPPED = re.compile(r'//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'|^\s*#[^\n]*', re.M)
 NUMBER = re.compile(r"(?<![\w.])(\d[\d']*\.\d*|\.\d+|\d[\d']*)(e[+-]?\d+)?(?![\w.])")
+# The bounds of a parameter, after its default; texts are blanks by then.
+BOUNDS = re.compile(r"\.(?:Int|Double)\(\s*,[^,]*,([^;]*?)\)[);]")
 # Where a loop or a container begins.
 PLUMBING = re.compile(r"for \([^;]* = 0$|\[0$|size\(\) - 1$|_t \w+ = 0$")
 
@@ -31,8 +34,9 @@ PLUMBING = re.compile(r"for \([^;]* = 0$|\[0$|size\(\) - 1$|_t \w+ = 0$")
 def constants(text):
     """(begin, end, literal) of each number in code."""
     code = SKIPPED.sub(lambda m: " " * len(m.group()), text)
+    bounds = [m.span(1) for m in BOUNDS.finditer(code)]
     for m in NUMBER.finditer(code):
-        if "<<" in code[max(0, m.start() - 14):m.end() + 4] or PLUMBING.search(code[:m.end()].rpartition("\n")[2]):
+        if any(begin <= m.start() < end for begin, end in bounds) or PLUMBING.search(code[:m.end()].rpartition("\n")[2]):
             continue
         yield m.start(), m.end(), m.group()
 
