@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Changes every constant of the scheduler's formulas, one at a time, and says which test notices.
 
     tools/mutate_constants.py [--jobs N] [--keep DIR] [FILE...]

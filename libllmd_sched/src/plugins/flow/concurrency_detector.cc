@@ -12,7 +12,7 @@ namespace llmd::sched {
 namespace {
 
 struct Settings {
-  double requests = 100, tokens = 1'000'000, headroom = 0;
+  double requests = 0, tokens = 0, headroom = 0;
   bool by_requests = true, by_tokens = false;
   const InFlightCounts* counts = nullptr;
 };

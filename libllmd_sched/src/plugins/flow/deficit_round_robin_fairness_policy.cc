@@ -15,7 +15,7 @@ namespace {
 
 struct Settings {
   TokenCost cost;
-  double quantum = 256;
+  double quantum = 0;
 };
 
 // scratch.value is the flow's credit.

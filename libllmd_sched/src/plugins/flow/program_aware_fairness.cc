@@ -17,8 +17,8 @@ namespace llmd::sched {
 namespace {
 
 struct Settings {
-  double half_life_s = 60, weight_service = 0.8, weight_wait = 0.2;
-  Duration ttl = std::chrono::seconds(3600), sweep = std::chrono::seconds(300);
+  double half_life_s = 0, weight_service = 0, weight_wait = 0;
+  Duration ttl{}, sweep{};
 };
 
 double Seconds(Duration d) {

@@ -15,7 +15,7 @@ namespace {
 struct Settings {
   double ttft = 0.8, tpot = 0.2;
   bool most = false;
-  double kv = 1, queue = 1, prefix = 1;
+  double kv = 0, queue = 0, prefix = 0;
   DataKey latency = kNoKey, match = kNoKey;
 };
 

@@ -19,7 +19,7 @@ constexpr std::string_view kTokenHeader = "x-session-token";
 struct Settings {
   bool by_session_id = false;
   std::vector<SessionSource> sources;
-  Duration ttl = std::chrono::seconds(300), sweep = std::chrono::seconds(10);
+  Duration ttl{}, sweep{};
   const Clock* clock = nullptr;
 };
 
