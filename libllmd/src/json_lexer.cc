@@ -119,8 +119,8 @@ const char* SkipEscapes(const char* at, const char* end, bool checked) {
       }
     }
     if (quotes != 0) return at + std::countr_zero(quotes);
-    at +=
-        Block::kBytes - static_cast<ptrdiff_t>(starts >> 63);  // the next begins at no escaped byte
+    // The next block begins at no escaped byte.
+    at += Block::kBytes - static_cast<ptrdiff_t>(starts >> 63);
   }
   return at;
 }

@@ -1,6 +1,11 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "graph.h"
+#include "llmd/sched/config_loader.h"
+#include "llmd/sched/hooks.h"
+#include "llmd/sched/scorer.h"
 #include "sched/support.h"
 
 namespace llmd::sched {
@@ -138,7 +143,7 @@ TEST(NoHitLruScorer, SpreadsColdPromptsAndIsNeutralOnAHit) {
   EXPECT_THAT(Raw(Must(*s, Prompt("cold"), {Ep("z")})), ElementsAre(1.0));
 }
 
-TEST(NoHitLruScorer, ForgetsTheLongestUnusedBeyondItsSizeAndWhoHasLeft) {
+TEST(NoHitLruScorer, ForgetsTheLongestUnusedBeyondItsSize) {
   int prompts = 0;
   const auto cold = [&] { return Prompt(std::string(400, static_cast<char>('a' + prompts++))); };
   const std::vector<EndpointState> eps = {Ep("a"), Ep("b"), Ep("c")};
@@ -146,12 +151,37 @@ TEST(NoHitLruScorer, ForgetsTheLongestUnusedBeyondItsSizeAndWhoHasLeft) {
   EXPECT_EQ(Must(*one, cold(), eps).picked[0].endpoint, "default/a");
   EXPECT_EQ(Must(*one, cold(), eps).picked[0].endpoint, "default/b");  // and a is as if never used
   EXPECT_THAT(Raw(Must(*one, cold(), eps)), ElementsAre(1.0, 0.0, 0.5));
+}
 
-  auto all = MakeScheduler(Config({"{type: no-hit-lru-scorer}"}));
-  EXPECT_EQ(Must(*all, cold(), eps).picked[0].endpoint, "default/a");
-  EXPECT_EQ(Must(*all, cold(), eps).picked[0].endpoint, "default/b");
-  EXPECT_EQ(Must(*all, cold(), {Ep("c"), Ep("b")}).picked[0].endpoint, "default/c");  // a has left
-  EXPECT_THAT(Raw(Must(*all, cold(), {Ep("new"), Ep("b"), Ep("c")})), ElementsAre(1.0, 0.5, 0.0));
+TEST(NoHitLruScorer, WhoHasLeftIsForgottenAndMakesRoom) {
+  const auto graph = LoadGraph(Config({"{type: no-hit-lru-scorer, parameters: {lruSize: 2}}"}), {});
+  ASSERT_TRUE(graph.ok()) << graph.status().ToString();
+  const auto is_it = [](const auto& p) { return p->type() == "no-hit-lru-scorer"; };
+  Plugin& plugin = **std::ranges::find_if((*graph)->plugins, is_it);
+  Snapshot snapshot;
+  auto set = std::make_shared<EndpointSet>();
+  for (uint32_t slot = 0; slot < 4; ++slot) {
+    set->Add(std::make_shared<EndpointInfo>(Ep("e" + std::to_string(slot)).info), slot);
+    snapshot.Add(std::make_shared<EndpointMetrics>());
+  }
+  snapshot.set = set;
+  RequestContext request;
+  request.Reset((*graph)->attribute_count);
+  const auto send = [&](uint32_t endpoint) {
+    ScheduleOutcome outcome;
+    outcome.primary = {endpoint};
+    HeaderList headers;
+    dynamic_cast<PreRequestHook&>(plugin).PreRequest(request, snapshot, outcome, headers);
+  };
+  send(0);
+  send(1);
+  dynamic_cast<EndpointObserver&>(plugin).OnEndpointGone(*set->infos[1], 1);
+  send(2);  // pushes 0 out unless 1 has made room
+  const std::vector<uint32_t> candidates = {0, 1, 2, 3};
+  std::vector<double> scores(4);
+  dynamic_cast<Scorer&>(plugin).Score(request, snapshot, candidates, scores);
+  EXPECT_THAT(scores,
+              ElementsAre(DoubleNear(1.0 / 3, 1e-12), 1.0, 0.0, DoubleNear(2.0 / 3, 1e-12)));
 }
 
 TEST(ContextLengthAware, ScoresRangesAsSpecified) {
