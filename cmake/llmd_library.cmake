@@ -11,7 +11,8 @@ find_package(Threads REQUIRED)
 set(CMAKE_CXX_SCAN_FOR_MODULES OFF)
 
 add_library(llmd_flags INTERFACE)
-target_compile_options(llmd_flags INTERFACE -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
+target_compile_options(llmd_flags INTERFACE -ffile-prefix-map=${PROJECT_SOURCE_DIR}/=
+  -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
   $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety -Wno-thread-safety-analysis>
   # What g++ 12 says wrongly, of its own headers mostly (GCC bugs 105593, 105651, 100157).
   $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized -Wno-uninitialized -Wno-restrict -Wno-array-bounds
@@ -79,9 +80,7 @@ function(llmd_add_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINK;LABELS" ${ARGN})
   find_package(GTest REQUIRED)
   add_executable(${name} ${ARG_SOURCES})
-  target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gmock GTest::gtest_main llmd_flags)
-  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
-  target_compile_definitions(${name} PRIVATE LLMD_SOURCE_DIR="${CMAKE_SOURCE_DIR}" LLMD_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  target_link_libraries(${name} PRIVATE ${ARG_LINK} llmd_test_paths GTest::gmock GTest::gtest_main llmd_flags)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES LABELS "unit;${ARG_LABELS}" TIMEOUT 600)

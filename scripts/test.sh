@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds llmd and runs its tests. Sets the machine up first.
 # usage: scripts/test.sh [--all] [--no-setup]
-#   default: release build, style and layer checks, unit tests, Python and end-to-end tests, the libraries under
+#   default: release build, style and layer checks, unit tests, Python and end-to-end tests (the engine's a second time
+#            on the AVX2 kernels, whatever the CPU has), the libraries under
 #            AddressSanitizer and built with g++, clang-tidy on the files changed since the last release of main
 #   --all:   also ThreadSanitizer, all tests with g++, clang-tidy on every file, the fuzzers for a minute each
 set -euo pipefail
@@ -35,6 +36,11 @@ scripts/python_package.sh
 
 step "Python and end-to-end tests"
 LLMD_BUILD_DIR=$PWD/build/release $python -m pytest -q --durations=10 tests/tools tests/python tests/consumer tests/e2e
+
+step "the engine's end-to-end tests as on a CPU with AVX2 only"
+narrow=(tests/e2e/test_engine_http.py tests/e2e/test_pd.py)
+$all && narrow+=(tests/e2e/test_same_text.py tests/e2e/test_envoy.py tests/e2e/test_gateway.py tests/e2e/test_load.py)
+LLMD_CPU_ISA=avx2 LLMD_BUILD_DIR=$PWD/build/release $python -m pytest -q "${narrow[@]}"
 
 step "AddressSanitizer"
 cmake --preset asan -DLLMD_BUILD_EPP=OFF >/dev/null

@@ -79,6 +79,11 @@ class Process:
         self.log_path.unlink(missing_ok=True)
 
 
+def kv_pool(tokens):
+    """The flags of a KV pool of that many tokens: in bytes it would be another size for each KV type."""
+    return ["--block-size", "16", "--num-gpu-blocks-override", str(tokens // 16 + 1)]
+
+
 class Engine(Process):
     def __init__(self, name, *args, model=MODEL, served="smol", threads=1, env=None):
         assert pathlib.Path(model).exists(), f"{model} is absent: run scripts/setup.sh"

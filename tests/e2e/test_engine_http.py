@@ -10,7 +10,7 @@ import openai
 import pytest
 import requests
 
-from conftest import MODEL, binary
+from conftest import MODEL, binary, kv_pool
 
 START_LIMIT_S = 60
 
@@ -31,7 +31,7 @@ class Engine:
         self.output = open(log, "w")
         self.process = subprocess.Popen(
             [binary("llmd-engine"), "serve", MODEL, "--host", "127.0.0.1", "--port", "0", "--served-model-name", "smol", "alias",
-             "--max-model-len", "2048", "--kv-cache-memory-bytes", "64M", *flags],
+             "--max-model-len", "2048", *kv_pool(2896), *flags],
             stdout=self.output, stderr=subprocess.STDOUT)
         self.url = f"http://127.0.0.1:{self.wait_for('listening')['port']}"
 
@@ -245,7 +245,7 @@ def test_openai_client(engine):
 
 def test_start_errors_name_the_cause(engine, tmp_path):
     port = engine.url.rsplit(":", 1)[1]
-    busy = subprocess.run([binary("llmd-engine"), "serve", MODEL, "--host", "127.0.0.1", "--port", port, "--kv-cache-memory-bytes", "16M",
+    busy = subprocess.run([binary("llmd-engine"), "serve", MODEL, "--host", "127.0.0.1", "--port", port, *kv_pool(720),
                            "--max-model-len", "128"], capture_output=True, text=True, timeout=60)
     assert busy.returncode != 0 and port in busy.stderr
     missing = subprocess.run([binary("llmd-engine"), "serve", tmp_path / "none.gguf"], capture_output=True, text=True, timeout=60)

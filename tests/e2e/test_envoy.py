@@ -5,14 +5,14 @@ import time
 import pytest
 import requests
 
-from conftest import PROMPTS, Engine, Picker, Process, complete, free_port, metric
+from conftest import PROMPTS, Engine, Picker, Process, complete, free_port, kv_pool, metric
 from envoy_process import Envoy
 
 
 @pytest.fixture(scope="module")
 def stack(started_module, tmp_path_factory):
     tmp = tmp_path_factory.mktemp("envoy")
-    engines = [started_module(Engine(f"decode-{i}", "--kv-cache-memory-bytes", "33554432")) for i in range(2)]
+    engines = [started_module(Engine(f"decode-{i}", *kv_pool(1440))) for i in range(2)]
     for engine in engines:
         engine.wait_http(engine.port, "/health")
     picker = started_module(Picker(tmp, [(e.name, e.port, "decode") for e in engines], "--max-body-bytes", "1000000"))

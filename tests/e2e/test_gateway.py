@@ -7,7 +7,7 @@ import time
 import pytest
 import requests
 
-from conftest import PROMPTS, Engine, Gateway, complete, endpoints_yaml, free_port, metric, picker_config
+from conftest import PROMPTS, Engine, Gateway, complete, endpoints_yaml, free_port, kv_pool, metric, picker_config
 
 
 def gateway_over(started, tmp_path, endpoints, *args):
@@ -22,7 +22,7 @@ def gateway_over(started, tmp_path, endpoints, *args):
 
 @pytest.fixture(scope="module")
 def engine(started_module):
-    engine = started_module(Engine("decode-0", "--kv-cache-memory-bytes", "33554432"))
+    engine = started_module(Engine("decode-0", *kv_pool(1440)))
     engine.wait_http(engine.port, "/health")
     return engine
 

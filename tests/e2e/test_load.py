@@ -6,7 +6,7 @@ import time
 
 import requests
 
-from conftest import Engine, Gateway, complete, endpoints_yaml, metric, picker_config
+from conftest import Engine, Gateway, complete, endpoints_yaml, kv_pool, metric, picker_config
 
 CLIENTS = 64
 # A minute is the acceptance run; the short one keeps everyday test runs short.
@@ -37,7 +37,7 @@ def stream(session, url, prompt, max_tokens):
 
 
 def test_sixty_four_streaming_clients(started, tmp_path):
-    engines = [started(Engine(f"decode-{i}", "--kv-cache-memory-bytes", "67108864")) for i in range(2)]
+    engines = [started(Engine(f"decode-{i}", *kv_pool(2896))) for i in range(2)]
     for engine in engines:
         engine.wait_http(engine.port, "/health")
     endpoints_path, config = tmp_path / "endpoints.yaml", tmp_path / "gateway.yaml"

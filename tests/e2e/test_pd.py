@@ -5,7 +5,7 @@ import time
 import pytest
 import requests
 
-from conftest import PROMPTS, Engine, Sidecar, complete, metric, transfer_config
+from conftest import PROMPTS, Engine, Sidecar, complete, kv_pool, metric, transfer_config
 
 PROMPT = PROMPTS["PROMPT_1"]
 BLOCK = 16
@@ -35,9 +35,9 @@ def wait_for(condition, seconds):
 
 @pytest.fixture
 def pair(started):
-    prefill = started(Engine("prefill", "--kv-cache-memory-bytes", "33554432", "--kv-transfer-config",
+    prefill = started(Engine("prefill", *kv_pool(1440), "--kv-transfer-config",
                              transfer_config("auto", lease_s=3)))
-    decode = started(Engine("decode", "--kv-cache-memory-bytes", "33554432", "--kv-transfer-config",
+    decode = started(Engine("decode", *kv_pool(1440), "--kv-transfer-config",
                             transfer_config("auto")))
     prefill.wait_http(prefill.port, "/health")
     decode.wait_http(decode.port, "/health")

@@ -4,7 +4,7 @@ import concurrent.futures
 import pytest
 import requests
 
-from conftest import PROMPTS, Engine, Gateway, Picker, Sidecar, complete, metric, transfer_config
+from conftest import PROMPTS, Engine, Gateway, Picker, Sidecar, complete, kv_pool, metric, transfer_config
 
 PROMPT = PROMPTS["PROMPT_1"]
 TOKENS = 48
@@ -13,7 +13,7 @@ BLOCK = 16
 
 @pytest.fixture(scope="module")
 def direct(started_module):
-    engine = started_module(Engine("direct", "--kv-cache-memory-bytes", "67108864", "--enable-prompt-tokens-details"))
+    engine = started_module(Engine("direct", *kv_pool(2896), "--enable-prompt-tokens-details"))
     engine.wait_http(engine.port, "/health")
     return engine
 
@@ -50,9 +50,9 @@ def test_batched_with_fifteen_others_gives_the_same_text(direct, reference):
 
 @pytest.mark.parametrize("transport", ["memfd", "tcp"])
 def test_prefill_elsewhere_gives_the_same_text(started, reference, transport):
-    prefill = started(Engine("prefill", "--kv-cache-memory-bytes", "33554432", "--kv-transfer-config",
+    prefill = started(Engine("prefill", *kv_pool(1440), "--kv-transfer-config",
                              transfer_config(transport)))
-    decode = started(Engine("decode", "--kv-cache-memory-bytes", "33554432", "--enable-prompt-tokens-details",
+    decode = started(Engine("decode", *kv_pool(1440), "--enable-prompt-tokens-details",
                             "--kv-transfer-config", transfer_config(transport)))
     sidecar = started(Sidecar("sidecar", decode))
     for process, port in ((prefill, prefill.port), (decode, decode.port)):

@@ -6,7 +6,7 @@ set(LLMD_FUZZ_http_message_SOURCES libllmd/src/http/parser.cc libllmd/src/http/m
 set(LLMD_FUZZ_scraped_page_SOURCES services/common/page_reader.cc)
 set(LLMD_FUZZ_sse_SOURCES libllmd/src/http/sse.cc)
 set(LLMD_FUZZ_gguf_SOURCES libllmd_engine/src/weights/gguf.cc libllmd_engine/src/weights/tensor_view.cc)
-set(LLMD_FUZZ_sched_body_SOURCES libllmd_sched/src/request_context.cc libllmd_sched/src/params.cc
+set(LLMD_FUZZ_sched_body_SOURCES libllmd_sched/src/pass/request_context.cc libllmd_sched/src/config/params.cc
   libllmd_sched/src/director/body_edits.cc libllmd_sched/src/director/response_scan.cc)
 foreach(source parser/anthropic_parser parser/body_reader parser/grpc_frame parser/json_parser parser/openai_parser
     parser/passthrough_parser parser/sglanghttp_parser parser/vertexai_parser parser/vllmgrpc_parser parser/vllmhttp_parser

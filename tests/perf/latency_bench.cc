@@ -9,8 +9,8 @@
 #include <random>
 #include <vector>
 
+#include "config/graph.h"
 #include "count_allocations.h"
-#include "graph.h"
 #include "latency/model.h"
 #include "llmd/sched/config_loader.h"
 

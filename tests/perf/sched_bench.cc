@@ -9,11 +9,11 @@
 #include <new>
 #include <vector>
 
+#include "config/graph.h"
 #include "count_allocations.h"
-#include "graph.h"
 #include "llmd/sched/config_loader.h"
-#include "record.h"
-#include "scheduling_pass.h"
+#include "pass/scheduling_pass.h"
+#include "trace/record.h"
 
 namespace llmd::sched {
 namespace {

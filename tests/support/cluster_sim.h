@@ -10,11 +10,11 @@
 #include <unordered_map>
 #include <vector>
 
-#include "graph.h"
+#include "config/graph.h"
 #include "llmd/sched/config_loader.h"
-#include "record.h"
-#include "scheduling_pass.h"
+#include "pass/scheduling_pass.h"
 #include "support/engine_sim.h"
+#include "trace/record.h"
 
 namespace llmd::sched {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <unordered_map>
 
-#include "graph.h"
-#include "plugin_guard.h"
+#include "config/graph.h"
+#include "pass/plugin_guard.h"
 
 namespace llmd::sched {
 namespace {

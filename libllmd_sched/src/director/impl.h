@@ -7,13 +7,13 @@
 #include <optional>
 #include <thread>
 
+#include "config/graph.h"
 #include "data/file_watch.h"
 #include "director/discovery_feed.h"
 #include "director/gate.h"
 #include "director/request_metrics.h"
 #include "director/response_scan.h"
 #include "flow/controller.h"
-#include "graph.h"
 #include "llmd/sched/config_loader.h"
 #include "llmd/sched/data/scraper.h"
 #include "llmd/sched/data/store.h"
@@ -21,8 +21,8 @@
 #include "llmd/sched/policy.h"
 #include "llmd/snapshot.h"
 #include "llmd/tracing.h"
-#include "plugin_guard.h"
-#include "record.h"
+#include "pass/plugin_guard.h"
+#include "trace/record.h"
 
 namespace llmd::sched {
 

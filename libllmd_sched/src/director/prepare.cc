@@ -1,9 +1,9 @@
 // Producers that may have to wait: the request leaves the thread it came on and goes on where the
 // last of them is done.
 #include "director/question.h"
-#include "schedule_log.h"
-#include "scheduling_pass.h"
-#include "stopwatch.h"
+#include "pass/scheduling_pass.h"
+#include "pass/stopwatch.h"
+#include "trace/schedule_log.h"
 
 namespace llmd::sched {
 

@@ -12,12 +12,12 @@
 #include <vector>
 
 #include "director/keyed_cache.h"
+#include "director/name_cap.h"
 #include "llmd/metrics.h"
 #include "llmd/sched/endpoint.h"
 #include "llmd/sched/parser.h"
 #include "llmd/sched/plugin.h"
 #include "llmd/sched/policy.h"
-#include "name_cap.h"
 
 namespace llmd::sched {
 

@@ -8,8 +8,8 @@
 #include "llmd/config.h"
 #include "llmd/trace.h"
 #include "llmd/uuid.h"
-#include "schedule_log.h"
-#include "scheduling_pass.h"
+#include "pass/scheduling_pass.h"
+#include "trace/schedule_log.h"
 
 namespace llmd::sched {
 namespace {

@@ -13,12 +13,12 @@
 #include <string_view>
 #include <vector>
 
+#include "config/graph.h"
 #include "flow/drain_rate.h"
 #include "flow/evictor.h"
 #include "flow/flow_metrics.h"
 #include "flow/pool_load.h"
 #include "flow/queue.h"
-#include "graph.h"
 #include "llmd/clock.h"
 #include "llmd/metrics.h"
 

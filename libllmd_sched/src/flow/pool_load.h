@@ -9,7 +9,7 @@
 
 #include "llmd/sched/endpoint.h"
 #include "llmd/sched/saturation.h"
-#include "plugin_guard.h"
+#include "pass/plugin_guard.h"
 
 namespace llmd::sched {
 

@@ -10,8 +10,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "config/graph.h"
 #include "flow/indexed_heap.h"
-#include "graph.h"
 #include "llmd/sched/eviction.h"
 #include "llmd/sched/fairness.h"
 

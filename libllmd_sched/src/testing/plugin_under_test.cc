@@ -3,7 +3,7 @@
 #include <limits>
 #include <numeric>
 
-#include "graph.h"
+#include "config/graph.h"
 #include "latency/headroom.h"
 #include "llmd/sched/testing/pool.h"
 

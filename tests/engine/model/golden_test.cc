@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "engine/model/model_support.h"
+#include "support/paths.h"
 
 namespace llmd::engine {
 namespace {
@@ -124,7 +125,7 @@ TEST_P(Golden, FollowsTheReference) {
   std::string path = testing::RealModelPath();
   if (path.empty()) GTEST_SKIP() << "the model file is absent: SmolLM2-135M-Instruct.Q4_1.gguf";
   std::vector<Prompt> golden =
-      ReadGolden(LLMD_SOURCE_DIR "/tests/data/golden_smollm2_135m_q4_1.txt");
+      ReadGolden(::llmd::testing::SourcePath("tests/data/golden_smollm2_135m_q4_1.txt"));
   ASSERT_GE(golden.size(), 20u) << "golden file missing or damaged";
   auto file = ModelFile::Open(path);
   ASSERT_TRUE(file.ok()) << file.status().ToString();
@@ -168,7 +169,7 @@ INSTANTIATE_TEST_SUITE_P(Paths, Golden, ::testing::ValuesIn(PathsAndChoice()),
 TEST(GoldenFile, HasALongPrompt) {
   size_t longest = 0;
   for (const Prompt& prompt :
-       ReadGolden(LLMD_SOURCE_DIR "/tests/data/golden_smollm2_135m_q4_1.txt")) {
+       ReadGolden(::llmd::testing::SourcePath("tests/data/golden_smollm2_135m_q4_1.txt"))) {
     longest = std::max(longest, prompt.ids.size());
   }
   EXPECT_GE(longest, 1500u);

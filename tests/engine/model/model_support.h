@@ -12,6 +12,7 @@
 #include "llmd/engine/backend.h"
 #include "llmd/engine/model.h"
 #include "llmd/engine/weights/gguf.h"
+#include "support/paths.h"
 
 namespace llmd::engine::testing {
 
@@ -20,7 +21,9 @@ namespace llmd::engine::testing {
 inline std::string RealModelPath() {
   const char* given = std::getenv("LLMD_TEST_MODEL");
   std::string path =
-      given != nullptr ? given : LLMD_SOURCE_DIR "/.deps/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+      given != nullptr
+          ? given
+          : ::llmd::testing::SourcePath(".deps/models/SmolLM2-135M-Instruct.Q4_1.gguf");
   return std::filesystem::exists(path) ? path : "";
 }
 

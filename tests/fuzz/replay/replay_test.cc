@@ -5,12 +5,13 @@
 #include <iterator>
 
 #include "fuzz/fuzz.h"
+#include "support/paths.h"
 
 namespace llmd::fuzz {
 namespace {
 
 const std::filesystem::path kCorpus =
-    std::filesystem::path(LLMD_SOURCE_DIR) / "tests" / "fuzz" / "corpus";
+    std::filesystem::path(::llmd::testing::SourcePath()) / "tests" / "fuzz" / "corpus";
 
 class FuzzCorpus : public ::testing::TestWithParam<std::string> {};
 

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "kv/transfer/harness.h"
+#include "support/paths.h"
 
 namespace llmd::kv {
 namespace {
@@ -17,7 +18,7 @@ class Process {
   explicit Process(std::vector<std::string> args) {
     int out[2];
     EXPECT_EQ(pipe(out), 0);
-    const std::string program = LLMD_BINARY_DIR "/tests/kv_peer";
+    const std::string program = ::llmd::testing::BinaryPath("tests/kv_peer");
     std::vector<char*> argv = {const_cast<char*>(program.c_str())};
     for (std::string& arg : args) argv.push_back(arg.data());
     argv.push_back(nullptr);

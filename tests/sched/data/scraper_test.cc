@@ -5,7 +5,7 @@
 #include <set>
 #include <thread>
 
-#include "graph.h"
+#include "config/graph.h"
 #include "llmd/sched/config_loader.h"
 #include "sched/support.h"
 

@@ -2,8 +2,8 @@
 
 #include <cmath>
 
+#include "config/graph.h"
 #include "director/keyed_cache.h"
-#include "graph.h"
 #include "llmd/sched/config_loader.h"
 #include "sched/support.h"
 

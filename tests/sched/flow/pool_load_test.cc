@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "graph.h"
+#include "config/graph.h"
 #include "llmd/sched/hooks.h"
 #include "plugins/flow/unseen_requests.h"
 #include "sched/flow/flow_support.h"

@@ -5,7 +5,7 @@
 #include <limits>
 #include <random>
 
-#include "graph.h"
+#include "config/graph.h"
 #include "llmd/sched/config_loader.h"
 #include "llmd/sched/testing/gtest.h"
 #include "sched/support.h"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "graph.h"
+#include "config/graph.h"
 #include "llmd/sched/config_loader.h"
 #include "sched/support.h"
 #include "support/engine_page.h"

@@ -3,16 +3,17 @@
 #include <fstream>
 #include <sstream>
 
-#include "graph.h"
+#include "config/graph.h"
 #include "latency/headroom.h"
 #include "llmd/sched/config_loader.h"
 #include "sched/support.h"
+#include "support/paths.h"
 
 namespace llmd::sched {
 namespace {
 
 json::Value Cases() {
-  std::ifstream file(LLMD_SOURCE_DIR "/tests/data/golden_latency.json");
+  std::ifstream file(::llmd::testing::SourcePath("tests/data/golden_latency.json"));
   std::stringstream text;
   text << file.rdbuf();
   StatusOr<json::Value> value = json::Parse(text.str());

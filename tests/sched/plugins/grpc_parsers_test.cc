@@ -1,6 +1,6 @@
 // The parsers of gRPC bodies: vLLM's engine service and Vertex AI's prediction service.
+#include "config/graph.h"
 #include "director/body_edits.h"
-#include "graph.h"
 #include "llmd/proto_wire.h"
 #include "llmd/sched/config_loader.h"
 #include "plugins/parser/grpc_frame.h"

@@ -3,6 +3,7 @@
 
 #include "llmd/sched/plugin.h"
 #include "sched/support.h"
+#include "support/paths.h"
 
 namespace llmd::sched {
 namespace {
@@ -10,7 +11,7 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(PluginsMarkdown, DocsHoldTheGeneratedText) {
-  std::ifstream file(LLMD_SOURCE_DIR "/docs/plugins.md");
+  std::ifstream file(::llmd::testing::SourcePath("docs/plugins.md"));
   std::stringstream text;
   text << file.rdbuf();
   const std::string fresh = PluginsMarkdown(BuiltinPlugins());

@@ -1,7 +1,7 @@
 // Media of a prompt: their sizes, their tokens, their names; and the bodies whose estimate is JSON.
 #include <cstring>
 
-#include "graph.h"
+#include "config/graph.h"
 #include "llmd/sched/config_loader.h"
 #include "plugins/producer/image_size.h"
 #include "plugins/producer/media_estimate.h"

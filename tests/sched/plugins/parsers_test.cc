@@ -3,11 +3,11 @@
 
 #include <cstring>
 
-#include "graph.h"
+#include "config/graph.h"
 #include "llmd/sched/config_loader.h"
-#include "record.h"
+#include "pass/scheduling_pass.h"
 #include "sched/support.h"
-#include "scheduling_pass.h"
+#include "trace/record.h"
 
 namespace llmd::sched {
 namespace {

@@ -1,10 +1,10 @@
 // Precise prefix routing: keys, index, score, guesses, and the peer that blocks are fetched from.
-#include "graph.h"
+#include "config/graph.h"
 #include "llmd/sched/config_loader.h"
+#include "pass/scheduling_pass.h"
 #include "plugins/producer/precise_producer.h"
-#include "record.h"
 #include "sched/director_support.h"
-#include "scheduling_pass.h"
+#include "trace/record.h"
 
 namespace llmd::sched {
 namespace {

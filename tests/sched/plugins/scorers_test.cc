@@ -2,7 +2,7 @@
 #include <cmath>
 #include <limits>
 
-#include "graph.h"
+#include "config/graph.h"
 #include "llmd/sched/config_loader.h"
 #include "llmd/sched/hooks.h"
 #include "llmd/sched/scorer.h"

@@ -2,7 +2,7 @@
 // own requests in flight.
 #include <cmath>
 
-#include "graph.h"
+#include "config/graph.h"
 #include "llmd/sched/config_loader.h"
 #include "llmd/sched/data/scraper.h"
 #include "sched/director_support.h"

@@ -53,7 +53,7 @@ enum class DType { kAuto, kFloat32, kBFloat16 };
 enum class Quantization { kNone, kW8A8 };
 
 struct ModelOptions {
-  DType dtype = DType::kAuto;          // auto: bf16 where the CPU multiplies it, else f32
+  DType dtype = DType::kAuto;          // auto: the accuracy of bf16, KV cache included, on every CPU
   Quantization quantization = Quantization::kNone;
   int threads = 0;                     // 0 = the cores this process may use
   int max_tokens_per_step = 2048;

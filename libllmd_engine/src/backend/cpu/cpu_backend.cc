@@ -100,8 +100,7 @@ StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const ModelOptions& options)
   cpu::CpuSettings settings;
   LLMD_ASSIGN_OR_RETURN(settings.isa, cpu::ChooseIsa(options.isa));
   settings.threads = options.threads > 0 ? options.threads : cpu::UsableCores();
-  settings.bf16 = options.dtype == DType::kBFloat16 ||
-                  (options.dtype == DType::kAuto && settings.isa == cpu::Isa::kAvx512Bf16);
+  settings.bf16 = options.dtype != DType::kFloat32;
   if (options.quantization == Quantization::kW8A8) {
     settings.arithmetic = settings.dense_arithmetic = cpu::kArithmeticInt8;
   } else if (settings.bf16) {

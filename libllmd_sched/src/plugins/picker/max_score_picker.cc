@@ -5,7 +5,7 @@
 #include "plugins/builtin.h"
 #include "plugins/common.h"
 #include "plugins/picker/ranked.h"
-#include "schedule_log.h"
+#include "trace/schedule_log.h"
 
 namespace llmd::sched {
 namespace {

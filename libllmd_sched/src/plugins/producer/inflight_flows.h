@@ -11,8 +11,8 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "director/name_cap.h"
 #include "llmd/sched/endpoint.h"
-#include "name_cap.h"
 
 namespace llmd::sched {
 

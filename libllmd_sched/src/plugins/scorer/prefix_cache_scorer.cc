@@ -5,7 +5,7 @@
 #include "llmd/sched/scorer.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
-#include "schedule_log.h"
+#include "trace/schedule_log.h"
 
 namespace llmd::sched {
 namespace {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "record.h"
 #include "sched/support.h"
+#include "trace/record.h"
 
 namespace llmd::sched {
 namespace {

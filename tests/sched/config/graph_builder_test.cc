@@ -1,11 +1,11 @@
 // Plugins from outside the library: how the graph builds, orders and drives them.
-#include "graph_builder.h"
+#include "config/graph_builder.h"
 
 #include "llmd/sched/config_loader.h"
+#include "pass/scheduling_pass.h"
 #include "plugins/common.h"
-#include "record.h"
 #include "sched/support.h"
-#include "scheduling_pass.h"
+#include "trace/record.h"
 
 namespace llmd::sched {
 namespace {

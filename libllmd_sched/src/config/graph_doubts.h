@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "graph.h"
+#include "config/graph.h"
 #include "llmd/sched/config_loader.h"
 
 namespace llmd::sched {

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "flow_loader.h"
-#include "graph_builder.h"
-#include "graph_doubts.h"
+#include "config/flow_loader.h"
+#include "config/graph_builder.h"
+#include "config/graph_doubts.h"
 
 namespace llmd::sched {
 namespace {

@@ -1,4 +1,4 @@
-#include "flow_loader.h"
+#include "config/flow_loader.h"
 
 #include <algorithm>
 #include <set>

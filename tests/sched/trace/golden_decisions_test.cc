@@ -5,6 +5,7 @@
 
 #include "llmd/json.h"
 #include "sched/support.h"
+#include "support/paths.h"
 
 namespace llmd::sched {
 namespace {
@@ -12,7 +13,7 @@ namespace {
 constexpr double kTolerance = 1e-9;
 
 json::Value Load() {
-  std::ifstream file(LLMD_SOURCE_DIR "/tests/data/golden_decisions.json");
+  std::ifstream file(::llmd::testing::SourcePath("tests/data/golden_decisions.json"));
   std::stringstream text;
   text << file.rdbuf();
   StatusOr<json::Value> value = json::Parse(text.str());

@@ -4,8 +4,8 @@
 
 #include <vector>
 
-#include "graph.h"
-#include "record.h"
+#include "config/graph.h"
+#include "trace/record.h"
 
 namespace llmd::sched {
 

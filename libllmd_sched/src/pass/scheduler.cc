@@ -5,11 +5,11 @@
 #include <mutex>
 #include <set>
 
-#include "graph.h"
+#include "config/graph.h"
 #include "llmd/sched/config_loader.h"
-#include "plugin_guard.h"
-#include "record.h"
-#include "scheduling_pass.h"
+#include "pass/plugin_guard.h"
+#include "pass/scheduling_pass.h"
+#include "trace/record.h"
 
 namespace llmd::sched {
 namespace {

@@ -1,4 +1,4 @@
-#include "name_cap.h"
+#include "director/name_cap.h"
 
 namespace llmd::sched {
 

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "graph.h"
+#include "config/graph.h"
 #include "llmd/sched/decision.h"
 #include "llmd/sched/endpoint.h"
 

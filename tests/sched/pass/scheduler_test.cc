@@ -8,12 +8,13 @@
 #include "llmd/json.h"
 #include "llmd/kv/block_hash.h"
 #include "sched/support.h"
+#include "support/paths.h"
 
 namespace llmd::sched {
 namespace {
 
 std::vector<std::string> Prompts() {
-  std::ifstream file(LLMD_SOURCE_DIR "/tests/data/prompts.json");
+  std::ifstream file(::llmd::testing::SourcePath("tests/data/prompts.json"));
   std::stringstream text;
   text << file.rdbuf();
   std::vector<std::string> out;

@@ -2,7 +2,7 @@
 // state they hold.
 #include <algorithm>
 
-#include "graph_builder.h"
+#include "config/graph_builder.h"
 
 namespace llmd::sched {
 

@@ -4,8 +4,8 @@
 
 #include <span>
 
-#include "graph.h"
-#include "record.h"
+#include "config/graph.h"
+#include "trace/record.h"
 
 namespace llmd::sched::schedule_log {
 

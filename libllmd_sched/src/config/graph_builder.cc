@@ -1,4 +1,4 @@
-#include "graph_builder.h"
+#include "config/graph_builder.h"
 
 #include <algorithm>
 #include <set>

@@ -1,4 +1,4 @@
-#include "graph_doubts.h"
+#include "config/graph_doubts.h"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "record.h"
+#include "trace/record.h"
 
 #include <algorithm>
 #include <functional>

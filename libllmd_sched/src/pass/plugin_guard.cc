@@ -1,4 +1,4 @@
-#include "plugin_guard.h"
+#include "pass/plugin_guard.h"
 
 namespace llmd::sched {
 namespace {

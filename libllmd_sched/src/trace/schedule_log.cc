@@ -1,4 +1,4 @@
-#include "schedule_log.h"
+#include "trace/schedule_log.h"
 
 #include <cmath>
 

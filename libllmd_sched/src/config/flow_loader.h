@@ -1,7 +1,7 @@
 // The flowControl section of an EndpointPickerConfig.
 #pragma once
 
-#include "graph_builder.h"
+#include "config/graph_builder.h"
 
 namespace llmd::sched {
 

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "sched/support.h"
+#include "support/paths.h"
 
 namespace llmd::sched {
 namespace {
@@ -13,7 +14,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 std::string Library(const std::string& name) {
-  return LLMD_BINARY_DIR "/tests/plugin_libraries/" + name + ".so";
+  return ::llmd::testing::BinaryPath("tests/plugin_libraries/") + name + ".so";
 }
 
 void ExpectRefused(const std::string& path, StatusCode code, const std::string& reason) {
@@ -72,8 +73,9 @@ TEST(PluginLibrary, GivenTwiceIsADuplicate) {
 TEST(PluginLibrary, RefusesWhatIsNoPluginLibrary) {
   ExpectRefused("/no/such/library.so", StatusCode::kNotFound, "no such file");
   ExpectRefused("libc.so.6", StatusCode::kNotFound, "no such file");  // not searched for
-  ExpectRefused(LLMD_SOURCE_DIR, StatusCode::kInvalidArgument, "no regular file");
-  ExpectRefused(LLMD_SOURCE_DIR "/README.md", StatusCode::kInvalidArgument, "no shared library");
+  ExpectRefused(::llmd::testing::SourcePath(), StatusCode::kInvalidArgument, "no regular file");
+  ExpectRefused(::llmd::testing::SourcePath("README.md"), StatusCode::kInvalidArgument,
+                "no shared library");
   ExpectRefused(Library("no_entry"), StatusCode::kInvalidArgument,
                 "no entry point llmd_plugin_init");
   ExpectRefused(Library("missing_symbol"), StatusCode::kInvalidArgument,
@@ -99,7 +101,7 @@ TEST(PluginLibrary, AFailureLeavesNothingBehind) {
 
 TEST(PluginLibrary, ANameWithoutASlashIsAFileHere) {
   const std::filesystem::path here = std::filesystem::current_path();
-  std::filesystem::current_path(LLMD_BINARY_DIR "/tests/plugin_libraries");
+  std::filesystem::current_path(::llmd::testing::BinaryPath("tests/plugin_libraries"));
   PluginRegistry registry = BuiltinPlugins();
   EXPECT_EQ(LoadPluginLibrary("good.so", registry), OkStatus());
   std::filesystem::current_path(here);

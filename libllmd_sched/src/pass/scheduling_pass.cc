@@ -1,12 +1,12 @@
-#include "scheduling_pass.h"
+#include "pass/scheduling_pass.h"
 
 #include <algorithm>
 #include <limits>
 
 #include "llmd/tracing.h"
-#include "plugin_guard.h"
-#include "schedule_log.h"
-#include "stopwatch.h"
+#include "pass/plugin_guard.h"
+#include "pass/stopwatch.h"
+#include "trace/schedule_log.h"
 
 namespace llmd::sched {
 namespace {
