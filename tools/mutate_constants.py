@@ -57,17 +57,20 @@ def run(argv, cwd, seconds):
         return False
 
 
+TESTS = ("sched_test", "sched_plugins_test", "sched_flow_test", "sched_director_test")
+
+
 def build(tree, jobs):
-    return run(["ninja", "-C", "build/mutants", f"-j{jobs}", "sched_test"], tree, 900)
+    return run(["ninja", "-C", "build/mutants", f"-j{jobs}", *TESTS], tree, 900)
 
 
 def verdict(tree, jobs):
     if not build(tree, jobs):
         return "does not build"
-    test = "build/mutants/tests/sched_test"
-    if not run([test, "--gtest_filter=GoldenDecisions.*:GoldenLatency.*"], tree, 60):
+    tests = [f"build/mutants/tests/{name}" for name in TESTS]
+    if not all(run([test, "--gtest_filter=GoldenDecisions.*:GoldenLatency.*"], tree, 60) for test in tests):
         return "golden"
-    return "SURVIVED" if run([test], tree, 120) else "test"
+    return "SURVIVED" if all(run([test], tree, 120) for test in tests) else "test"
 
 
 def check(tree, name, jobs, counts):
