@@ -54,7 +54,7 @@ struct ServedModel {
   friend bool operator==(const ServedModel&, const ServedModel&) = default;
 };
 
-// The gauges of one scrape (endpoint-picker.md §6.1). Plain values; copied into snapshots.
+// The gauges of one scrape (docs/reference/data.md). Plain values; copied into snapshots.
 struct EndpointMetrics {
   double waiting = 0, running = 0;
   double kv_usage = 0;                 // 0..1

@@ -1,4 +1,4 @@
-// The gauges of endpoint-picker.md §6.1 by engine, old and new names, in one scan of the page.
+// The gauges of docs/reference/data.md by engine, old and new names, in one scan of the page.
 #include <algorithm>
 #include <charconv>
 #include <cmath>

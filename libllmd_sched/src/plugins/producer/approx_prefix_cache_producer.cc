@@ -1,4 +1,4 @@
-// PrefixCacheMatchInfo from what this picker itself sent where (endpoint-picker.md §2.6).
+// PrefixCacheMatchInfo from what this picker itself sent where (docs/reference/producers.md).
 #include <algorithm>
 
 #include "llmd/kv/block_hash.h"

@@ -1,4 +1,4 @@
-// Which endpoints have lately encoded which media (endpoint-picker.md §2.6).
+// Which endpoints have lately encoded which media (docs/reference/producers.md).
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 

@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §2.2: spreads requests without any prefix hit over the endpoints
+// Formula: docs/reference/scorers.md: spreads requests without any prefix hit over the endpoints
 // least recently given one.
 #include <algorithm>
 #include <mutex>
