@@ -27,6 +27,7 @@ step "checks"
 $python tools/check_layers.py
 $python tools/check_coawait.py
 $python tools/check_headers.py
+$python tools/check_docs.py
 
 step "unit tests"
 ctest --test-dir build/release --output-on-failure -j 2
