@@ -23,6 +23,7 @@ struct EngineSeries {
     kBlockSize,
     kNumBlocks,
     kLora,
+    kProcessStart,
     kCustom
   };
   Field field = kWaiting;

@@ -92,6 +92,7 @@ class ApproxPrefixCacheProducer final : public Producer,
     return json::Object{{"blocks", static_cast<int64_t>(index_.size())}};
   }
   void OnEndpointGone(const EndpointInfo&, uint32_t slot) override { index_.Remove(slot); }
+  void OnSlotFree(uint32_t slot) override { index_.Remove(slot); }
 
  private:
   int BlockTokens(const Snapshot& snapshot) const {

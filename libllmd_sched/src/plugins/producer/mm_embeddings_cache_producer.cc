@@ -81,6 +81,7 @@ class MmEmbeddingsCacheProducer final : public Producer,
     const std::lock_guard lock(hits_mutex_);
     hits_.erase(endpoint.FullName());
   }
+  void OnSlotFree(uint32_t slot) override { index_.Remove(slot); }
 
  private:
   // Each content once.

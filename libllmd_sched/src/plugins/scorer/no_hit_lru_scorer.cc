@@ -50,7 +50,8 @@ class NoHitLruScorer final : public Scorer, public PreRequestHook, public Endpoi
     if (!outcome.primary.empty()) Touch(snapshot.set->slots[outcome.primary[0]]);
   }
 
-  void OnEndpointGone(const EndpointInfo&, uint32_t slot) override {
+  void OnEndpointGone(const EndpointInfo&, uint32_t slot) override { OnSlotFree(slot); }
+  void OnSlotFree(uint32_t slot) override {
     std::lock_guard lock(mutex_);
     if (slot >= last_used_.size() || last_used_[slot] == 0) return;
     last_used_[slot] = 0;
