@@ -28,6 +28,7 @@ $python tools/check_layers.py
 $python tools/check_coawait.py
 $python tools/check_headers.py
 $python tools/check_docs.py
+$python tools/check_clock.py
 
 step "unit tests"
 ctest --test-dir build/release --output-on-failure -j 2
@@ -63,6 +64,8 @@ if $all; then
   step "g++"
   ninja -C build/gcc
   ctest --test-dir build/gcc --output-on-failure -j 2 -L unit
+  step "decisions of clang and g++"
+  tests/sched/decision_log/check.sh build/release/tests/decision_log build/gcc/tests/decision_log
   step "clang-tidy on every file"
   scripts/tidy.sh --all
   step "fuzzers"

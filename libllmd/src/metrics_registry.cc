@@ -244,7 +244,7 @@ struct MetricsRegistry::Impl {
     }
     for (size_t i = 0; i < out.size(); ++i) {
       for (const auto& collector : collectors[i]) Collect(*collector, out[i]);
-      if (collectors[i].size() > 1) Merge(out[i]);
+      Merge(out[i]);
     }
     return out;
   }
@@ -274,8 +274,9 @@ struct MetricsRegistry::Impl {
     });
   }
 
-  // A page with one series twice is refused by who reads it.
+  // A page with one series twice is refused by who reads it; collectors give theirs in any order.
   static void Merge(FamilyView& view) {
+    if (view.collected.size() < 2) return;
     std::map<std::string, double> merged;
     for (auto& [labels, v] : view.collected) {
       const auto [it, fresh] = merged.try_emplace(std::move(labels), v);

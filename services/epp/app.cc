@@ -218,11 +218,12 @@ int RunEpp(int argc, const char* const* argv) {
   auto app = std::make_unique<App>();
   app->logger = services::MakeLogger(*verbosity);
   for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
+  FixSeed(flags.picker);
   if (Status s = Start(*app, flags); !s.ok()) return Fail(s);
-  app->logger.Info("EPP starting (file discovery mode)",
-                   {{"grpcPort", app->grpc.port},
-                    {"healthPort", app->grpc_health.port},
-                    {"metricsPort", int{app->admin->port()}}});
+  app->logger.Info("EPP starting (file discovery mode)", {{"grpcPort", app->grpc.port},
+                                                          {"healthPort", app->grpc_health.port},
+                                                          {"metricsPort", int{app->admin->port()}},
+                                                          {"seed", flags.picker.seed}});
   services::WaitForSignal([&app] { (void)app->director().ReloadFile(); });
   Drain(*app, flags.picker.drain_timeout);
   return 0;

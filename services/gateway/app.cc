@@ -263,10 +263,12 @@ int RunGateway(int argc, const char* const* argv) {
   auto app = std::make_unique<App>();
   app->logger = services::MakeLogger(*verbosity);
   for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
+  FixSeed(flags.picker);
   if (Status s = Start(*app, flags); !s.ok()) return Fail(s);
   app->logger.Info("listening", {{"host", flags.host},
                                  {"port", int{app->server->port()}},
-                                 {"adminPort", int{app->admin->port()}}});
+                                 {"adminPort", int{app->admin->port()}},
+                                 {"seed", flags.picker.seed}});
   services::WaitForSignal([&app] {
     if (app->pools) (void)app->pools->director().ReloadFile();
   });

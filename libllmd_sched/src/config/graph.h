@@ -115,6 +115,7 @@ struct GraphNames {
 };
 
 struct Graph {
+  const Clock* clock = nullptr;  // never null in a loaded graph; outlives it
   // Declared first: plugins hold references into it. Shared with the graph this one replaced.
   std::shared_ptr<MetricsRegistry> own_metrics;  // when none was given
   std::deque<EndpointAttribute> attributes;      // plugins hold pointers into it

@@ -191,20 +191,19 @@ class PredictedLatencyProducer final : public Producer,
                const std::vector<Kind>& kinds, const std::vector<LatencyFeatures>& features,
                std::vector<LatencyPrediction>& out) {
     latency::Reader reader(*model_);
-    const auto started = std::chrono::steady_clock::now();
+    const TimePoint started = clock_.Now();
     // What a stale endpoint is doing is not known.
     for (size_t i = 0; i < out.size(); ++i) {
       if (!snapshot.stale[i]) out[i].ttft_ms = reader.Ttft(kinds[i].model_class, features[i]);
     }
-    const auto between = std::chrono::steady_clock::now();
+    const TimePoint between = clock_.Now();
     LatencySeriesPair& series = metrics_.Of(request.model, request.target_model);
     series.ttft.Took(std::chrono::duration<double>(between - started).count());
     if (!Streams(request)) return;
     for (size_t i = 0; i < out.size(); ++i) {
       if (!snapshot.stale[i]) out[i].tpot_ms = reader.Tpot(kinds[i].model_class, features[i]);
     }
-    series.tpot.Took(
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - between).count());
+    series.tpot.Took(std::chrono::duration<double>(clock_.Now() - between).count());
   }
 
   void Visit(RequestContext& request, const Snapshot& snapshot, uint32_t endpoint, bool prefill,
