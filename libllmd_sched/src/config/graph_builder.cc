@@ -39,6 +39,7 @@ class GraphBuilder::Env final : public PluginEnv {
   Env(GraphBuilder& builder, size_t declaration) : builder_(builder), declaration_(declaration) {
     clock = builder.clock_;
     metrics = builder.metrics_;
+    ledger = builder.graph_->ledger;
     logger = builder.options_.logger;
     pool_namespace = builder.options_.pool_namespace;
     fetch = builder.options_.fetch;
@@ -92,6 +93,7 @@ GraphBuilder::GraphBuilder(const PluginRegistry& registry, const LoadOptions& op
       clock_(options.clock ? options.clock : &SystemClock()),
       graph_(std::make_shared<Graph>()) {
   graph_->clock = clock_;
+  graph_->ledger = options.previous ? options.previous->ledger : std::make_shared<InFlightLedger>();
   // Keys keep their numbers, so that plugins that stay find their data under them.
   if (options.previous) {
     keys_ = options.previous->data_keys;

@@ -33,6 +33,7 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
     std::lock_guard lock(state.mutex);
     state.endpoint = snapshot.set->infos[outcome.primary[0]];
     const bool stages = !outcome.prefill.empty() || !outcome.encode.empty();
+    OpenCharges(request, snapshot, outcome);
     const ScopedSpan span(stages ? request.spans : nullptr, "prepare_disaggregation");
     for (PreRequestHook* hook : graph.pre_request) {
       failures_.Run(*hook, request.request_id,
