@@ -30,7 +30,11 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
   for (uint32_t e : outcome.primary)
     routing.endpoints.push_back(Destination(snapshot, e, outcome.primary_port));
   {
-    std::lock_guard lock(state.mutex);
+    std::unique_lock lock(state.mutex);
+    if (state.cancelled) {
+      lock.unlock();
+      return Deny(q, record, 503, "the client left", "rejected-context-cancelled");
+    }
     state.endpoint = snapshot.set->infos[outcome.primary[0]];
     const bool stages = !outcome.prefill.empty() || !outcome.encode.empty();
     OpenCharges(request, snapshot, outcome);
@@ -211,6 +215,7 @@ void DirectorImpl::Cancel(const std::shared_ptr<RequestState>& state) {
   uint64_t ticket = 0;
   {
     std::lock_guard lock(state->mutex);
+    state->cancelled |= !state->ended && state->series == nullptr;
     queue = state->queue;
     ticket = state->ticket;
   }

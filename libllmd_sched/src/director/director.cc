@@ -90,10 +90,21 @@ void DirectorImpl::Maintain() {
     if (slow) TickProducers(clock_.Now());
     lock.lock();
     const bool busy = slow || (flow && flow->size() > 0);
+    idle_ = !busy;
     wake_.wait_for(lock, busy ? Duration(kFlowTick) : Duration(kIdleTick), [&] {
-      return stopping_ || (!slow && slow_waiting_.load(std::memory_order_relaxed) > 0);
+      return stopping_ || (!slow && slow_waiting_.load(std::memory_order_relaxed) > 0) ||
+             (!busy && flow && flow->size() > 0);
     });
+    idle_ = false;
   }
+}
+
+void DirectorImpl::WakeMaintenance() {
+  {
+    std::lock_guard lock(mutex_);
+    if (!idle_) return;
+  }
+  wake_.notify_all();
 }
 
 void DirectorImpl::Stop() {

@@ -32,6 +32,11 @@ class RequestState {
  public:
   explicit RequestState(std::shared_ptr<const Graph> g) : graph(g), parsed_under(std::move(g)) {}
   ~RequestState();
+  // Cancelled before it was routed.
+  bool Cancelled() {
+    std::lock_guard lock(mutex);
+    return cancelled;
+  }
   // Runs the end hooks once.
   void End(bool aborted);
   // Shows a hook the answer, each one whatever the others do. Under the mutex.
@@ -62,7 +67,8 @@ class RequestState {
   std::shared_ptr<const EndpointInfo> endpoint;
   const RequestSeries* series = nullptr;  // null until routed
   FlowController* queue = nullptr;        // where it waits, under `ticket`; lives as the Director
-  uint64_t ticket = 0;
+  std::atomic<uint64_t> ticket{0};
+  bool cancelled = false;  // before it was routed: it is to be refused
   bool ended = false, first_chunk = false, sse = false;
   bool body_skipped = false;  // the answer's body is not shown to us
   bool encoded = false;  // the answer is compressed: neither usage nor a name can be read in it
@@ -123,6 +129,9 @@ class DirectorImpl final : public Director {
   void Prepare(std::shared_ptr<Question> q);
   void RunProducers(std::shared_ptr<Question> q, size_t next);
   void Wait(const std::shared_ptr<Question>& q, size_t producer);
+  // After slow producers: takes out who has left meanwhile. False when nobody is left and it looks
+  // again, once.
+  bool Recheck(const std::shared_ptr<Question>& q);
   // Tells the producers that may wait what the time is, those of replaced graphs too.
   void TickProducers(TimePoint now);
   // The present graph and those with requests under way.
@@ -153,6 +162,8 @@ class DirectorImpl final : public Director {
   void OnEndpoints(std::vector<EndpointInfo> endpoints, std::shared_ptr<const PoolPolicy> policy);
   std::shared_ptr<const PoolPolicy> Policy() const;
   void Maintain();
+  // Its wait was reckoned when there was less to do.
+  void WakeMaintenance();
 
   // reload.cc; all under reload_mutex_.
   Status MayReload();
@@ -199,6 +210,7 @@ class DirectorImpl final : public Director {
   std::mutex mutex_;
   std::condition_variable wake_;
   bool stopping_ = false;  // guarded by mutex_
+  bool idle_ = false;      // maintenance sleeps long; guarded by mutex_
   std::thread maintenance_;
 };
 
