@@ -36,6 +36,9 @@ ctest --test-dir build/release --output-on-failure -j 2
 step "Python package"
 scripts/python_package.sh
 
+step "a newcomer's first hour, with the build that is here (all of it: tests/newcomer/run.sh in a bare Debian)"
+tests/newcomer/run.sh --quick
+
 step "Python and end-to-end tests"
 LLMD_BUILD_DIR=$PWD/build/release $python -m pytest -q --durations=10 tests/tools tests/python tests/consumer tests/e2e
 

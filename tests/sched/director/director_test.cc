@@ -1,5 +1,7 @@
 #include "llmd/sched/director.h"
 
+#include "llmd/sched/decision_tries.h"
+
 #include "sched/director_support.h"
 
 namespace llmd::sched {
@@ -28,6 +30,22 @@ TEST_F(DirectorFixture, RoutesAndExplains) {
   EXPECT_EQ(r.trace->addresses[r.trace->primary], r.endpoints[0]);
   EXPECT_THAT(*director_->Explain("id-1"), HasSubstr("queue-scorer"));
   EXPECT_FALSE(director_->Explain("id-2").ok());
+}
+
+TEST_F(DirectorFixture, ExplainsEveryTryOfARequestId) {
+  Start(Two(), {"{type: queue-scorer}"});
+  const HeaderList id = {{"x-request-id", "again"}};
+  EXPECT_EQ(Route(kBody, id, {"9.9.9.9:1"}, true).denial.http_status, 503);
+  const Routing routed = Route(kBody, id);
+  EXPECT_EQ(Route(kBody, id, {"9.9.9.9:2"}, true).denial.http_status, 503);
+  const json::Value shown = *json::Parse(*director_->Explain("again"));
+  EXPECT_EQ(shown["denied_status"].AsInt(), 503) << "the last, as one decision was always shown";
+  const auto tries = TriesFromJson(shown);
+  ASSERT_TRUE(tries.ok()) << tries.status().ToString();
+  ASSERT_EQ(tries->size(), 3u);
+  EXPECT_EQ((*tries)[0].denied_status, 503);
+  EXPECT_EQ((*tries)[1].denied_status, 0);
+  EXPECT_EQ((*tries)[1].addresses[(*tries)[1].primary], routed.endpoints.at(0));
 }
 
 TEST_F(DirectorFixture, DeniesWithTheStatusOfTheCause) {
