@@ -1,8 +1,5 @@
 #include "llmd/log.h"
 
-#include <unistd.h>
-
-#include <cerrno>
 #include <mutex>
 
 #include "llmd/format.h"
@@ -14,26 +11,6 @@ constexpr size_t kMaxLineBytes = size_t{1} << 20;
 // Below every level, errors included.
 constexpr int kNothing = -100;
 constexpr size_t kKeptMessageBytes = size_t{1} << 12;
-
-class FdSink final : public LogSink {
- public:
-  explicit FdSink(int fd) : fd_(fd) {}
-
-  // A line that cannot be written is dropped: a log must not stop the program.
-  void Write(std::string_view line) override {
-    const std::lock_guard lock(mutex_);
-    while (!line.empty()) {
-      const ssize_t n = ::write(fd_, line.data(), line.size());
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) return;
-      line.remove_prefix(static_cast<size_t>(n));
-    }
-  }
-
- private:
-  const int fd_;
-  std::mutex mutex_;
-};
 
 // As zap names logr's levels.
 void AppendLevel(std::string& out, LogLevel level) {
@@ -72,10 +49,6 @@ void AppendMember(std::string& out, std::string_view key, const json::Value& val
 }
 
 }  // namespace
-
-std::shared_ptr<LogSink> FdLogSink(int fd) {
-  return std::make_shared<FdSink>(fd);
-}
 
 Logger::Logger() : Logger(nullptr, LogLevel::kInfo) {}
 

@@ -61,8 +61,10 @@ FlagSet MakeFlags(Flags& flags) {
 
 // Members die in reverse order: servers before what they call.
 struct App {
+  std::shared_ptr<FdLog> log = services::StdoutLog();
   Logger logger;
   MetricsRegistry metrics;
+  std::shared_ptr<const void> log_metrics;
   std::unique_ptr<http::Runtime> runtime;
   std::shared_ptr<sched::Fetch> fetch;
   std::unique_ptr<Tracer> tracer;          // null when nothing is traced
@@ -243,6 +245,7 @@ Status StartServers(App& app, const Flags& flags) {
 
 Status Start(App& app, const Flags& flags) {
   services::AddBuildInfo(app.metrics);
+  app.log_metrics = services::AddLogMetrics(app.metrics, app.log);
   LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(static_cast<int>(flags.loops)));
   LLMD_RETURN_IF_ERROR(MakePicker(app, flags));
   app.client = std::make_unique<http::Client>(*app.runtime, http::ClientOptions());
@@ -278,9 +281,10 @@ int RunGateway(int argc, const char* const* argv) {
   if (!verbosity.ok()) return Fail(verbosity.status()), 2;
   if (Status s = CheckPickerFlags(flags.picker); !s.ok()) return Fail(s), 2;
   auto app = std::make_unique<App>();
-  app->logger = services::MakeLogger(*verbosity);
+  app->logger = services::MakeLogger(app->log, *verbosity);
   for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
   FixSeed(flags.picker);
+  services::RaiseDescriptorLimit(app->logger);
   if (Status s = Start(*app, flags); !s.ok()) return Fail(s);
   app->logger.Info("listening", {{"host", flags.host},
                                  {"port", int{app->server->port()}},

@@ -4,7 +4,11 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <csignal>
 #include <thread>
+
+#include "llmd/log_fd.h"
 
 namespace llmd {
 namespace {
@@ -124,6 +128,72 @@ TEST(FdLogSink, WritesWholeLinesFromManyThreads) {
     at = end + 1;
   }
   EXPECT_EQ(lines, static_cast<size_t>(kThreads * kLines));
+}
+
+std::string ReadAll(int fd) {
+  std::string text;
+  char buffer[4096];
+  for (ssize_t n = 0; (n = read(fd, buffer, sizeof(buffer))) > 0;)
+    text.append(buffer, static_cast<size_t>(n));
+  return text;
+}
+
+TEST(FdLogSink, NeverWaitsForAReaderAndSaysHowMuchWasLost) {
+  int fds[2];
+  ASSERT_EQ(pipe(fds), 0);
+  constexpr int kLines = 2000;
+  std::string text;
+  uint64_t dropped = 0;
+  std::thread reader;
+  {
+    const auto sink =
+        FdLog::Create(fds[1], {.max_waiting_bytes = 100'000, .flush = std::chrono::minutes(1)});
+    const Logger log(sink, LogLevel::kInfo);
+    for (int i = 0; i < kLines; ++i) log.Info("line", {{"pad", std::string(1000, 'p')}});
+    dropped = sink->dropped();
+    EXPECT_GT(dropped, 0u);
+    reader = std::thread([&] { text = ReadAll(fds[0]); });
+  }
+  close(fds[1]);
+  reader.join();
+  close(fds[0]);
+  uint64_t lines = 0, reported = 0;
+  for (size_t at = 0, end = 0; (end = text.find('\n', at)) != std::string::npos; at = end + 1) {
+    const auto line = json::Parse(std::string_view(text).substr(at, end - at));
+    ASSERT_TRUE(line.ok());
+    const std::string& msg = (*line)["msg"].AsString();
+    if (msg == "line") ++lines;
+    if (msg.ends_with(" lines were dropped")) reported += std::stoull(msg);
+  }
+  EXPECT_EQ(lines, kLines - dropped);
+  EXPECT_EQ(reported, dropped);
+}
+
+TEST(FdLogSink, ItsEndWaitsNoLongerThanItMay) {
+  int fds[2];
+  ASSERT_EQ(pipe(fds), 0);
+  const auto begun = std::chrono::steady_clock::now();
+  {
+    const auto sink = FdLog::Create(fds[1], {.flush = std::chrono::milliseconds(50)});
+    sink->Write(std::string(1 << 20, 'x') + "\n");
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(5));
+  std::signal(SIGPIPE, SIG_IGN);
+  close(fds[0]);  // frees the thread
+  close(fds[1]);
+}
+
+TEST(FdLogSink, WhatItHasTakenIsWrittenAtItsEnd) {
+  char path[] = "/tmp/llmd_log_XXXXXX";
+  const int fd = mkstemp(path);
+  ASSERT_GE(fd, 0);
+  {
+    const auto sink = FdLogSink(fd);
+    for (int i = 0; i < 1000; ++i) sink->Write(std::string(100, 'x') + "\n");
+  }
+  EXPECT_EQ(lseek(fd, 0, SEEK_END), 101'000);
+  close(fd);
+  unlink(path);
 }
 
 TEST(FdLogSink, DropsWhatCannotBeWritten) {
