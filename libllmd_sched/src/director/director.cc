@@ -136,7 +136,8 @@ std::vector<ServedModel> DirectorImpl::ServedModels() const {
 }
 
 StatusOr<std::string> DirectorImpl::Explain(std::string_view request_id) const {
-  LLMD_ASSIGN_OR_RETURN(DecisionTrace trace, ring_.Find(request_id));
+  LLMD_ASSIGN_OR_RETURN(DecisionTrace trace,
+                        ring_.Find(BoundedName(request_id, kMaxRequestIdBytes)));
   if (options_.label_pool) trace.pool = options_.pool_name;
   return ToJson(trace).Dump();
 }
