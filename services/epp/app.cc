@@ -143,6 +143,12 @@ Status StartGrpc(App& app, const Flags& flags) {
   options.max_body_bytes = static_cast<size_t>(flags.picker.max_body_bytes);
   options.emit_endpoint_scores = flags.picker.emit_endpoint_scores;
   options.token_metrics = flags.token_metrics;
+  options.on_excess = [&app, told = std::make_shared<std::atomic<bool>>(false)](const char* what) {
+    if (told->exchange(true)) return;
+    app.logger.Warn("ext_proc: messages after a body's end are passed over; told once",
+                    {{"message", what},
+                     {"reason", "the proxy repeated the last message of a body, or sent more"}});
+  };
   app.ext_proc = std::make_unique<ExtProcService>(
       app.director(), options, static_cast<size_t>(flags.max_streams),
       static_cast<unsigned>(flags.threads), app.metrics);

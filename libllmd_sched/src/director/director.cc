@@ -152,7 +152,8 @@ std::vector<ServedModel> DirectorImpl::ServedModels() const {
 }
 
 StatusOr<std::string> DirectorImpl::Explain(std::string_view request_id) const {
-  LLMD_ASSIGN_OR_RETURN(std::vector<DecisionTrace> tries, ring_.Find(request_id));
+  LLMD_ASSIGN_OR_RETURN(std::vector<DecisionTrace> tries,
+                        ring_.Find(BoundedName(request_id, kMaxRequestIdBytes)));
   for (DecisionTrace& trace : tries) {
     if (options_.label_pool) trace.pool = options_.pool_name;
   }

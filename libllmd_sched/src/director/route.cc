@@ -96,7 +96,7 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
   request.received = clock_.Now();
   request.received_unix_nanos = clock_.UnixNanos();
   request.random = seed_ ^ (request.id * 0x9e3779b97f4a7c15);
-  request.request_id = request.Header("x-request-id");
+  request.request_id = BoundedName(request.Header("x-request-id"), kMaxRequestIdBytes);
   if (request.request_id.empty()) request.request_id = NewUuid();
   q->state->director = this;
   Trace(*q);
@@ -143,6 +143,8 @@ Status DirectorImpl::Read(Question& q) {
   for (RequestHeaderHook* hook : graph.request_headers)
     failures_.Run(*hook, request.request_id, [&] { hook->OnRequestHeaders(request); });
   if (request.fairness_id.empty()) request.fairness_id = "default-flow";
+  if (request.fairness_id.size() > kMaxNameBytes)
+    request.fairness_id = BoundedName(request.fairness_id);
   request.objective =
       EitherHeader(request, "x-llm-d-inference-objective", "x-gateway-inference-objective");
   request.slo_ttft_ms = Millis(EitherHeader(request, "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"));

@@ -218,6 +218,74 @@ TEST_F(DirectorFixture, SessionTokenIsEchoedAndEndpointScoresEmitted) {
               Contains(Pair("x-session-token", "ZGVmYXVsdC9i")));
 }
 
+TEST_F(DirectorFixture, EndpointScoresAreThoseOfTheDecodeProfile) {
+  options_.emit_endpoint_scores = true;
+  const auto ep = [](const char* name, int port, const char* role) {
+    return "{name: " + std::string(name) + ", address: 127.0.0.1, port: " + std::to_string(port) +
+           ", labels: {llm-d.ai/role: " + role + "}}";
+  };
+  Start(ep("a", 8001, "both") + ", " + ep("b", 8002, "prefill-decode") + ", " +
+            ep("c", 8003, "both") + ", " + ep("d", 8004, "decode"),
+        {"{type: disagg-profile-handler, parameters: {deciders: {prefill: "
+         "always-disagg-pd-decider}}}",
+         "{type: always-disagg-pd-decider}", "{type: decode-filter}", "{type: prefill-filter}",
+         "{type: queue-scorer}"},
+        "schedulingProfiles: [{name: decode, plugins: [{pluginRef: decode-filter}, {pluginRef: "
+        "queue-scorer}]}, {name: prefill, plugins: [{pluginRef: prefill-filter}, {pluginRef: "
+        "queue-scorer}]}]");
+  for (int i = 0; i < 20; ++i) {
+    const Routing r = Route(kBody);
+    ASSERT_TRUE(r.ok) << r.denial.message;
+    EXPECT_THAT(r.scores, UnorderedElementsAre(Key("127.0.0.1:8001"), Key("127.0.0.1:8002"),
+                                               Key("127.0.0.1:8003"), Key("127.0.0.1:8004")));
+  }
+}
+
+TEST_F(DirectorFixture, LongIdsAreKeptShort) {
+  Start(Two(), {"{type: queue-scorer}"}, "", LogLevel::kDefault);
+  const std::string id(60'000, 'i');
+  const Routing r = Route(kBody, {{"x-request-id", id}, {"x-llm-d-inference-fairness-id", id}});
+  ASSERT_TRUE(r.ok) << r.denial.message;
+  EXPECT_EQ(r.request_id.size(), kMaxRequestIdBytes);
+  EXPECT_THAT(r.set_headers, Not(Contains(Key("x-request-id"))));
+  EXPECT_TRUE(director_->Explain(id).ok());
+  EXPECT_TRUE(director_->Explain(r.request_id).ok());
+  EXPECT_FALSE(director_->Explain(id + "i").ok());
+  size_t logged = 0;
+  for (const json::Value& line : sink_->Lines()) logged += line.Dump().size();
+  EXPECT_LT(logged, 10'000u);
+}
+
+TEST_F(DirectorFixture, AnEmptyPoolIsReadyAndAnswers) {
+  Start("", {"{type: queue-scorer}"});
+  EXPECT_TRUE(director_->ready());
+  const Routing r = Route(kBody);
+  EXPECT_EQ(r.denial.http_status, 503);
+  EXPECT_EQ(r.denial.dropped_reason, "rejected-no-endpoints");
+}
+
+TEST_F(DirectorFixture, AnEmptyPoolWithFlowControlQueuesUntilAnEndpointComes) {
+  Start("", {"{type: concurrency-detector}", "{name: p, type: queue-scorer}"},
+        "schedulingProfiles: [{name: p}]\nfeatureGates: [flowControl]\n"
+        "flowControl: {saturationDetector: {pluginRef: concurrency-detector}}");
+  EXPECT_TRUE(director_->ready());
+  const HeaderList headers = {{":path", "/v1/completions"}};
+  RequestInput input;
+  input.headers = &headers;
+  input.body = kBody;
+  std::shared_ptr<RequestState> state;
+  input.state = &state;
+  Routing out;
+  int calls = 0;
+  director_->Route(std::move(input), [&](Routing r) {
+    ++calls;
+    out = std::move(r);
+  });
+  EXPECT_EQ(calls, 0) << "waits: " << out.denial.message;
+  director_->Cancel(state);
+  EXPECT_EQ(calls, 1);
+}
+
 TEST_F(DirectorFixture, FlowControlQueuesAndDispatchesOnCompletion) {
   Start("{name: a, address: 127.0.0.1, port: 8001}",
         {"{type: concurrency-detector, parameters: {maxConcurrency: 1}}"},

@@ -187,6 +187,11 @@ class PredictedLatencyProducer final : public Producer,
     return tokens * (1 - encoded->per_endpoint[endpoint] / encoded->total);
   }
 
+  // A page may lack a gauge.
+  static bool Known(const Snapshot& snapshot, size_t i) {
+    return !std::isnan(snapshot.waiting[i] + snapshot.running[i] + snapshot.kv_usage[i]);
+  }
+
   void Predict(const RequestContext& request, const Snapshot& snapshot,
                const std::vector<Kind>& kinds, const std::vector<LatencyFeatures>& features,
                std::vector<LatencyPrediction>& out) {
@@ -194,14 +199,14 @@ class PredictedLatencyProducer final : public Producer,
     const TimePoint started = clock_.Now();
     // What a stale endpoint is doing is not known.
     for (size_t i = 0; i < out.size(); ++i) {
-      if (!snapshot.stale[i]) out[i].ttft_ms = reader.Ttft(kinds[i].model_class, features[i]);
+      if (Known(snapshot, i)) out[i].ttft_ms = reader.Ttft(kinds[i].model_class, features[i]);
     }
     const TimePoint between = clock_.Now();
     LatencySeriesPair& series = metrics_.Of(request.model, request.target_model);
     series.ttft.Took(std::chrono::duration<double>(between - started).count());
     if (!Streams(request)) return;
     for (size_t i = 0; i < out.size(); ++i) {
-      if (!snapshot.stale[i]) out[i].tpot_ms = reader.Tpot(kinds[i].model_class, features[i]);
+      if (Known(snapshot, i)) out[i].tpot_ms = reader.Tpot(kinds[i].model_class, features[i]);
     }
     series.tpot.Took(std::chrono::duration<double>(clock_.Now() - between).count());
   }
