@@ -13,7 +13,7 @@ def run(tool, *args):
     return subprocess.run([sys.executable, ROOT / "tools" / tool, *args], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("tool", ["check_layers.py", "check_coawait.py", "check_docs.py"])
+@pytest.mark.parametrize("tool", ["check_layers.py", "check_coawait.py", "check_docs.py", "check_clock.py"])
 def test_the_tree_is_clean(tool):
     result = run(tool)
     assert result.returncode == 0, result.stdout
@@ -74,3 +74,11 @@ def test_docs_finds_a_page_that_was_taken_away(tmp_path):
     (tmp_path / "docs" / "b.md").unlink()
     result = run("check_docs.py", tmp_path)
     assert "docs/a.md:3: link to b.md, which is not there" in result.stdout
+
+
+def test_clock_catches_each_source_of_time_and_chance_and_nothing_else():
+    result = run("check_clock.py", BAD / "clock")
+    assert result.returncode == 1
+    places = [line.split(": ", 1)[0] for line in result.stdout.strip().split("\n")]
+    assert places == ["libllmd_sched/src/bad.cc:%d" % line for line in range(1, 15)] + [
+        "libllmd_kv/src/bad.cc:1", "libllmd_sched/src/data/file_watch.cc"]

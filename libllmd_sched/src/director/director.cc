@@ -1,6 +1,7 @@
 #include "llmd/sched/director.h"
 
 #include "director/impl.h"
+#include "llmd/sched/decision_tries.h"
 #include "llmd/uuid.h"
 
 namespace llmd::sched {
@@ -90,10 +91,21 @@ void DirectorImpl::Maintain() {
     if (slow) TickProducers(clock_.Now());
     lock.lock();
     const bool busy = slow || (flow && flow->size() > 0);
+    idle_ = !busy;
     wake_.wait_for(lock, busy ? Duration(kFlowTick) : Duration(kIdleTick), [&] {
-      return stopping_ || (!slow && slow_waiting_.load(std::memory_order_relaxed) > 0);
+      return stopping_ || (!slow && slow_waiting_.load(std::memory_order_relaxed) > 0) ||
+             (!busy && flow && flow->size() > 0);
     });
+    idle_ = false;
   }
+}
+
+void DirectorImpl::WakeMaintenance() {
+  {
+    std::lock_guard lock(mutex_);
+    if (!idle_) return;
+  }
+  wake_.notify_all();
 }
 
 void DirectorImpl::Stop() {
@@ -140,9 +152,12 @@ std::vector<ServedModel> DirectorImpl::ServedModels() const {
 }
 
 StatusOr<std::string> DirectorImpl::Explain(std::string_view request_id) const {
-  LLMD_ASSIGN_OR_RETURN(DecisionTrace trace, ring_.Find(request_id));
-  if (options_.label_pool) trace.pool = options_.pool_name;
-  return ToJson(trace).Dump();
+  LLMD_ASSIGN_OR_RETURN(std::vector<DecisionTrace> tries,
+                        ring_.Find(BoundedName(request_id, kMaxRequestIdBytes)));
+  for (DecisionTrace& trace : tries) {
+    if (options_.label_pool) trace.pool = options_.pool_name;
+  }
+  return TriesToJson(tries).Dump();
 }
 
 json::Value DirectorImpl::PluginState() const {
