@@ -25,7 +25,7 @@ URL = re.compile(r"\b[a-z]+://\S+")
 PAGE = re.compile(r"(?<![\w./*-])([\w-][\w./-]*\.md)\b")
 CITED = re.compile(r'(?<![\w./*-])([\w-][\w./-]*\.md), "([^"]+)"')
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-NUMBER = re.compile(r"\b[A-Z]\d{1,2}-\d{1,3}\b|\b[GNPS]\d{1,2}\b|\b(?:issue|requirement|decisions?) #?\d+\b")
+NUMBER = re.compile(r"\b[A-Z]\d{1,2}-\d{1,3}\b|\b[GNPS]\d{1,2}\b|(?<![-\w])(?:issue|requirement|decisions?) #?\d+\b")
 SECTION = re.compile("§")
 OF_RFC = re.compile(r"RFC \d+,?[\s/#]*$")
 CODE_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'|(//[^\n]*|/\*.*?\*/)', re.S)
@@ -80,7 +80,8 @@ class Tree:
 
     def resolve(self, source, name):
         """The page that `source` means by `name`, or None."""
-        for candidate in (self.root / name, source.parent / name):
+        below = name[name.find("docs/"):] if "/docs/" in name else name  # $checkout/docs/…
+        for candidate in (self.root / name, source.parent / name, self.root / below):
             if candidate.is_file():
                 return candidate
         same = self.pages.get(name, []) if "/" not in name else []
