@@ -174,6 +174,17 @@ TEST(MetricsRegistry, CollectorsOfOneSeriesStandOnceOnThePage) {
             "# HELP g h\n# TYPE g gauge\ng{e=\"a\"} 3.0\n");
 }
 
+TEST(MetricsRegistry, SeriesOfACollectorStandInOrderHoweverTheyCome) {
+  MetricsRegistry registry;
+  const auto held =
+      registry.AddGaugeCollector("g", "h", [](const MetricsRegistry::GaugeEmit& emit) {
+        for (const char* of : {"c", "a", "b"}) emit({{"of", of}}, 1);
+      });
+  EXPECT_NE(registry.Expose().find("g{of=\"a\"} 1.0\ng{of=\"b\"} 1.0\ng{of=\"c\"} 1.0\n"),
+            std::string::npos)
+      << registry.Expose();
+}
+
 TEST(MetricsRegistry, CollectorsGiveSeriesThatComeAndGo) {
   MetricsRegistry registry(SystemClock(), {{"pool", "p"}});
   std::vector<std::string> pods = {"a", "b"};
