@@ -100,7 +100,7 @@ def test_every_try_of_a_request_id_is_explained(up):
 
 
 def test_the_log_explains_as_well(up, tmp_path):
-    ask(up, PROMPTS["PROMPT_1"], "up-from-log")
+    ask(up, "The harbours that nobody else has asked about. " * 20, "up-from-log")
     where = json.loads(up.explain("up-from-log", "--json").stdout)
     endpoint = where["endpoints"][where["primary"]]
     deadline = time.monotonic() + 5
