@@ -27,6 +27,7 @@ step "checks"
 $python tools/check_layers.py
 $python tools/check_coawait.py
 $python tools/check_headers.py
+$python tools/check_docs.py
 $python tools/check_clock.py
 
 step "unit tests"
@@ -34,6 +35,9 @@ ctest --test-dir build/release --output-on-failure -j 2
 
 step "Python package"
 scripts/python_package.sh
+
+step "a newcomer's first hour, with the build that is here (all of it: tests/newcomer/run.sh in a bare Debian)"
+tests/newcomer/run.sh --quick
 
 step "Python and end-to-end tests"
 LLMD_BUILD_DIR=$PWD/build/release $python -m pytest -q --durations=10 tests/tools tests/python tests/consumer tests/e2e

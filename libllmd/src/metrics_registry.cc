@@ -3,6 +3,7 @@
 
 #include "llmd/metrics.h"
 #include "llmd/status.h"
+#include "utf8.h"
 
 namespace llmd {
 namespace {
@@ -27,17 +28,24 @@ bool IsName(std::string_view name, bool colons) {
   return !name.empty();
 }
 
+// The one way by which text gets onto a page. A byte that belongs to no character of UTF-8 becomes
+// U+FFFD: readers refuse a page with one such byte as a whole.
 void AppendEscaped(std::string& out, std::string_view text, bool quotes) {
-  for (const char c : text) {
-    if (c == '\\') {
+  const char* const end = text.data() + text.size();
+  for (const char* at = text.data(); at != end;) {
+    const size_t length = Utf8Length(at, end);
+    if (length == 0) {
+      out += "\xEF\xBF\xBD";
+    } else if (*at == '\\') {
       out += "\\\\";
-    } else if (c == '\n') {
+    } else if (*at == '\n') {
       out += "\\n";
-    } else if (c == '"' && quotes) {
+    } else if (*at == '"' && quotes) {
       out += "\\\"";
     } else {
-      out += c;
+      out.append(at, length);
     }
+    at += std::max<size_t>(length, 1);
   }
 }
 

@@ -30,9 +30,14 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
   for (uint32_t e : outcome.primary)
     routing.endpoints.push_back(Destination(snapshot, e, outcome.primary_port));
   {
-    std::lock_guard lock(state.mutex);
+    std::unique_lock lock(state.mutex);
+    if (state.cancelled) {
+      lock.unlock();
+      return Deny(q, record, 503, "the client left", "rejected-context-cancelled");
+    }
     state.endpoint = snapshot.set->infos[outcome.primary[0]];
     const bool stages = !outcome.prefill.empty() || !outcome.encode.empty();
+    OpenCharges(request, snapshot, outcome);
     const ScopedSpan span(stages ? request.spans : nullptr, "prepare_disaggregation");
     for (PreRequestHook* hook : graph.pre_request) {
       failures_.Run(*hook, request.request_id,
@@ -69,7 +74,7 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
                   {"endpoint", state.endpoint->FullName()}});
   metrics_.processing.Observe(
       std::chrono::duration<double>(clock_.Now() - request.received).count());
-  Keep(q, record, routing);
+  Keep(q, record, outcome.primary_profile, routing);
   if (state.spans) {
     std::lock_guard lock(state.mutex);
     state.spans->Add("llm_d.epp.decision_type", std::string(outcome.decision_type));
@@ -118,13 +123,13 @@ void DirectorImpl::Evict(const std::shared_ptr<RequestState>& state) {
   if (tell) tell(denial);
 }
 
-void DirectorImpl::Keep(Question& q, DecisionRecord& record, Routing& routing) {
+void DirectorImpl::Keep(Question& q, DecisionRecord& record, int primary_profile,
+                        Routing& routing) {
   if (options_.emit_endpoint_scores) {
     for (size_t p = 0; p < record.profile_count; ++p) {
       const ProfileRecord& profile = record.profiles[p];
-      const bool primary = std::find(profile.picked.begin(), profile.picked.end(),
-                                     static_cast<uint32_t>(record.primary)) != profile.picked.end();
-      if (!primary) continue;
+      // Another stage may have picked the same endpoint from other candidates.
+      if (profile.profile != primary_profile) continue;
       routing.scores.clear();
       for (size_t i = 0; i < profile.candidates.size(); ++i) {
         routing.scores.emplace_back(record.set->host_ports[profile.candidates[i]],
@@ -210,6 +215,7 @@ void DirectorImpl::Cancel(const std::shared_ptr<RequestState>& state) {
   uint64_t ticket = 0;
   {
     std::lock_guard lock(state->mutex);
+    state->cancelled |= !state->ended && state->series == nullptr;
     queue = state->queue;
     ticket = state->ticket;
   }

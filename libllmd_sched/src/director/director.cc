@@ -1,6 +1,7 @@
 #include "llmd/sched/director.h"
 
 #include "director/impl.h"
+#include "llmd/sched/decision_tries.h"
 #include "llmd/uuid.h"
 
 namespace llmd::sched {
@@ -36,8 +37,12 @@ DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<Fetch> fetch
       recording_(ring_.enabled() || options_.attach_trace || options_.emit_endpoint_scores ||
                  !options_.explain_token.empty()),
       seed_(options_.seed ? options_.seed : RandomBits()) {
-  store_.OnGone(
-      [this](const EndpointInfo& endpoint, uint32_t slot) { TellObservers(endpoint, slot); });
+  store_.OnGone([this](const EndpointInfo& endpoint, uint32_t slot) {
+    ForObservers([&](EndpointObserver& observer) { observer.OnEndpointGone(endpoint, slot); });
+  });
+  store_.OnSlotFree([this](uint32_t slot) {
+    ForObservers([slot](EndpointObserver& observer) { observer.OnSlotFree(slot); });
+  });
   metrics_.FollowPool([this] { return store_.Get(); });
 }
 
@@ -86,10 +91,21 @@ void DirectorImpl::Maintain() {
     if (slow) TickProducers(clock_.Now());
     lock.lock();
     const bool busy = slow || (flow && flow->size() > 0);
+    idle_ = !busy;
     wake_.wait_for(lock, busy ? Duration(kFlowTick) : Duration(kIdleTick), [&] {
-      return stopping_ || (!slow && slow_waiting_.load(std::memory_order_relaxed) > 0);
+      return stopping_ || (!slow && slow_waiting_.load(std::memory_order_relaxed) > 0) ||
+             (!busy && flow && flow->size() > 0);
     });
+    idle_ = false;
   }
+}
+
+void DirectorImpl::WakeMaintenance() {
+  {
+    std::lock_guard lock(mutex_);
+    if (!idle_) return;
+  }
+  wake_.notify_all();
 }
 
 void DirectorImpl::Stop() {
@@ -136,9 +152,12 @@ std::vector<ServedModel> DirectorImpl::ServedModels() const {
 }
 
 StatusOr<std::string> DirectorImpl::Explain(std::string_view request_id) const {
-  LLMD_ASSIGN_OR_RETURN(DecisionTrace trace, ring_.Find(request_id));
-  if (options_.label_pool) trace.pool = options_.pool_name;
-  return ToJson(trace).Dump();
+  LLMD_ASSIGN_OR_RETURN(std::vector<DecisionTrace> tries,
+                        ring_.Find(BoundedName(request_id, kMaxRequestIdBytes)));
+  for (DecisionTrace& trace : tries) {
+    if (options_.label_pool) trace.pool = options_.pool_name;
+  }
+  return TriesToJson(tries).Dump();
 }
 
 json::Value DirectorImpl::PluginState() const {

@@ -11,6 +11,7 @@
 #include "data/file_watch.h"
 #include "director/discovery_feed.h"
 #include "director/gate.h"
+#include "director/name_cap.h"
 #include "director/request_metrics.h"
 #include "director/response_scan.h"
 #include "flow/controller.h"
@@ -32,6 +33,11 @@ class RequestState {
  public:
   explicit RequestState(std::shared_ptr<const Graph> g) : graph(g), parsed_under(std::move(g)) {}
   ~RequestState();
+  // Cancelled before it was routed.
+  bool Cancelled() {
+    std::lock_guard lock(mutex);
+    return cancelled;
+  }
   // Runs the end hooks once.
   void End(bool aborted);
   // Shows a hook the answer, each one whatever the others do. Under the mutex.
@@ -62,7 +68,8 @@ class RequestState {
   std::shared_ptr<const EndpointInfo> endpoint;
   const RequestSeries* series = nullptr;  // null until routed
   FlowController* queue = nullptr;        // where it waits, under `ticket`; lives as the Director
-  uint64_t ticket = 0;
+  std::atomic<uint64_t> ticket{0};
+  bool cancelled = false;  // before it was routed: it is to be refused
   bool ended = false, first_chunk = false, sse = false;
   bool body_skipped = false;  // the answer's body is not shown to us
   bool encoded = false;  // the answer is compressed: neither usage nor a name can be read in it
@@ -105,7 +112,7 @@ class DirectorImpl final : public Director {
                       std::string* replaced) override;
   void OnResponseBodySkipped(const std::shared_ptr<RequestState>& state) override;
   bool wants_response_body() const override { return setup_.Load()->graph->wants_response_body; }
-  bool ready() const override { return store_.synced() && store_.Members()->size() > 0; }
+  bool ready() const override { return store_.synced(); }
   std::vector<EndpointInfo> Endpoints() const override;
   std::vector<ServedModel> ServedModels() const override;
   StatusOr<std::string> Explain(std::string_view request_id) const override;
@@ -123,6 +130,9 @@ class DirectorImpl final : public Director {
   void Prepare(std::shared_ptr<Question> q);
   void RunProducers(std::shared_ptr<Question> q, size_t next);
   void Wait(const std::shared_ptr<Question>& q, size_t producer);
+  // After slow producers: takes out who has left meanwhile. False when nobody is left and it looks
+  // again, once.
+  bool Recheck(const std::shared_ptr<Question>& q);
   // Tells the producers that may wait what the time is, those of replaced graphs too.
   void TickProducers(TimePoint now);
   // The present graph and those with requests under way.
@@ -137,7 +147,8 @@ class DirectorImpl final : public Director {
   void Describe(const Question& q, DecisionRecord& record) const;
   void Grant(Question& q, const Snapshot& snapshot, const ScheduleOutcome& outcome,
              DecisionRecord& record);
-  void Keep(Question& q, DecisionRecord& record, Routing& routing);
+  // Hands on what is asked of the decision; the scores are those of `primary_profile`.
+  void Keep(Question& q, DecisionRecord& record, int primary_profile, Routing& routing);
   // Puts it in the ring, and in the answer's headers where the caller asked and may.
   void Remember(Question& q, DecisionRecord& record);
   // Gives the request its place in a trace.
@@ -153,6 +164,8 @@ class DirectorImpl final : public Director {
   void OnEndpoints(std::vector<EndpointInfo> endpoints, std::shared_ptr<const PoolPolicy> policy);
   std::shared_ptr<const PoolPolicy> Policy() const;
   void Maintain();
+  // Its wait was reckoned when there was less to do.
+  void WakeMaintenance();
 
   // reload.cc; all under reload_mutex_.
   Status MayReload();
@@ -163,7 +176,7 @@ class DirectorImpl final : public Director {
   void Publish(const std::shared_ptr<const Graph>& graph);
   void FileChanged();
   Status Finished(Status status);
-  void TellObservers(const EndpointInfo& endpoint, uint32_t slot);
+  void ForObservers(const std::function<void(EndpointObserver&)>& tell);
 
   const DirectorOptions options_;
   const std::shared_ptr<Fetch> fetch_;
@@ -199,6 +212,7 @@ class DirectorImpl final : public Director {
   std::mutex mutex_;
   std::condition_variable wake_;
   bool stopping_ = false;  // guarded by mutex_
+  bool idle_ = false;      // maintenance sleeps long; guarded by mutex_
   std::thread maintenance_;
 };
 

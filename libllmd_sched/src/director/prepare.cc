@@ -1,5 +1,7 @@
 // Producers that may have to wait: the request leaves the thread it came on and goes on where the
 // last of them is done.
+#include <algorithm>
+
 #include "director/question.h"
 #include "pass/scheduling_pass.h"
 #include "pass/stopwatch.h"
@@ -10,6 +12,7 @@ namespace llmd::sched {
 void DirectorImpl::Prepare(std::shared_ptr<Question> q) {
   if (!q->setup->graph->slow) return Decide(*q);
   if (gate_->Enter() == nullptr) return q->ShutDown();
+  if (q->flow != nullptr) q->flow->Hold(q->dispatched);
   q->snapshot = store_.Get();
   SetEligible(*q, *q->snapshot);
   RunProducers(std::move(q), 0);
@@ -30,16 +33,29 @@ void DirectorImpl::RunProducers(std::shared_ptr<Question> q, size_t next) {
       failures_.Note(*producer.plugin, failed, request.request_id);
     watch.Lap(producer.duration);
   }
+  if (!Recheck(q)) return;
   Decide(*q);
+  if (q->flow != nullptr) q->flow->Release(q->dispatched);
+}
+
+bool DirectorImpl::Recheck(const std::shared_ptr<Question>& q) {
+  const std::shared_ptr<const EndpointSet> now = store_.Members();
+  const EndpointSet& seen = *q->snapshot->set;
+  if (now.get() == &seen) return true;
+  std::erase_if(q->context().eligible, [&](uint32_t i) {
+    return std::find(now->infos.begin(), now->infos.end(), seen.infos[i]) == now->infos.end();
+  });
+  if (!q->context().eligible.empty() || q->again) return true;
+  q->again = true;
+  for (Attribute& attribute : q->context().attributes) attribute.Clear();
+  q->snapshot = store_.Get();
+  SetEligible(*q, *q->snapshot);
+  RunProducers(q, 0);
+  return false;
 }
 
 void DirectorImpl::Wait(const std::shared_ptr<Question>& q, size_t producer) {
-  if (slow_waiting_.fetch_add(1, std::memory_order_relaxed) == 0) {
-    {
-      const std::lock_guard lock(mutex_);
-    }  // maintenance either sees the count or sleeps already
-    wake_.notify_all();
-  }
+  if (slow_waiting_.fetch_add(1, std::memory_order_relaxed) == 0) WakeMaintenance();
   RequestContext& request = q->context();
   const std::shared_ptr<const Snapshot> snapshot = q->snapshot;
   // The producer outlives its call, whatever becomes of the request in it.

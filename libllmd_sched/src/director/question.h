@@ -16,6 +16,7 @@ struct DirectorImpl::Question {
   FlowController* flow = nullptr;            // where it queued; lives as the director
   uint64_t dispatched = 0;                   // its ticket, once flow control has let it through
   std::shared_ptr<const Snapshot> snapshot;  // what the producers saw; null = they run with Decide
+  bool again = false;  // its producers ran twice, since all its endpoints had left
   RequestContext& context() const { return state->context; }
   // The answer when the Director is gone.
   void ShutDown() const {

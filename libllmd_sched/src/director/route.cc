@@ -20,6 +20,11 @@ double Millis(std::string_view text) {
   return ec == std::errc() && end == text.data() + text.size() && v >= 0 ? v : -1;
 }
 
+Duration SaturatingMillis(double ms, Duration most) {
+  return ms * 1e6 < static_cast<double>(most.count()) ? Duration(static_cast<int64_t>(ms * 1e6))
+                                                      : most;
+}
+
 std::string PathOf(const RequestContext& request) {
   for (const char* name : {":path", "x-original-path", "x-forwarded-path"}) {
     if (const std::string_view path = request.Header(name); !path.empty()) {
@@ -66,6 +71,7 @@ HeaderList QueueHeaders(const FlowResult& result) {
   return out;
 }
 
+constexpr std::string_view kCancelled = "rejected-context-cancelled";
 constexpr std::string_view kNoEndpoints = "rejected-no-endpoints";
 constexpr std::string_view kSaturated = "rejected-saturated";
 
@@ -90,7 +96,7 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
   request.received = clock_.Now();
   request.received_unix_nanos = clock_.UnixNanos();
   request.random = seed_ ^ (request.id * 0x9e3779b97f4a7c15);
-  request.request_id = request.Header("x-request-id");
+  request.request_id = BoundedName(request.Header("x-request-id"), kMaxRequestIdBytes);
   if (request.request_id.empty()) request.request_id = NewUuid();
   q->state->director = this;
   Trace(*q);
@@ -137,6 +143,8 @@ Status DirectorImpl::Read(Question& q) {
   for (RequestHeaderHook* hook : graph.request_headers)
     failures_.Run(*hook, request.request_id, [&] { hook->OnRequestHeaders(request); });
   if (request.fairness_id.empty()) request.fairness_id = "default-flow";
+  if (request.fairness_id.size() > kMaxNameBytes)
+    request.fairness_id = BoundedName(request.fairness_id);
   request.objective =
       EitherHeader(request, "x-llm-d-inference-objective", "x-gateway-inference-objective");
   request.slo_ttft_ms = Millis(EitherHeader(request, "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"));
@@ -188,17 +196,26 @@ void DirectorImpl::Admit(std::shared_ptr<Question> q) {
                    .prompt_tokens = std::ceil(static_cast<double>(prompt.size()) / 4),
                    .max_output_tokens = static_cast<double>(request.max_tokens)};
   if (request.slo_ttft_ms >= 0) {
-    item.slo_deadline =
-        request.received + Duration(static_cast<int64_t>(request.slo_ttft_ms * 1e6));
+    item.slo_deadline = request.received +
+                        SaturatingMillis(request.slo_ttft_ms, TimePoint::max() - request.received);
   }
   item.resume = [this, q](const FlowResult& result) { Dispatched(q, result); };
   const std::shared_ptr<RequestState> state = q->state;
   q->flow = flow;
+  {
+    std::lock_guard lock(state->mutex);
+    state->queue = flow;
+  }
+  item.ticket = &state->ticket;
+  q.reset();
   const uint64_t ticket = flow->Enqueue(std::move(item));
-  if (flow->size() > 0) wake_.notify_all();
-  std::lock_guard lock(state->mutex);
-  state->ticket = ticket;
-  state->queue = flow;
+  if (flow->size() > 0) WakeMaintenance();
+  bool cancelled = false;
+  {
+    std::lock_guard lock(state->mutex);
+    cancelled = state->cancelled;
+  }
+  if (cancelled) flow->Cancel(ticket);  // whoever cancelled it may have come before the ticket
 }
 
 void DirectorImpl::Refresh(Question& q) const {
@@ -230,8 +247,7 @@ void DirectorImpl::Dispatched(const std::shared_ptr<Question>& q, const FlowResu
     case FlowOutcome::kEvictedNoEndpoints:
       return Deny(*q, 503, "the pool has no endpoints", std::string(kNoEndpoints));
     case FlowOutcome::kCancelled:
-      return Deny(*q, 503, "the client left while the request was queued",
-                  "rejected-context-cancelled");
+      return Deny(*q, 503, "the client left while the request was queued", std::string(kCancelled));
     case FlowOutcome::kRejectedShuttingDown:
     case FlowOutcome::kShuttingDown:
       return Deny(*q, 503, "shutting down", "rejected-shutting-down");
@@ -258,6 +274,7 @@ void DirectorImpl::Decide(Question& q) {
   record.Reset();
   if (!q.snapshot) SetEligible(q, *snapshot);
   Describe(q, record);
+  if (q.state->Cancelled()) return Deny(q, record, 503, "the client left", std::string(kCancelled));
   if (recording_) record.SetEndpoints(*snapshot, clock_.Now());
   if (request.eligible.empty()) {
     return Deny(q, record, 503,

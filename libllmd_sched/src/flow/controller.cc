@@ -9,7 +9,8 @@ namespace {
 constexpr Duration kCollectEvery = std::chrono::seconds(10);
 
 TimePoint After(TimePoint start, Duration ttl) {
-  return ttl > Duration::zero() ? start + ttl : TimePoint::max();
+  // Whoever wants to wait longer than the clock can say waits for ever.
+  return ttl > Duration::zero() && ttl < TimePoint::max() - start ? start + ttl : TimePoint::max();
 }
 
 double Seconds(Duration d) {
@@ -150,6 +151,7 @@ uint64_t FlowController::Enqueue(FlowRequest request) {
     if (admitted) {
       FlowItem& item = Queue(std::move(request), band, series);
       ticket = item.ticket();
+      if (request.ticket != nullptr) request.ticket->store(ticket);
       if (!config_->enabled) ended.push_back(Leave(item, FlowOutcome::kDispatched, clock_.Now()));
     } else {
       refused = stopped_     ? FlowOutcome::kRejectedShuttingDown
@@ -231,13 +233,17 @@ FlowItem* FlowController::Choose(TimePoint now) {
       return nullptr;
     }
     // Whoever decides on those comes back here afterwards.
-    if (deciding_ > 0 &&
-        load.effective + static_cast<double>(deciding_) * load.per_request >= ceilings_[rank]) {
-      return nullptr;
-    }
+    if (deciding_ + held_ > 0 && load.effective + UnderWay(load) >= ceilings_[rank]) return nullptr;
     return &it->second->Next(now);
   }
   return nullptr;
+}
+
+double FlowController::UnderWay(const PoolLoad& load) const {
+  if (load.per_request < INFINITY) return static_cast<double>(deciding_ + held_) * load.per_request;
+  const size_t decided = in_flight_ - std::min(in_flight_, deciding_ + held_);
+  if (deciding_ > 0 || decided == 0) return INFINITY;
+  return load.effective * static_cast<double>(held_) / static_cast<double>(decided);
 }
 
 void FlowController::Blocked(const PoolLoad& load,
@@ -275,11 +281,12 @@ bool FlowController::DispatchOne(std::unique_lock<std::mutex>& lock) {
   FollowRegime(now);
   FlowItem* const item = Choose(now);
   if (item == nullptr) return false;
-  const Resume resume = Leave(*item, FlowOutcome::kDispatched, now);
+  Resume resume = Leave(*item, FlowOutcome::kDispatched, now);
   metrics_.cycle.Observe(Seconds(std::chrono::steady_clock::now() - started));
   ++deciding_;
   lock.unlock();
   resume.first(resume.second);
+  resume.first = nullptr;  // what it holds may come back here
   lock.lock();
   --deciding_;
   return true;
@@ -287,9 +294,10 @@ bool FlowController::DispatchOne(std::unique_lock<std::mutex>& lock) {
 
 bool FlowController::Revoke(std::unique_lock<std::mutex>& lock) {
   if (revocations_.empty()) return false;
-  const std::vector<std::function<void()>> revocations = std::exchange(revocations_, {});
+  std::vector<std::function<void()>> revocations = std::exchange(revocations_, {});
   lock.unlock();
   for (const std::function<void()>& revoke : revocations) revoke();
+  revocations.clear();
   lock.lock();
   return true;
 }
@@ -302,7 +310,30 @@ void FlowController::Revocable(uint64_t ticket, std::function<void()> revoke) {
   evictor_->Track(*item);
 }
 
+void FlowController::Unhold(FlowItem& item) {
+  if (!std::exchange(item.held, false)) return;
+  --held_;
+}
+
+void FlowController::Hold(uint64_t ticket) {
+  std::lock_guard lock(mutex_);
+  FlowItem* const item = items_.Find(ticket, FlowItem::State::kInFlight);
+  if (item == nullptr || std::exchange(item->held, true)) return;
+  ++held_;
+}
+
+void FlowController::Release(uint64_t ticket) {
+  {
+    std::lock_guard lock(mutex_);
+    FlowItem* const item = items_.Find(ticket, FlowItem::State::kInFlight);
+    if (item == nullptr || !item->held) return;
+    Unhold(*item);
+  }
+  Pump();
+}
+
 void FlowController::Complete(uint64_t ticket, const FlowUsage& usage) {
+  std::function<void()> revoke;  // goes after the lock
   {
     std::lock_guard lock(mutex_);
     FlowItem* const item = items_.Find(ticket, FlowItem::State::kInFlight);
@@ -311,7 +342,9 @@ void FlowController::Complete(uint64_t ticket, const FlowUsage& usage) {
     FlowQueue& flow = *item->flow;
     flow.band->fairness->Completed(flow, now, item->charge, usage);
     if (evictor_) evictor_->Ended(*item, now);
+    Unhold(*item);
     --in_flight_;
+    revoke.swap(item->revoke);
     items_.Free(*item);
     flow.band->Ended(flow, now);
   }

@@ -19,6 +19,7 @@ void FlowItems::Free(FlowItem& item) {
   item.state = FlowItem::State::kFree;
   ++item.generation;
   item.flow = nullptr;
+  item.held = false;
   item.series = nullptr;
   item.resume = nullptr;
   item.revoke = nullptr;

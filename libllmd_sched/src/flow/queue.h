@@ -34,6 +34,7 @@ struct FlowItem : QueuedItem {
   TimePoint regime_start{};  // when the pool last became empty or usable, or the arrival
   TimePoint expires{};
   double charge = 0;
+  bool held = false;  // FlowController::Hold
   InFlightItem in_flight;
   const FlowSeries* series = nullptr;
   std::function<void(const FlowResult&)> resume;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "llmd/tracing.h"
 #include "pass/plugin_guard.h"
@@ -77,9 +78,12 @@ int SchedulingPass::Find(std::string_view profile) const {
 }
 
 ProfileRecord& SchedulingPass::NextRecord(int profile) {
-  // References handed out by Run must survive the next Run: reserve before the first.
+  // Room for every profile twice; a handler may run more.
   if (record_.profile_count == 0) record_.profiles.reserve(graph_.profiles.size() * 2);
-  if (record_.profiles.size() == record_.profile_count) record_.profiles.emplace_back();
+  if (record_.profiles.size() == record_.profile_count) {
+    if (record_.profiles.size() == record_.profiles.capacity()) Grow();
+    record_.profiles.emplace_back();
+  }
   ProfileRecord& out = record_.profiles[record_.profile_count++];
   out.profile = profile;
   out.kept.clear();
@@ -91,6 +95,14 @@ ProfileRecord& SchedulingPass::NextRecord(int profile) {
   out.tied = 0;
   out.saturated = false;
   return out;
+}
+
+// What Run handed out stays where it is.
+void SchedulingPass::Grow() {
+  std::vector<ProfileRecord> grown;
+  grown.reserve(record_.profiles.capacity() * 2);
+  grown.assign(record_.profiles.begin(), record_.profiles.end());
+  outgrown_.push_back(std::exchange(record_.profiles, std::move(grown)));
 }
 
 const std::vector<uint32_t>& SchedulingPass::Run(int profile) {
