@@ -1,5 +1,6 @@
 #include "llmd/sched/director.h"
 
+#include "director/name_cap.h"
 #include "sched/director_support.h"
 
 namespace llmd::sched {
