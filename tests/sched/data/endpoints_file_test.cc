@@ -46,6 +46,17 @@ TEST(EndpointsFile, ThatThereAreNoneMustBeSaid) {
   }
 }
 
+// As an editor leaves it halfway.
+TEST(EndpointsFile, NoBeginningOfAFileEmptiesThePool) {
+  const std::string whole =
+      "# pool\nobjectives: [{name: a, priority: 1}]\nendpoints:\n- name: a\n  address: 10.0.0.1\n"
+      "  port: 1\n- {name: b, address: 10.0.0.2, port: 2}\n";
+  for (size_t size = 0; size <= whole.size(); ++size) {
+    const StatusOr<PoolFile> file = ParsePoolFile(whole.substr(0, size), "d");
+    EXPECT_TRUE(!file.ok() || !file->endpoints.empty()) << whole.substr(0, size);
+  }
+}
+
 TEST(EndpointsFile, ReportsAllErrors) {
   const auto eps = ParsePoolFile(
       "endpoints:\n- {name: a, address: \"1.2.3\", port: 0}\n- {address: 1.2.3.4, port: 80, "

@@ -1,7 +1,7 @@
 #include "llmd/sched/director.h"
 
+#include "director/name_cap.h"
 #include "llmd/sched/decision_tries.h"
-
 #include "sched/director_support.h"
 
 namespace llmd::sched {
