@@ -20,9 +20,9 @@ step() { printf '\n== %s\n' "$*"; }
 step "installing what llmd needs (scripts/setup.sh)"
 scripts/setup.sh --minimal
 
-step "building the services (a few minutes on a cold cache)"
+step "building libraries and services (10 to 20 minutes on 2 cores; seconds when the compile cache has all)"
 cmake --preset release -DLLMD_BUILD_TESTS=OFF >/dev/null
-ninja -C build/release llmd llmd-engine llmd-epp llmd-gateway llmd-sidecar
+ninja -C build/release
 
 step "starting gateway, endpoint picker, one prefill and two decode engines"
 llmd=build/release/bin/llmd

@@ -13,8 +13,10 @@ std::string_view After(std::string_view text, std::string_view key, std::string_
   return text.substr(0, text.find_first_of(ends));
 }
 
-double Number(std::string_view text) {
-  double out = 0;
+// 0 when it is none.
+template <typename T = double>
+T Number(std::string_view text) {
+  T out = 0;
   std::from_chars(text.data(), text.data() + text.size(), out);
   return out;
 }
@@ -81,9 +83,20 @@ std::string RequestIdOf(const json::Value& line) {
       After(FirstText(line, {"request", "req", "pd-schedule"}), " x-request-id:", " ]"));
 }
 
+// Lines of a picker about a request from which nothing is kept.
+bool SaysNothingFurther(std::string_view msg) {
+  for (std::string_view known :
+       {"After running filter plugins", "Before running score", "After running score",
+        "No scores found for pods", "Multiple pods have the same", "Running post-schedule plugin",
+        "PostResponse called", "Prefix aware scorer cleanup"}) {
+    if (msg.starts_with(known)) return true;
+  }
+  return false;
+}
+
 // "Selecting … from 2 candidates: …" gives 2.
 int CandidatesIn(std::string_view msg) {
-  return static_cast<int>(Number(After(msg, " from ")));
+  return Number<int>(After(msg, " from "));
 }
 
 }  // namespace
@@ -108,25 +121,32 @@ bool PickerLog::Take(std::string_view msg, const json::Value& line) {
     Current(line, false).remarks.emplace_back(msg);
     return true;
   }
-  return TakePass(msg, line) || TakeOutcome(msg, line);
+  return TakeFilters(msg, line) || TakeScores(msg, line) || TakeChoice(msg, line) ||
+         TakeOutcome(msg, line) || SaysNothingFurther(msg);
 }
 
-bool PickerLog::TakePass(std::string_view msg, const json::Value& line) {
+bool PickerLog::TakeFilters(std::string_view msg, const json::Value& line) {
   const bool scheduling = msg.starts_with("Scheduling a request");
   if (scheduling || msg == "Before running filter plugins") {
     LoggedPass& pass = Pass(line, scheduling);
     std::vector<LoggedPod> pods = PodsOf(line["pods"]);
     if (pods.empty()) pods = PodsInText(msg);
     if (pass.pods.empty()) pass.pods = std::move(pods);
-  } else if (msg == "Running filter plugin" || msg == "Filter plugin result") {
-    LoggedPass& pass = Pass(line, false);
-    const std::string& name = line["plugin"].AsString();
-    if (msg.starts_with("Running") || pass.filters.empty() || pass.filters.back().name != name)
-      pass.filters.push_back({name, {}});
-    if (msg.starts_with("Running")) return true;
-    pass.filters.back().has_result = true;
-    for (LoggedPod& pod : PodsOf(line["pods"])) pass.filters.back().kept.push_back(pod.name);
-  } else if (msg == "Running scorer" || msg == "Running scorer plugin") {
+    return true;
+  }
+  if (msg != "Running filter plugin" && msg != "Filter plugin result") return false;
+  std::vector<LoggedFilter>& filters = Pass(line, false).filters;
+  const std::string& name = line["plugin"].AsString();
+  const bool result = msg == "Filter plugin result";
+  if (!result || filters.empty() || filters.back().name != name) filters.push_back({name, {}});
+  filters.back().has_result = result;
+  if (!result) return true;
+  for (LoggedPod& pod : PodsOf(line["pods"])) filters.back().kept.push_back(pod.name);
+  return true;
+}
+
+bool PickerLog::TakeScores(std::string_view msg, const json::Value& line) {
+  if (msg == "Running scorer" || msg == "Running scorer plugin") {
     Pass(line, false).scorers.push_back(FirstText(line, {"scorer", "plugin"}));
   } else if (msg == "Got pod scores") {
     Pass(line, false).scores[FirstText(line, {"logger", "scorer", "plugin"})] =
@@ -135,7 +155,14 @@ bool PickerLog::TakePass(std::string_view msg, const json::Value& line) {
     for (const auto& [key, value] : line.AsObject()) {
       if (const auto totals = ScoresOf(value); !totals.empty()) Pass(line, false).totals = totals;
     }
-  } else if (msg.starts_with("Selecting a random pod")) {
+  } else {
+    return false;
+  }
+  return true;
+}
+
+bool PickerLog::TakeChoice(std::string_view msg, const json::Value& line) {
+  if (msg.starts_with("Selecting a random pod")) {
     Pass(line, false).drawn_from = CandidatesIn(msg);
   } else if (msg.starts_with("Selecting a pod with the max") ||
              msg.starts_with("Selecting the pod with the max")) {
@@ -147,13 +174,6 @@ bool PickerLog::TakePass(std::string_view msg, const json::Value& line) {
     const json::Value& score = line["result"]["TargetPod"]["Score"];
     if (score.is_number()) pass.picked_score = score.AsDouble();
   } else {
-    // Lines that say nothing further, so that they are not counted as strange.
-    for (std::string_view known :
-         {"After running filter plugins", "Before running score", "After running score",
-          "No scores found for pods", "Multiple pods have the same", "Running post-schedule plugin",
-          "PostResponse called", "Prefix aware scorer cleanup"}) {
-      if (msg.starts_with(known)) return true;
-    }
     return false;
   }
   return true;
@@ -172,8 +192,7 @@ bool PickerLog::TakeOutcome(std::string_view msg, const json::Value& line) {
     one.refused = static_cast<int>(line["status"].AsInt());
     one.reason = FirstText(line, {"message", "reason", "err", "error"});
   } else if (msg == "LLM response assembled") {
-    Current(line, false).answered =
-        static_cast<int>(Number(line["response"]["Headers"][":status"].AsString()));
+    Current(line, false).answered = Number<int>(line["response"]["Headers"][":status"].AsString());
   } else if (msg == "Response generated") {
     LoggedTry& one = Current(line, false);
     one.prompt_tokens = line["usage"]["prompt_tokens"].AsInt(-1);

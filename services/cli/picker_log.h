@@ -62,7 +62,9 @@ class PickerLog {
 
  private:
   bool Take(std::string_view msg, const json::Value& line);
-  bool TakePass(std::string_view msg, const json::Value& line);
+  bool TakeFilters(std::string_view msg, const json::Value& line);
+  bool TakeScores(std::string_view msg, const json::Value& line);
+  bool TakeChoice(std::string_view msg, const json::Value& line);
   bool TakeOutcome(std::string_view msg, const json::Value& line);
   LoggedTry& Current(const json::Value& line, bool starts);
   LoggedTry& Open(const json::Value& line);

@@ -125,6 +125,21 @@ TEST(PickerLog, OtherLinesAreCountedAndPassedOver) {
   EXPECT_THAT(log.tries(), SizeIs(0));
 }
 
+TEST(PickerLog, NumbersThatAreNoneAreZero) {
+  PickerLog log;
+  for (
+      const char* line :
+      {R"({"msg":"Scheduling a request, Metrics: [{Pod:{NamespacedName:ns/a WaitingQueueSize:x}}]"})",
+       R"({"msg":"Selecting a random pod from 99999999999999 candidates"})",
+       R"({"msg":"Selecting a random pod from 1e300 candidates"})",
+       R"({"msg":"LLM response assembled","response":{"Headers":{":status":"1e300"}}})"})
+    log.Add(line);
+  ASSERT_THAT(log.tries(), SizeIs(1));
+  EXPECT_EQ(log.tries()[0].passes.at(0).pods.at(0).waiting, 0);
+  EXPECT_EQ(log.tries()[0].passes.at(0).drawn_from, 1);
+  EXPECT_THAT(ToLine(log.tries()[0]), HasSubstr("(no request id)"));
+}
+
 TEST(PickerLog, ReadsARealLogOfTheGoPicker) {
   const char* given = std::getenv("LLMD_TEST_DATA");
   const std::string path =

@@ -151,7 +151,8 @@ class Director {
   // The models of all endpoints, each once, in the order of their names; empty when no
   // models-data-source is configured or none has answered.
   virtual std::vector<ServedModel> ServedModels() const { return {}; }
-  // The trace of a recent request as JSON; NOT_FOUND once it left the ring.
+  // The decisions under a request id as JSON, one for each try (decision_tries.h); NOT_FOUND once
+  // they left the ring.
   virtual StatusOr<std::string> Explain(std::string_view request_id) const = 0;
   // The last decisions, newest first, at most `limit`: one JSON object each (decision.h, Summary).
   virtual json::Value Decisions(size_t limit) const { return json::Array(); }
