@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace llmd::sched {
 namespace {
@@ -82,6 +83,16 @@ std::shared_ptr<const LedgerColumn> InFlightLedger::Column(const std::string& na
     return column;
   }
   return nullptr;
+}
+
+void InFlightLedger::Succeed(std::shared_ptr<const LedgerColumn>& own,
+                             std::shared_ptr<const LedgerColumn> old) {
+  if (own == old) return;
+  {
+    const std::lock_guard lock(mutex_);
+    std::swap(places_[old->number()].name, places_[own->number()].name);
+  }
+  own = std::move(old);
 }
 
 void InFlightLedger::GiveBack(size_t number) {

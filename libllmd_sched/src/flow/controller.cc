@@ -340,7 +340,7 @@ void FlowController::Complete(uint64_t ticket, const FlowUsage& usage) {
     if (item == nullptr) return;
     const TimePoint now = clock_.Now();
     FlowQueue& flow = *item->flow;
-    flow.band->fairness->Completed(flow, now, item->charge, usage);
+    flow.band->fairness->Completed(flow, *item, now, item->charge, usage);
     if (evictor_) evictor_->Ended(*item, now);
     Unhold(*item);
     --in_flight_;

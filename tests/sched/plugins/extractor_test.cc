@@ -96,6 +96,16 @@ INSTANTIATE_TEST_SUITE_P(Extractor, EveryEngine,
                            return name;
                          });
 
+TEST(CoreMetricsExtractor, TellsWhenTheProcessStartedWhereThePageSaysIt) {
+  const std::string gauges = "vllm:num_requests_waiting 5\n";
+  Reading reading(kCore);
+  ASSERT_TRUE(reading.Read(gauges).ok());
+  EXPECT_EQ(reading.metrics.process_start, 0);
+  ASSERT_TRUE(reading.Read(gauges + "process_start_time_seconds 1.7500001e+09\n").ok());
+  EXPECT_EQ(reading.metrics.process_start, 1'750'000'100);
+  EXPECT_FALSE(Reading(kCore).Read("process_start_time_seconds 5\n").ok()) << "no engine's page";
+}
+
 TEST(CoreMetricsExtractor, TheNewLabelWinsOverTheOldAndAnotherKeyOverBoth) {
   const std::string page = "sglang:num_queue_reqs 3\nvllm:num_requests_waiting 5\n";
   Reading reading(kCore);

@@ -91,6 +91,8 @@ class InFlightLedger : public std::enable_shared_from_this<InFlightLedger> {
   // The column of that name, the same for all who ask while one of them holds it. Null when all
   // kLedgerColumns are taken by other names.
   std::shared_ptr<const LedgerColumn> Column(const std::string& name);
+  // `old` takes the name and the place of `own`: the plugin goes on with what another one booked.
+  void Succeed(std::shared_ptr<const LedgerColumn>& own, std::shared_ptr<const LedgerColumn> old);
 
  private:
   friend class LedgerColumn;

@@ -137,7 +137,7 @@ class ProgramBand final : public FairnessBand {
     flows_.pop_back();
     flow.scratch.position = SIZE_MAX;
   }
-  FlowState& Next(TimePoint now, double*) noexcept override {
+  FlowState& Next(TimePoint now, FlowCharge*) noexcept override {
     double least = INFINITY, most = -INFINITY, shortest = INFINITY, longest = -INFINITY;
     for (Member& m : flows_) {
       m.service = Decayed(*m.program, now);
@@ -164,7 +164,8 @@ class ProgramBand final : public FairnessBand {
     series_.Waited(best->flow->id, best->wait, now);
     return *best->flow;
   }
-  void Completed(FlowState& flow, TimePoint now, double, const FlowUsage& usage) noexcept override {
+  void Completed(FlowState& flow, const QueuedItem&, TimePoint now, const FlowCharge&,
+                 const FlowUsage& usage) noexcept override {
     if (now - swept_ >= s_.sweep) Sweep(now);
     if (!usage.known) return;
     Program& program = programs_[flow.id];

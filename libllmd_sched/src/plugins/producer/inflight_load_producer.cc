@@ -18,7 +18,6 @@ struct Settings {
   bool output = false;
   double ratio = 1.5, cap = 0;  // 0 = no cap
   DataKey load = kNoKey, uncached = kNoKey, tokens = kNoKey, match = kNoKey;
-  std::shared_ptr<const LedgerColumn> column;  // of the tokens
 };
 
 class InflightLoadProducer final : public Producer,
@@ -29,7 +28,9 @@ class InflightLoadProducer final : public Producer,
                                    public Introspected,
                                    public InFlightTokens {
  public:
-  InflightLoadProducer(Settings settings, PluginArgs& args) : s_(std::move(settings)) {
+  InflightLoadProducer(Settings settings, std::shared_ptr<const LedgerColumn> column,
+                       PluginArgs& args)
+      : s_(settings), ledger_(args.env.ledger), column_(std::move(column)) {
     Show(args, "requests", "Requests on their way or being answered", 0);
     Show(args, "tokens", "Their uncached prompt tokens, and an estimate of the answer if asked for",
          1);
@@ -42,7 +43,7 @@ class InflightLoadProducer final : public Producer,
     for (size_t i = 0; i < snapshot.size(); ++i) {
       const InFlightAccount& account = snapshot.set->lives[i]->account();
       load.per_endpoint[i] = account.requests();
-      load.second[i] = account.Tokens(*s_.column);
+      load.second[i] = account.Tokens(*column_);
     }
     Attribute& uncached = request.Put(s_.uncached);
     uncached.per_endpoint.resize(snapshot.size());
@@ -81,17 +82,20 @@ class InflightLoadProducer final : public Producer,
     for (size_t i = 0; i < endpoints.size(); ++i) {
       const InFlightAccount& account = endpoints.lives[i]->account();
       out.emplace_back(endpoints.names[i], json::Object{{"requests", account.requests()},
-                                                        {"tokens", account.Tokens(*s_.column)}});
+                                                        {"tokens", account.Tokens(*column_)}});
     }
     return out;
   }
   void OnEndpointGone(const EndpointInfo& endpoint, uint32_t) override { flows_->Forget(endpoint); }
-  // The ledger has the counts; this one has their parts by flow, which only the page shows.
+  // The ledger keeps the counts; what is handed over is their parts by flow, which only the page
+  // shows, and the column of one of another name.
   void Inherit(Plugin& old) override {
+    auto& before = dynamic_cast<InflightLoadProducer&>(old);
+    ledger_->Succeed(column_, before.column_);
     const std::lock_guard lock(inherit_mutex_);
-    flows_ = dynamic_cast<InflightLoadProducer&>(old).flows_;
+    flows_ = before.flows_;
   }
-  const LedgerColumn& tokens_in_flight() const override { return *s_.column; }
+  const LedgerColumn& tokens_in_flight() const override { return *column_; }
 
  private:
   using Until = RequestCharges::Until;
@@ -129,7 +133,7 @@ class InflightLoadProducer final : public Producer,
     const double tokens = uncached ? uncached->per_endpoint[endpoint] : 0;
     const uint64_t flow = flows_->Of(request.fairness_id, request.priority);
     // Without an estimate of the output nothing is left once the answer begins.
-    request.charges.Book(s_.column, charge, tokens,
+    request.charges.Book(column_, charge, tokens,
                          prefill || !s_.output ? Until::kFirstChunk : Until::kEnd, flow);
     flows_->Start(flow, snapshot.set->lives[endpoint]->id(), snapshot.set->infos[endpoint],
                   request.charges.entries().back().tokens());
@@ -138,13 +142,15 @@ class InflightLoadProducer final : public Producer,
   template <typename Each>
   void ForOpen(const RequestContext& request, Each each) const {
     for (const RequestCharges::Entry& entry : request.charges.entries()) {
-      if (entry.column != s_.column) continue;
+      if (entry.column != column_) continue;
       const RequestCharges::Charge& charge = request.charges.all()[entry.charge];
       if (entry.open || charge.open) each(charge, entry);
     }
   }
 
   const Settings s_;
+  const std::shared_ptr<InFlightLedger> ledger_;
+  std::shared_ptr<const LedgerColumn> column_;  // of the tokens
   // Shared with the one this replaced, which still ends the requests it booked.
   std::shared_ptr<InflightFlows> flows_ = std::make_shared<InflightFlows>();
   std::mutex inherit_mutex_;  // a page may be read while a reload hands flows_ over
@@ -165,8 +171,8 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
   s.tokens = args.env.Consume("TokenizedPrompt", "", true);
   s.match = args.env.Consume("PrefixCacheMatchInfo",
                              params.String("prefixMatchInfoProducerName", ""), false);
-  LLMD_ASSIGN_OR_RETURN(s.column, TakeColumn(args));
-  return Done(params, std::make_unique<InflightLoadProducer>(std::move(s), args));
+  LLMD_ASSIGN_OR_RETURN(std::shared_ptr<const LedgerColumn> column, TakeColumn(args));
+  return Done(params, std::make_unique<InflightLoadProducer>(s, std::move(column), args));
 }
 
 }  // namespace
