@@ -83,15 +83,14 @@ SchedulerOptions ToSchedulerOptions(const EngineOptions& o) {
   return s;
 }
 
-// Weights are compared by what the file says of them: two engines of one name and shape are taken
-// to hold the same.
 kv::Compatibility CompatibilityOf(const Model& model, const EngineOptions& o) {
   const ModelConfig& c = model.config();
   const KvGeometry g = model.kv_geometry(o.block_size);
   kv::Compatibility out;
   out.model = c.name + ";" + c.architecture + ";hidden=" + std::to_string(c.hidden) +
               ";ffn=" + std::to_string(c.ffn) + ";heads=" + std::to_string(c.heads) +
-              ";vocab=" + std::to_string(c.vocab) + ";rope=" + std::to_string(c.rope_theta);
+              ";vocab=" + std::to_string(c.vocab) + ";rope=" + std::to_string(c.rope_theta) +
+              ";fingerprint=" + c.fingerprint;
   out.kv_dtype = g.element_bytes == 2 ? "bf16" : "f32";
   out.layout = "block:layer,kv,head,token,dim";
   out.layers = g.layers;
@@ -207,12 +206,21 @@ StatusOr<std::unique_ptr<Sequence>> EngineImpl::MakeSequence(Request request) {
 
 Status EngineImpl::Submit(Request request) {
   LLMD_ASSIGN_OR_RETURN(TransferParams transfer, ParseTransferParams(request.kv_transfer_params));
-  const bool pulls = transfer.do_remote_prefill && connector_ != nullptr;
+  if (!request.transferable) transfer.do_remote_decode = false;
+  bool pulls =
+      transfer.do_remote_prefill && connector_ != nullptr && !transfer.remote_block_ids.empty();
   if (connector_ == nullptr && (transfer.do_remote_prefill || transfer.do_remote_decode)) {
     logger_.Warn("kv_transfer_params have no effect: the engine has no kv_connector",
                  {{"request_id", request.id}});
   }
   Status status = CheckRequest(request);
+  if (status.ok() && pulls) {
+    using Refusal = PdConnector::Refusal;
+    const Refusal refusal =
+        request.transferable ? connector_->Check(transfer, request.prompt) : Refusal::kSeveral;
+    if (refusal != Refusal::kNone) connector_->Refuse(refusal, transfer, request.id);
+    pulls = refusal == Refusal::kNone;
+  }
   if (status.ok()) {
     auto made = MakeSequence(std::move(request));
     std::unique_ptr<Sequence> sequence = std::move(*made);
@@ -220,7 +228,8 @@ Status EngineImpl::Submit(Request request) {
     sequence->remote_pending = pulls;
     status = Enqueue(sequence);
   }
-  if (!status.ok() && pulls) connector_->Discard(transfer);
+  const bool again = status.code() == StatusCode::kAlreadyExists;
+  if (!status.ok() && pulls && !again) connector_->Discard(transfer);
   return status;
 }
 

@@ -41,7 +41,11 @@ class EngineImpl final : public Engine, private KvPoolObserver {
   Status Submit(Request request) override;
   void Abort(std::string_view id) override;
   void DiscardTransfer(const json::Value& kv_transfer_params) override;
-  EngineStats Stats() const override { return stats_.Load(); }
+  EngineStats Stats() const override {
+    EngineStats stats = stats_.Load();
+    if (connector_ != nullptr) connector_->AddRefusals(stats);
+    return stats;
+  }
   bool healthy() const override { return !failed_.load() && !stopped_.load(); }
   const EngineOptions& options() const override { return options_; }
   const Model& model() const override { return *model_; }

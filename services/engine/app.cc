@@ -66,7 +66,12 @@ std::string_view CacheDType(const engine::Model& model, int block_size) {
 Status LoadEngine(App& app, const engine::ModelFile& file) {
   EngineSettings& s = app.settings;
   LLMD_ASSIGN_OR_RETURN(std::unique_ptr<engine::Model> model, engine::LoadModel(file, s.weights));
-  app.logger.Info("model loaded", {{"model", s.model}, {"backend", model->Describe()}});
+  app.logger.Info(
+      "model loaded",
+      {{"model", s.model},
+       {"backend", model->Describe()},
+       {"fingerprint", model->config().fingerprint},
+       {"fingerprintSeconds", std::chrono::duration<double>(file.fingerprint_time()).count()}});
   const int longest = model->config().max_position;
   if (s.engine.max_model_len > longest) {
     return InvalidArgument("--max-model-len " + std::to_string(s.engine.max_model_len) +

@@ -224,6 +224,7 @@ Status Finish(EngineSettings* s) {
   if (s->dtype == "bfloat16") s->weights.dtype = engine::DType::kBFloat16;
   if (s->quantization == "w8a8") s->weights.quantization = engine::Quantization::kW8A8;
   s->weights.max_tokens_per_step = s->engine.max_num_batched_tokens;
+  s->weights.max_position = s->engine.max_model_len;
   s->serving.model_names =
       s->served_names.empty() ? std::vector<std::string>{s->model} : s->served_names;
   s->serving.model_root = s->model;

@@ -22,7 +22,7 @@ std::string StatsLog::Line(const engine::EngineStats& s, Duration since_last) {
   const auto rate = [&](uint64_t now, uint64_t before) {
     return OneDigit(seconds > 0 ? static_cast<double>(now - before) / seconds : 0.0);
   };
-  const int usable = s.total_blocks - 1;
+  const int usable = s.total_blocks;
   std::string line =
       "Engine 000: Avg prompt throughput: " + rate(s.prompt_tokens, last_.prompt_tokens) +
       " tokens/s, Avg generation throughput: " +

@@ -33,6 +33,18 @@ def wait_for(condition, seconds):
     return False
 
 
+def refused(engine, reason):
+    return metric(f"{engine.url}/metrics", "llmd:kv_transfers_refused_total", reason=reason)
+
+
+def failures(engine):
+    return metric(f"{engine.url}/metrics", "llmd:kv_load_failures_total")
+
+
+def through(sidecar, prefill, prompt, max_tokens=16, **body):
+    return complete(sidecar.url, prompt, max_tokens, headers={"x-prefiller-host-port": f"127.0.0.1:{prefill.port}"}, **body)
+
+
 @pytest.fixture
 def pair(started):
     prefill = started(Engine("prefill", *kv_pool(1440), "--kv-transfer-config",

@@ -2,7 +2,37 @@
 
 #include <algorithm>
 
+#include "hash128.h"
+
 namespace llmd::engine {
+namespace {
+
+constexpr size_t kMaxWarned = 1024;
+
+std::string FingerprintOf(const kv::Compatibility& c) {
+  Hash128 hash;
+  for (const std::string& text : {c.model, c.kv_dtype, c.layout, c.hash_algorithm}) hash.Text(text);
+  for (const int32_t n : {c.layers, c.kv_heads, c.head_dim, c.block_size}) hash.Number(n);
+  return hash.Hex();
+}
+
+std::string_view ReasonOf(PdConnector::Refusal why) {
+  switch (why) {
+    case PdConnector::Refusal::kNone:
+      return "";
+    case PdConnector::Refusal::kSeveral:
+      return "the request has several prompts or choices";
+    case PdConnector::Refusal::kUnproved:
+      return "the lender does not say what they were computed from";
+    case PdConnector::Refusal::kPromptDiffers:
+      return "they were computed from another prompt";
+    case PdConnector::Refusal::kModelDiffers:
+      return "they were computed by another model or have another layout";
+  }
+  return "";
+}
+
+}  // namespace
 
 PdConnector::PdConnector(std::string engine_id, std::string host, KvPool& pool, Events events,
                          Logger logger)
@@ -25,6 +55,7 @@ Status PdConnector::Start(const KvTransferOptions& options, kv::Compatibility co
   agent_options.transport = options.transport;
   agent_options.require = options.require;
   agent_options.lease = options.lease;
+  fingerprint_ = FingerprintOf(compatibility);
   agent_options.compatibility = std::move(compatibility);
   LLMD_ASSIGN_OR_RETURN(agent_, kv::Agent::Start(region, std::move(agent_options), events_.released,
                                                  logger_, metrics, clock));
@@ -72,6 +103,41 @@ void PdConnector::Discard(const TransferParams& params) {
                });
 }
 
+PdConnector::Refusal PdConnector::Check(const TransferParams& params,
+                                        std::span<const TokenId> prompt) const {
+  if (params.prompt_hash.empty() || params.fingerprint.empty() || fingerprint_.empty())
+    return Refusal::kUnproved;
+  if (params.fingerprint != fingerprint_) return Refusal::kModelDiffers;
+  return params.prompt_hash == PromptHash(prompt) ? Refusal::kNone : Refusal::kPromptDiffers;
+}
+
+void PdConnector::Refuse(Refusal why, const TransferParams& params, const std::string& request_id) {
+  refused_[static_cast<size_t>(why)].fetch_add(1, std::memory_order_relaxed);
+  bool first = false;
+  {
+    std::lock_guard lock(mutex_);
+    first = warned_.size() < kMaxWarned &&
+            warned_.emplace(why, params.remote_engine_id.substr(0, 128)).second;
+  }
+  const bool wanted = why == Refusal::kSeveral;
+  logger_.Log(first && !wanted ? LogLevel::kWarn : LogLevel::kDebug,
+              "remote KV is not taken, computing it here",
+              {{"request_id", request_id},
+               {"remote_engine_id", params.remote_engine_id},
+               {"reason", ReasonOf(why)}});
+  Discard(params);
+}
+
+void PdConnector::AddRefusals(EngineStats& stats) const {
+  const auto of = [this](Refusal why) {
+    return refused_[static_cast<size_t>(why)].load(std::memory_order_relaxed);
+  };
+  stats.kv_refused_several = of(Refusal::kSeveral);
+  stats.kv_refused_unproved = of(Refusal::kUnproved);
+  stats.kv_refused_prompt = of(Refusal::kPromptDiffers);
+  stats.kv_refused_model = of(Refusal::kModelDiffers);
+}
+
 std::optional<json::Value> PdConnector::Lend(Sequence& sequence) {
   const size_t full = sequence.num_computed / pool_.block_size();
   TransferParams reply;
@@ -79,6 +145,9 @@ std::optional<json::Value> PdConnector::Lend(Sequence& sequence) {
   reply.remote_host = host_;
   reply.remote_port = agent_->port();
   reply.remote_num_tokens = sequence.num_computed;
+  reply.prompt_hash =
+      PromptHash(std::span<const TokenId>(sequence.tokens).first(sequence.prompt_len));
+  reply.fingerprint = fingerprint_;
   // A client may use its request id again while the lease lives.
   reply.remote_request_id = sequence.request.id + "-" + std::to_string(++next_lease_);
   if (full > 0) {

@@ -3,6 +3,8 @@
 #include <limits>
 #include <string_view>
 
+#include "hash128.h"
+
 namespace llmd::engine {
 namespace {
 
@@ -88,6 +90,12 @@ Status CheckComplete(const TransferParams& params) {
 
 }  // namespace
 
+std::string PromptHash(std::span<const int32_t> tokens) {
+  Hash128 hash;
+  hash.Bytes(std::as_bytes(tokens));
+  return hash.Hex();
+}
+
 StatusOr<TransferParams> ParseTransferParams(const json::Value& value) {
   TransferParams p;
   if (value.is_null()) return p;
@@ -105,6 +113,8 @@ StatusOr<TransferParams> ParseTransferParams(const json::Value& value) {
   LLMD_RETURN_IF_ERROR(ReadInt(value, "tp_size", 1, 1, tp_size));
   LLMD_RETURN_IF_ERROR(ReadInt(value, "remote_num_tokens", 0, std::numeric_limits<int32_t>::max(),
                                p.remote_num_tokens));
+  LLMD_RETURN_IF_ERROR(ReadString(value, "llmd_prompt_hash", p.prompt_hash));
+  LLMD_RETURN_IF_ERROR(ReadString(value, "llmd_fingerprint", p.fingerprint));
   LLMD_RETURN_IF_ERROR(ReadBlocks(value, p.remote_block_ids));
   LLMD_RETURN_IF_ERROR(CheckComplete(p));
   return p;
@@ -130,6 +140,8 @@ json::Value TransferReply(const TransferParams& params, int cached_tokens) {
   reply.emplace_back("remote_prefill_cached_tokens", cached_tokens);
   reply.emplace_back("remote_blocks_expiry_time", nullptr);
   reply.emplace_back("transfer_mode", "pull");
+  reply.emplace_back("llmd_prompt_hash", params.prompt_hash);
+  reply.emplace_back("llmd_fingerprint", params.fingerprint);
   return reply;
 }
 

@@ -33,6 +33,14 @@ void AddUnpermuted(WeightSpec& spec, uint32_t part, int heads, int head_dim) {
 }
 
 Status CheckShape(const ModelConfig& c) {
+  if (c.kv_heads < 1) return InvalidArgument("there are no key-value heads");
+  constexpr int kMost = 1 << 20;
+  for (const int n : {c.hidden, c.heads, c.kv_heads, c.ffn}) {
+    if (n > kMost) {
+      return Unimplemented("embedding_length, feed_forward_length or a head count is " +
+                           std::to_string(n) + ", expected at most 2^20");
+    }
+  }
   if (c.heads % c.kv_heads != 0) {
     return InvalidArgument(std::to_string(c.heads) + " heads are no multiple of " +
                            std::to_string(c.kv_heads) + " key-value heads");
@@ -65,7 +73,12 @@ StatusOr<std::unique_ptr<Model>> LlamaModel::Create(const ModelFile& file,
   }
   std::unique_ptr<LlamaModel> model(new LlamaModel());
   model->config_ = file.config();
+  model->config_.fingerprint += options.dtype == DType::kFloat32 ? "-f32" : "-bf16";
+  if (options.quantization == Quantization::kW8A8) model->config_.fingerprint += "-w8a8";
   model->max_tokens_ = options.max_tokens_per_step;
+  model->rope_rows_ = model->config_.max_position;
+  if (options.max_position > 0)
+    model->rope_rows_ = std::min(model->rope_rows_, options.max_position);
   model->backend_ = std::move(backend);
   if (Status status = model->Load(file); !status.ok()) return status.WithContext(file.path());
   return std::unique_ptr<Model>(std::move(model));
@@ -74,6 +87,10 @@ StatusOr<std::unique_ptr<Model>> LlamaModel::Create(const ModelFile& file,
 Status LlamaModel::Load(const ModelFile& file) {
   const ModelConfig& c = config_;
   LLMD_RETURN_IF_ERROR(CheckShape(c));
+  if (static_cast<size_t>(c.layers) > file.tensors().size()) {
+    return InvalidArgument("block_count is " + std::to_string(c.layers) + ", but there are only " +
+                           std::to_string(file.tensors().size()) + " tensors");
+  }
   LLMD_ASSIGN_OR_RETURN(TensorView embedding, Matrix(file, "token_embd.weight", c.vocab, c.hidden));
   LLMD_ASSIGN_OR_RETURN(embedding_, backend_->Pack(ConcatRows({embedding})));
   if (!c.tied_embeddings) {
@@ -83,7 +100,6 @@ Status LlamaModel::Load(const ModelFile& file) {
   LLMD_ASSIGN_OR_RETURN(output_norm_, LoadVector(file, "output_norm.weight"));
   layers_.resize(c.layers);
   for (int i = 0; i < c.layers; ++i) LLMD_RETURN_IF_ERROR(LoadLayer(file, i, layers_[i]));
-  LLMD_RETURN_IF_ERROR(MakeRopeTable());
   stream_ = backend_->CreateStream();
   return MakeScratch();
 }
@@ -160,8 +176,8 @@ Status LlamaModel::MakeRopeTable() {
     frequency[i] = std::pow(static_cast<double>(config_.rope_theta), -2.0 * i / config_.head_dim);
     if (!config_.rope_freq_factors.empty()) frequency[i] /= config_.rope_freq_factors[i];
   }
-  std::vector<float> table(static_cast<size_t>(config_.max_position) * config_.head_dim);
-  for (int p = 0; p < config_.max_position; ++p) {
+  std::vector<float> table(static_cast<size_t>(rope_rows_) * config_.head_dim);
+  for (int p = 0; p < rope_rows_; ++p) {
     float* row = table.data() + static_cast<size_t>(p) * config_.head_dim;
     for (int i = 0; i < half; ++i) {
       row[i] = static_cast<float>(std::cos(p * frequency[i]));
@@ -170,7 +186,7 @@ Status LlamaModel::MakeRopeTable() {
   }
   LLMD_ASSIGN_OR_RETURN(
       auto buffer, backend_->Allocate(table.size() * sizeof(float), backend_->preferred_kind()));
-  rope_ = Tensor(*buffer, ElementType::kF32, config_.max_position, config_.head_dim);
+  rope_ = Tensor(*buffer, ElementType::kF32, rope_rows_, config_.head_dim);
   auto stream = backend_->CreateStream();
   stream->CopyIn(std::as_bytes(std::span(table)), rope_);
   buffers_.push_back(std::move(buffer));
@@ -211,7 +227,9 @@ Status LlamaModel::AttachKv(std::byte* pool, size_t block_stride, int num_blocks
   size_t bytes = block_stride * (num_blocks - 1) + geometry.block_bytes();
   LLMD_ASSIGN_OR_RETURN(kv_pool_, backend_->WrapHost({pool, bytes}));
   cache_ = {kv_pool_.get(), block_stride, num_blocks, geometry};
-  return OkStatus();
+  // No sequence is longer than the pool.
+  rope_rows_ = static_cast<int>(std::min<int64_t>(rope_rows_, int64_t{num_blocks} * block_size));
+  return MakeRopeTable();
 }
 
 Status LlamaModel::CheckSequence(const StepBatch& batch, size_t s) const {
@@ -229,12 +247,11 @@ Status LlamaModel::CheckSequence(const StepBatch& batch, size_t s) const {
   }
   for (int32_t row = begin; row < end; ++row) {
     bool ascending = row == begin || batch.positions[row] > batch.positions[row - 1];
-    if (batch.positions[row] < 0 ||
-        batch.positions[row] >= std::min(context, config_.max_position) || !ascending) {
-      return InvalidArgument("row " + std::to_string(row) + " has position " +
-                             std::to_string(batch.positions[row]) +
-                             ", expected ascending ones below " +
-                             std::to_string(std::min(context, config_.max_position)));
+    if (batch.positions[row] < 0 || batch.positions[row] >= std::min(context, rope_rows_) ||
+        !ascending) {
+      return InvalidArgument(
+          "row " + std::to_string(row) + " has position " + std::to_string(batch.positions[row]) +
+          ", expected ascending ones below " + std::to_string(std::min(context, rope_rows_)));
     }
   }
   for (int b = 0; b < (context + block_size - 1) / block_size; ++b) {

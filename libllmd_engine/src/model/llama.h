@@ -47,6 +47,7 @@ class LlamaModel final : public Model {
 
   ModelConfig config_;
   int max_tokens_ = 0;
+  int rope_rows_ = 0;  // positions that the table has, or will have once the KV pool is known
   std::unique_ptr<Backend> backend_;
   std::vector<std::unique_ptr<Buffer>> buffers_;  // vectors, tables and scratch
   std::unique_ptr<Weight> embedding_, output_;    // output_ is null when tied

@@ -1,6 +1,7 @@
 #include "llmd/engine/serving/generation.h"
 
 #include "llmd/engine/serving/metrics.h"
+#include "llmd/uuid.h"
 
 namespace llmd::engine::serving {
 namespace {
@@ -73,7 +74,11 @@ openai::MaybeError Generation::Start(const ServingContext& context, const Reques
                                      std::vector<PreparedPrompt> prompts,
                                      std::unique_ptr<Generation>* out) {
   SamplingParams sampling;
-  if (auto e = MakeSampling(context, request, &sampling)) return e;
+  if (auto e = MakeSampling(context, request, &sampling)) {
+    if (request.kv_transfer_params.is_object())
+      context.engine.DiscardTransfer(request.kv_transfer_params);
+    return e;
+  }
   std::unique_ptr<Generation> generation(
       new Generation(context, meta, request, std::move(prompts)));
   if (Status status = generation->SubmitAll(meta, id, sampling); !status.ok()) {
@@ -99,6 +104,11 @@ Status Generation::SubmitAll(const RequestMeta& meta, const std::string& id,
     if (context_.options.log_requests) LogReceived(request, prompts_[i / n_]);
     context_.metrics.RequestShape(n_, request.sampling.max_tokens);
     Status status = context_.engine.Submit(std::move(request));
+    // Ids of clients need not be unique, and one that asks again need not wait for its first try.
+    while (status.code() == StatusCode::kAlreadyExists) {
+      children_.back().id = id + "-" + std::to_string(i) + "-" + NewUuid();
+      status = context_.engine.Submit(MakeChild(meta, i, sampling));
+    }
     if (!status.ok()) {
       children_.pop_back();
       Abort();
@@ -124,7 +134,8 @@ Request Generation::MakeChild(const RequestMeta& meta, size_t index,
   if (sampling.seed) request.sampling.seed = *sampling.seed + static_cast<int64_t>(index % n_);
   request.priority = meta.priority.value_or(request_.priority);
   request.cache_salt = request_.cache_salt;
-  request.kv_transfer_params = request_.kv_transfer_params;
+  request.transferable = prompts_.size() * n_ == 1;
+  if (index == 0) request.kv_transfer_params = request_.kv_transfer_params;
   request.on_output = [mailbox = mailbox_, index](Output&& output) {
     mailbox->Put(index, std::move(output));
   };

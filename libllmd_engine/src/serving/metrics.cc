@@ -38,10 +38,8 @@ Labels With(Labels labels, std::string_view key, std::string_view value) {
 }
 
 double Usage(const EngineStats& s) {
-  // Block 0 is the null block and never counts as used.
-  const int usable = s.total_blocks - 1;
-  if (usable <= 0) return 0;
-  return std::clamp(1.0 - static_cast<double>(s.free_blocks) / usable, 0.0, 1.0);
+  if (s.total_blocks <= 0) return 0;
+  return std::clamp(1.0 - static_cast<double>(s.free_blocks) / s.total_blocks, 0.0, 1.0);
 }
 
 }  // namespace
@@ -155,13 +153,24 @@ void ServingMetrics::AddEngineSeries() {
        [](const EngineStats& s) -> double { return s.free_blocks; });
   show("llmd:max_rows_in_step", "Most sequences that shared one step.", labels_,
        [](const EngineStats& s) -> double { return s.max_rows_in_step; });
+  constexpr std::string_view kRefused = "llmd:kv_transfers_refused_total";
+  constexpr std::string_view kRefusedHelp =
+      "Remote KV not taken because it is not proved to be of the same prompt and model.";
+  count(kRefused, kRefusedHelp, &EngineStats::kv_refused_several,
+        With(labels_, "reason", "several"));
+  count(kRefused, kRefusedHelp, &EngineStats::kv_refused_unproved,
+        With(labels_, "reason", "unproved"));
+  count(kRefused, kRefusedHelp, &EngineStats::kv_refused_prompt,
+        With(labels_, "reason", "prompt_differs"));
+  count(kRefused, kRefusedHelp, &EngineStats::kv_refused_model,
+        With(labels_, "reason", "model_differs"));
   count("llmd:kv_load_failures_total", "Remote KV loads that fell back to local compute.",
         &EngineStats::kv_load_failures, labels_);
 }
 
 void ServingMetrics::AddCacheInfo(std::string_view cache_dtype) {
   const EngineOptions& o = engine_.options();
-  const int blocks = engine_.Stats().total_blocks;
+  const int blocks = engine_.Stats().total_blocks + 1;  // vLLM counts the null block
   registry_
       .AddGauge("vllm:cache_config_info", "Information of the LLMEngine CacheConfig",
                 {{"block_size", std::to_string(o.block_size)},

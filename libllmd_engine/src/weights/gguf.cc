@@ -371,6 +371,15 @@ std::optional<std::vector<int64_t>> GgufFile::Ints(std::string_view key) const {
   return out;
 }
 
+std::vector<std::pair<std::string_view, std::span<const std::byte>>> GgufFile::RawKeys(
+    std::string_view prefix) const {
+  std::vector<std::pair<std::string_view, std::span<const std::byte>>> out;
+  for (auto it = keys_.lower_bound(prefix); it != keys_.end() && it->first.starts_with(prefix);
+       ++it)
+    out.emplace_back(it->first, it->second.bytes);
+  return out;
+}
+
 const TensorView* GgufFile::Tensor(std::string_view name) const {
   auto found = tensor_index_.find(name);
   return found == tensor_index_.end() ? nullptr : &tensors_[found->second];

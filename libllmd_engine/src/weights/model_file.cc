@@ -1,33 +1,12 @@
 #include <algorithm>
-#include <array>
-#include <cstdio>
 #include <string>
 #include <utility>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "llmd/engine/weights/gguf.h"
+#include "weights/fingerprint.h"
 
 namespace llmd::engine {
 namespace {
-
-std::string Fingerprint(const GgufFile& gguf) {
-  constexpr size_t kSampleBytes = 4096;
-  XXH3_state_t* state = XXH3_createState();
-  XXH3_128bits_reset(state);
-  XXH3_128bits_update(state, gguf.head().data(), gguf.head().size());
-  for (const TensorView& tensor : gguf.tensors()) {
-    XXH3_128bits_update(state, tensor.data.data(), std::min(tensor.data.size(), kSampleBytes));
-  }
-  XXH128_hash_t hash = XXH3_128bits_digest(state);
-  XXH3_freeState(state);
-  std::array<char, 33> text{};
-  std::snprintf(text.data(), text.size(), "%016llx%016llx",
-                static_cast<unsigned long long>(hash.high64),
-                static_cast<unsigned long long>(hash.low64));
-  return text.data();
-}
 
 text::TokenId TokenIdOf(const GgufFile& gguf, std::string_view key) {
   return static_cast<text::TokenId>(gguf.Int(key).value_or(-1));
@@ -79,7 +58,9 @@ StatusOr<std::unique_ptr<ModelFile>> ModelFile::FromGguf(std::unique_ptr<GgufFil
   file->path_ = std::move(path);
   file->gguf_ = std::move(gguf);
   if (Status status = file->ReadConfig(); !status.ok()) return status.WithContext(file->path_);
-  file->fingerprint_ = Fingerprint(*file->gguf_);
+  const auto begun = std::chrono::steady_clock::now();
+  file->config_.fingerprint = Fingerprint(*file->gguf_, file->config_);
+  file->fingerprint_time_ = std::chrono::steady_clock::now() - begun;
   return file;
 }
 

@@ -9,6 +9,7 @@ constexpr int kThreads = 4;
 constexpr int kThreadsPerPeer = 2;  // so that one silent peer does not hold up the others
 constexpr size_t kMaxQueued = 1024;
 constexpr size_t kMaxPeers = 256;
+constexpr Duration kReleaseTimeout = std::chrono::seconds(1);
 
 const char* LaneName(wire::Lane lane) {
   return lane == wire::Lane::kMemfd ? "memfd" : "tcp";
@@ -78,6 +79,11 @@ Status TransferReader::Check(const PullRequest& request) const {
     }
   }
   return OkStatus();
+}
+
+Status TransferReader::Release(const PullRequest& request) const {
+  return ReleaseLease(request.remote_engine_id, request.remote_host, request.remote_port,
+                      request.remote_request_id, kReleaseTimeout);
 }
 
 void TransferReader::Pull(PullRequest request, std::function<void(PullResult)> done) {
@@ -157,8 +163,12 @@ PullResult TransferReader::Run(const Job& job) {
   for (;;) {
     bool pooled = false, reusable = false;
     auto session = TakeSession(job.peer(), wait, &pooled);
-    if (!session.ok())
+    if (!session.ok()) {
+      // Whom we cannot read from we can still tell that its blocks are not needed.
+      const bool unfit = session.status().code() == StatusCode::kFailedPrecondition;
+      if (unfit && Release(job.request).ok() && job.request.remote_blocks.empty()) return {};
       return {.status = session.status().WithContext("KV peer " + job.request.remote_engine_id)};
+    }
     PullResult result = RunOn(**session, job, wait, &reusable);
     if (reusable) KeepSession(job.peer(), *std::move(session));
     // A pooled connection may have been closed while it lay idle: that says nothing about the peer.

@@ -50,6 +50,8 @@ class TransferReader final : private RegionCache {
   std::list<Job>::iterator NextJob();
   void Finish(Job& job, PullResult result);
   PullResult Run(const Job& job);
+  // Ends the lease as a router would: without the compatibility record.
+  Status Release(const PullRequest& request) const;
   PullResult RunOn(Session& session, const Job& job, const Wait& wait, bool* reusable);
   void Count(const PullResult& result);
   StatusOr<std::unique_ptr<Session>> TakeSession(const Peer& peer, const Wait& wait, bool* pooled);

@@ -213,12 +213,14 @@ StatusOr<size_t> Session::ReceiveBatch(size_t begin, const std::vector<std::byte
   LLMD_ASSIGN_OR_RETURN(const Reply reply, ReadReply(header, wire::Type::kVerdict, wait));
   LLMD_ASSIGN_OR_RETURN(const std::vector<uint32_t> stale, wire::DecodeVerdict(reply.payload));
   for (size_t i = begin; i < begin + count; ++i) out.good[i] = true;
+  size_t good = count;
   for (uint32_t position : stale) {
     if (position < begin || position >= begin + count)
       return Protocol("VERDICT on position " + std::to_string(position));
+    if (out.good[position]) --good;
     out.good[position] = false;
   }
-  out.blocks_read += count - stale.size();
+  out.blocks_read += good;
   return begin + count;
 }
 

@@ -249,12 +249,17 @@ Status ReceiveWithFd(int fd, std::span<uint8_t> out, UniqueFd* passed, const Wai
       LLMD_RETURN_IF_ERROR(WaitFor(fd, POLLIN, wait, "receive from KV peer"));
       continue;
     }
-    const cmsghdr* head = CMSG_FIRSTHDR(&message);
-    if (head != nullptr && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS &&
-        head->cmsg_len == CMSG_LEN(sizeof(int))) {
-      int received = -1;
-      std::memcpy(&received, CMSG_DATA(head), sizeof(received));
-      *passed = UniqueFd(received);
+    // One more than was asked for: the kernel has room for two where one is aligned.
+    for (const cmsghdr* head = CMSG_FIRSTHDR(&message); head != nullptr;
+         head = CMSG_NXTHDR(&message, const_cast<cmsghdr*>(head))) {
+      if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS) continue;
+      const size_t count = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+      for (size_t i = 0; i < count; ++i) {
+        int received = -1;
+        std::memcpy(&received, CMSG_DATA(head) + i * sizeof(int), sizeof(received));
+        UniqueFd owned(received);
+        if (!passed->ok()) *passed = std::move(owned);
+      }
     }
     return ReceiveAll(fd, out.subspan(static_cast<size_t>(got)), wait);
   }

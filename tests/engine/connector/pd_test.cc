@@ -26,9 +26,11 @@ EngineOptions PdOptions(const std::string& transport, int usable_blocks = 63) {
 // A prefill and a decode engine in one process, over the real agent.
 struct Pair {
   explicit Pair(const std::string& transport = "auto", EngineOptions decode_options = {},
-                const Clock& clock = SystemClock(), int prefill_blocks = 63)
+                const Clock& clock = SystemClock(), int prefill_blocks = 63,
+                std::unique_ptr<FakeModel> decode_model = std::make_unique<FakeModel>())
       : prefill(PdOptions(transport, prefill_blocks), std::make_unique<FakeModel>(), clock),
-        decode(decode_options.num_blocks > 0 ? decode_options : PdOptions(transport)) {}
+        decode(decode_options.num_blocks > 0 ? decode_options : PdOptions(transport),
+               std::move(decode_model)) {}
 
   Request PrefillLeg(const std::string& id, std::vector<TokenId> prompt, int max_tokens = 1) {
     Request r = prefill.Make(id, std::move(prompt), max_tokens);
@@ -53,6 +55,13 @@ struct Pair {
     const Result r = decode.Run(DecodeLeg(id, prompt, std::move(params)));
     EXPECT_EQ(r.tokens, decode.model->Reference(prompt, 10)) << id;
     return r;
+  }
+  // What the prefill engine says of Prompt(22), but in the name of a peer at `port`.
+  json::Value Claimed(int port) {
+    json::Value params = Prefill("claimed", Prompt(22));
+    params.Set("remote_engine_id", "silent");
+    params.Set("remote_port", port);
+    return params;
   }
   bool PrefillReleased() {
     return prefill.Eventually([](const EngineStats& s) {
@@ -142,6 +151,7 @@ TEST(PdConnector, KnowsTheEdgesOfBlocks) {
     const Result r = pair.Decode("a", prompt, pair.Prefill("a", prompt));
     EXPECT_EQ(r.remote_tokens, c.remote) << c.prompt;
     EXPECT_TRUE(pair.PrefillReleased());
+    EXPECT_EQ(pair.decode.engine->Stats().kv_load_failures, 0u) << c.prompt;
   }
 }
 
@@ -228,7 +238,100 @@ TEST(PdConnector, ComputesWhenTheEnginesDoNotFit) {
   const auto prompt = Prompt(22);
   const Result r = pair.Decode("a", prompt, pair.Prefill("a", prompt));
   EXPECT_EQ(r.remote_tokens, 0);
+  EXPECT_EQ(pair.decode.engine->Stats().kv_refused_model, 1u);
+  EXPECT_EQ(pair.decode.engine->Stats().kv_load_failures, 0u);
+  EXPECT_TRUE(pair.PrefillReleased());
+}
+
+TEST_P(PdLane, TakesNoBlocksOfAnotherPrompt) {
+  Pair pair(GetParam());
+  const auto mine = Prompt(22, 1);
+  const Result r = pair.Decode("a", mine, pair.Prefill("a", Prompt(22, 2)));
+  EXPECT_EQ(r.remote_tokens, 0);
+  EXPECT_EQ(pair.decode.engine->Stats().kv_refused_prompt, 1u);
+  EXPECT_EQ(pair.decode.engine->Stats().kv_load_failures, 0u);
+  EXPECT_TRUE(pair.PrefillReleased());
+  // Nor does the prefix cache hold any.
+  const Result again = pair.decode.Run("b", mine, 10);
+  EXPECT_EQ(again.cached_tokens, 20);
+  EXPECT_EQ(again.tokens, r.tokens);
+}
+
+TEST(PdConnector, TakesNoBlocksOfALongerOrShorterPrompt) {
+  // As when both sides truncate differently, or their templates render another date.
+  for (const int length : {18, 21, 23, 30}) {
+    Pair pair;
+    EXPECT_EQ(pair.Decode("a", Prompt(22), pair.Prefill("a", Prompt(length))).remote_tokens, 0);
+    EXPECT_EQ(pair.decode.engine->Stats().kv_refused_prompt, 1u);
+    EXPECT_TRUE(pair.PrefillReleased());
+  }
+}
+
+TEST(PdConnector, TakesNothingThatIsNotProved) {
+  for (const char* proof : {"llmd_prompt_hash", "llmd_fingerprint"}) {
+    Pair pair;
+    json::Value params = pair.Prefill("a", Prompt(22));
+    EXPECT_EQ(params[proof].AsString().size(), 32u);
+    EXPECT_TRUE(params.Erase(proof));
+    EXPECT_EQ(pair.Decode("a", Prompt(22), params).remote_tokens, 0);
+    EXPECT_EQ(pair.decode.engine->Stats().kv_refused_unproved, 1u);
+    EXPECT_TRUE(pair.PrefillReleased());
+  }
+}
+
+std::unique_ptr<FakeModel> ModelOf(const std::string& fingerprint) {
+  auto model = std::make_unique<FakeModel>();
+  model->mutable_config().fingerprint = fingerprint;
+  return model;
+}
+
+TEST_P(PdLane, TakesNothingFromOtherWeights) {
+  Pair pair(GetParam(), {}, SystemClock(), 63, ModelOf("other"));
+  EXPECT_EQ(pair.Decode("a", Prompt(22), pair.Prefill("a", Prompt(22))).remote_tokens, 0);
+  EXPECT_EQ(pair.decode.engine->Stats().kv_refused_model, 1u);
+  EXPECT_EQ(pair.decode.engine->Stats().kv_load_failures, 0u);
+  EXPECT_TRUE(pair.PrefillReleased());
+}
+
+TEST_P(PdLane, TheHandshakeComparesWeightsToo) {
+  Pair pair(GetParam(), {}, SystemClock(), 63, ModelOf("other"));
+  json::Value params = pair.Prefill("a", Prompt(22));
+  // A lender that claims to be of the reader's kind.
+  Request own = pair.decode.Make("own", Prompt(22, 5), 1);
+  own.kv_transfer_params = *json::Parse(R"({"do_remote_decode":true})");
+  const Result said = pair.decode.Run(std::move(own));
+  params.Set("llmd_fingerprint", (*said.kv_transfer_params)["llmd_fingerprint"]);
+  EXPECT_EQ(pair.Decode("a", Prompt(22), params).remote_tokens, 0);
   EXPECT_EQ(pair.decode.engine->Stats().kv_load_failures, 1u);
+  EXPECT_TRUE(pair.PrefillReleased());
+}
+
+TEST(PdConnector, LendsAndTakesNothingForOneOfSeveral) {
+  Pair pair;
+  Request lending = pair.PrefillLeg("a", Prompt(22));
+  lending.transferable = false;
+  EXPECT_FALSE(pair.prefill.Run(std::move(lending)).kv_transfer_params.has_value());
+  EXPECT_TRUE(pair.PrefillReleased());
+  Request taking = pair.DecodeLeg("b", Prompt(22), pair.Prefill("b", Prompt(22)));
+  taking.transferable = false;
+  const Result r = pair.decode.Run(std::move(taking));
+  EXPECT_EQ(r.tokens, pair.decode.model->Reference(Prompt(22), 10));
+  EXPECT_EQ(r.remote_tokens, 0);
+  EXPECT_EQ(pair.decode.engine->Stats().kv_refused_several, 1u);
+  EXPECT_TRUE(pair.PrefillReleased());
+}
+
+TEST(PdConnector, KeepsTheLeaseWhenTheIdIsInUse) {
+  Pair pair;
+  Gate gate;
+  pair.decode.model->SetHook(gate.Hook());
+  ASSERT_TRUE(pair.decode.Submit("a", Prompt(5, 9), 3).ok());
+  gate.Await();
+  const json::Value params = pair.Prefill("p", Prompt(22));
+  EXPECT_EQ(pair.decode.engine->Submit(pair.DecodeLeg("a", Prompt(22), params)).code(),
+            StatusCode::kAlreadyExists);
+  gate.Open();
+  EXPECT_EQ(pair.Decode("b", Prompt(22), params).remote_tokens, 20);
 }
 
 TEST(PdConnector, PinsNothingForAnAbortedPrefill) {
@@ -313,10 +416,7 @@ class SilentPeer {
 TEST(PdConnector, KeepsTheBlocksOfAnAbortedPullUntilItEnds) {
   Pair pair("tcp");
   SilentPeer peer;
-  json::Value params = *json::Parse(
-      R"({"do_remote_prefill":true,"remote_block_ids":[[1,2,3,4,5]],"remote_engine_id":"silent",)"
-      R"("remote_request_id":"r","remote_host":"127.0.0.1"})");
-  params.Set("remote_port", peer.port());
+  const json::Value params = pair.Claimed(peer.port());
   ASSERT_TRUE(pair.decode.engine->Submit(pair.DecodeLeg("a", Prompt(22), params)).ok());
   const int connection = peer.Accept();
   ASSERT_GE(connection, 0);
@@ -337,10 +437,7 @@ TEST(PdConnector, KeepsTheBlocksOfAnAbortedPullUntilItEnds) {
 TEST(PdConnector, StopsWhileAPullIsUnderWay) {
   Pair pair("tcp");
   SilentPeer peer;
-  json::Value params = *json::Parse(
-      R"({"do_remote_prefill":true,"remote_block_ids":[1,2],"remote_engine_id":"silent",)"
-      R"("remote_request_id":"r","remote_host":"127.0.0.1"})");
-  params.Set("remote_port", peer.port());
+  const json::Value params = pair.Claimed(peer.port());
   ASSERT_TRUE(pair.decode.engine->Submit(pair.DecodeLeg("a", Prompt(22), params)).ok());
   const int connection = peer.Accept();
   pair.decode.engine->Stop();

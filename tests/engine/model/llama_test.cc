@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <random>
 
@@ -296,6 +297,34 @@ TEST(LoadModel, DescribesItself) {
   ASSERT_TRUE(model.ok());
   EXPECT_THAT((*model)->Describe(), HasSubstr("float32"));
   EXPECT_EQ((*model)->kv_geometry(16).element_bytes, 4);
+}
+
+Status LoadPatched(std::string_view key, uint32_t value, const ModelOptions& options = {}) {
+  std::vector<std::byte> bytes = TinyLlama(TensorType::kQ8_0).Build();
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  std::memcpy(bytes.data() + text.find(key) + key.size() + 4, &value, sizeof value);
+  LLMD_ASSIGN_OR_RETURN(auto gguf, GgufFile::Parse(bytes));
+  LLMD_ASSIGN_OR_RETURN(auto file, ModelFile::FromGguf(std::move(gguf), "memory"));
+  return LoadModel(*file, options).status();
+}
+
+TEST(LlamaModel, OddNumbersAreRefusedAndDoNotKill) {
+  EXPECT_THAT(LoadPatched("llama.attention.head_count_kv", 0).message(), HasSubstr("key-value"));
+  EXPECT_THAT(LoadPatched("llama.block_count", 1 << 28).message(), HasSubstr("block_count"));
+  for (const char* key : {"llama.embedding_length", "llama.feed_forward_length",
+                          "llama.attention.head_count", "llama.attention.head_count_kv"}) {
+    EXPECT_FALSE(LoadPatched(key, 1 << 28).ok()) << key;
+  }
+}
+
+TEST(LlamaModel, ALongContextCostsNothingUntilItIsUsed) {
+  EXPECT_TRUE(LoadPatched("llama.context_length", 1 << 28).ok());
+  ModelOptions options;
+  options.max_position = 100;
+  auto model = Load(TinyLlama(TensorType::kQ8_0), options);
+  ASSERT_TRUE(model.ok());
+  Driver driver(std::move(*model), 64);
+  EXPECT_EQ(driver.model().config().max_position, 256);
 }
 
 }  // namespace

@@ -211,6 +211,46 @@ TEST(Completion, ARejectedDecodeRequestTellsThePrefillEngine) {
   EXPECT_TRUE(bench.engine.discarded[0]["do_remote_prefill"].AsBool());
 }
 
+TEST(Completion, ARequestRefusedForItsSamplingTellsThePrefillEngine) {
+  Bench bench;
+  EXPECT_FALSE(bench
+                   .Complete(R"({"prompt":"p","logprobs":50,)"
+                             R"("kv_transfer_params":{"do_remote_prefill":true}})")
+                   .ok());
+  EXPECT_EQ(bench.engine.discarded.size(), 1u);
+}
+
+TEST(Completion, SeveralPromptsOrChoicesTransferNothing) {
+  for (const char* several : {R"("prompt":["a","b"])", R"("prompt":"a","n":2)"}) {
+    Bench bench;
+    ASSERT_TRUE(bench
+                    .Complete("{" + std::string(several) +
+                              R"(,"kv_transfer_params":{"do_remote_prefill":true}})")
+                    .ok());
+    // The first carries the object only for its lender to be told.
+    const Request& first = bench.engine.submitted.at("cmpl-r-0");
+    const Request& second = bench.engine.submitted.at("cmpl-r-1");
+    EXPECT_FALSE(first.transferable);
+    EXPECT_FALSE(second.transferable);
+    EXPECT_TRUE(first.kv_transfer_params["do_remote_prefill"].AsBool());
+    EXPECT_TRUE(second.kv_transfer_params.is_null());
+  }
+  Bench bench;
+  ASSERT_TRUE(bench.Complete(R"({"prompt":["a"]})").ok());
+  EXPECT_TRUE(bench.engine.submitted.at("cmpl-r-0").transferable);
+}
+
+TEST(Completion, TheIdOfARequestInFlightMayComeAgain) {
+  Bench bench;
+  bench.engine.taken = {"cmpl-r-0"};
+  auto reply = bench.Complete(R"({"prompt":"p"})");
+  ASSERT_TRUE(reply.ok()) << reply.status().ToString();
+  ASSERT_EQ(bench.engine.order.size(), 1u);
+  EXPECT_TRUE(bench.engine.order[0].starts_with("cmpl-r-0-"));
+  reply->reset();
+  EXPECT_EQ(bench.engine.aborted, bench.engine.order);
+}
+
 TEST(Completion, LengthRules) {
   Bench bench;  // max_model_len 100
   const std::string long_prompt(96, 'x');

@@ -5,6 +5,7 @@
 #include <array>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,7 @@ class FakeEngine final : public Engine {
     if (refuse_after >= 0 && static_cast<int>(submitted.size()) >= refuse_after) {
       return ResourceExhausted("the queue is full");
     }
+    if (taken.contains(request.id)) return AlreadyExists("in flight");
     order.push_back(request.id);
     submitted.emplace(request.id, std::move(request));
     return OkStatus();
@@ -88,8 +90,9 @@ class FakeEngine final : public Engine {
   std::map<std::string, Request> submitted;
   std::vector<std::string> order, aborted;
   std::vector<json::Value> discarded;
-  EngineStats stats{.total_blocks = 11, .free_blocks = 10};
+  EngineStats stats{.total_blocks = 10, .free_blocks = 10};
   EngineOptions engine_options;
+  std::set<std::string> taken;  // ids in flight
   int refuse_after = -1;
 };
 

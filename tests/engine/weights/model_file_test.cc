@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "engine/weights/gguf_builder.h"
 #include "llmd/engine/weights/gguf.h"
 
@@ -103,6 +105,48 @@ TEST(ModelFile, FingerprintTellsModelsApart) {
   EXPECT_EQ(a.file->fingerprint(), b.file->fingerprint());
   EXPECT_NE(a.file->fingerprint(), c.file->fingerprint());
   EXPECT_NE(a.file->fingerprint(), d.file->fingerprint());
+}
+
+// The tiny model with `edit` done to its bytes.
+template <typename Edit>
+std::string FingerprintAfter(const Edit& edit) {
+  std::vector<std::byte> bytes = TinyLlama(TensorType::kQ8_0).Build();
+  edit(bytes);
+  auto gguf = GgufFile::Parse(bytes);
+  EXPECT_TRUE(gguf.ok()) << gguf.status().ToString();
+  auto file = ModelFile::FromGguf(std::move(*gguf), "memory");
+  EXPECT_TRUE(file.ok()) << file.status().ToString();
+  return (*file)->fingerprint();
+}
+
+TEST(ModelFile, FingerprintSeesEveryByteOfTheWeights) {
+  const std::string before = FingerprintAfter([](auto&) {});
+  EXPECT_NE(before,
+            FingerprintAfter([](auto& bytes) { bytes[bytes.size() - 64] ^= std::byte{1}; }));
+  EXPECT_NE(before, FingerprintAfter([](auto& bytes) {
+              bytes[bytes.size() - 5000] ^= std::byte{1};  // far from the start of its tensor
+            }));
+}
+
+TEST(ModelFile, FingerprintSeesWhatElseChangesKeysAndValues) {
+  const auto of = [](const auto& add) {
+    GgufBuilder b = TinyLlama(TensorType::kQ8_0);
+    add(b);
+    return OpenBuilt(b).file->fingerprint();
+  };
+  const std::string before = of([](GgufBuilder&) {});
+  EXPECT_NE(before, of([](GgufBuilder& b) { b.String("llama.rope.scaling.type", "linear"); }));
+  EXPECT_NE(before, of([](GgufBuilder& b) { b.Uint32("llama.attention.sliding_window", 64); }));
+  EXPECT_EQ(before, of([](GgufBuilder& b) { b.String("tokenizer.chat_template", "{{ x }}"); }));
+  const auto patched = [](std::string_view key, float value) {
+    return FingerprintAfter([&](std::vector<std::byte>& bytes) {
+      std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+      std::memcpy(bytes.data() + text.find(key) + key.size() + 4, &value, sizeof value);
+    });
+  };
+  EXPECT_EQ(before, patched("llama.rope.freq_base", 10000.0f));
+  EXPECT_NE(before, patched("llama.rope.freq_base", 10001.0f));
+  EXPECT_NE(before, patched("llama.attention.layer_norm_rms_epsilon", 0.5f));
 }
 
 }  // namespace

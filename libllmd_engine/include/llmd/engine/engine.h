@@ -58,7 +58,8 @@ class Engine {
 
   // Queues a request; its outputs come through request.on_output, the last with a finish reason.
   // INVALID_ARGUMENT for parameters, RESOURCE_EXHAUSTED when the queue is full, UNAVAILABLE when
-  // stopping.
+  // stopping, ALREADY_EXISTS when the id is in flight: then kv_transfer_params are kept for another
+  // try under another id.
   virtual Status Submit(Request request) = 0;
   // Ends a request early; its last output has kAbort. Unknown ids are ignored.
   virtual void Abort(std::string_view id) = 0;

@@ -54,13 +54,17 @@ struct Request {
   int priority = 0;                // lower first
   std::string cache_salt;          // enters the first block's hash
   json::Value kv_transfer_params;  // null, or the client's object (docs/wire/kv-transfer-params.md)
+  // False: it is one of several prompts or choices of one client's request, whose
+  // kv_transfer_params cannot be meant for each. Nothing is lent and nothing taken.
+  bool transferable = true;
   OutputFn on_output;
 };
 
 // Live figures for metrics and for a router. All counters are totals since start.
 struct EngineStats {
   int running = 0, waiting = 0, waiting_for_remote = 0;
-  int total_blocks = 0, free_blocks = 0;         // free counts cached-but-unreferenced blocks
+  // Without the null block; free counts cached-but-unreferenced ones.
+  int total_blocks = 0, free_blocks = 0;
   int pinned_blocks = 0;                         // held for remote readers
   uint64_t prefix_queries = 0, prefix_hits = 0;  // tokens
   uint64_t prompt_tokens = 0, generation_tokens = 0, preemptions = 0;
@@ -68,6 +72,10 @@ struct EngineStats {
   uint64_t steps = 0;
   int max_rows_in_step = 0;       // most sequences that shared one step
   uint64_t kv_load_failures = 0;  // pulls that did not bring everything; the rest was computed here
+  // Remote KV that was not taken: one of several prompts or choices; the lender does not say what
+  // it is of; another prompt's; another model's.
+  uint64_t kv_refused_several = 0, kv_refused_unproved = 0, kv_refused_prompt = 0,
+           kv_refused_model = 0;
 };
 
 }  // namespace llmd::engine

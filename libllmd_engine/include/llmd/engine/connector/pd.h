@@ -1,13 +1,18 @@
 // Prefill/decode hand-over over a kv::Agent. The lending side keeps the full blocks of a finished
 // prefill leg owned until the reader has them or the lease ends; the reading side pulls the blocks
-// a decode request lacks. Owned by the engine thread, which calls everything but Discard. The
-// agent's callbacks only call the event functions given to the constructor, which must be
-// thread-safe.
+// a decode request lacks, once prompt and model are proved to be the lender's. Owned by the engine
+// thread, which calls everything but Discard. The agent's callbacks only call the event functions
+// given to the constructor, which must be thread-safe.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <set>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -43,6 +48,20 @@ class PdConnector final : public Connector {
   int ExternalTokens(const Sequence& sequence, int local_tokens) const override;
   void StartLoad(Sequence& sequence, int local_tokens, int external_tokens) override;
 
+  // Why blocks are not taken.
+  enum class Refusal {
+    kNone,
+    kSeveral,        // the request has several prompts or choices
+    kUnproved,       // the lender does not say what its blocks were computed from
+    kPromptDiffers,  // from other tokens
+    kModelDiffers,   // by another model, or in another layout
+  };
+  // Whether the lender's blocks are those of `prompt`. Thread-safe.
+  Refusal Check(const TransferParams& params, std::span<const TokenId> prompt) const;
+  // Counts, tells the lender, and warns once for each lender and reason. Thread-safe.
+  void Refuse(Refusal why, const TransferParams& params, const std::string& request_id);
+  void AddRefusals(EngineStats& stats) const;  // thread-safe
+
   // A prefill leg ended with `length` or `stop`: lends its full blocks, which leave the sequence
   // for the lease, and gives the object for the decode engine. Nothing when they cannot be lent;
   // the sequence then keeps its blocks.
@@ -64,6 +83,10 @@ class PdConnector final : public Connector {
   const Events events_;
   const Logger logger_;
   std::unique_ptr<kv::Agent> agent_;
+  std::string fingerprint_;                         // as leases carry it
+  std::array<std::atomic<uint64_t>, 5> refused_{};  // by Refusal
+  std::mutex mutex_;
+  std::set<std::pair<Refusal, std::string>> warned_;  // guarded by mutex_; bounded
   std::unordered_map<std::string, std::vector<int32_t>> leases_;
   uint64_t next_lease_ = 0;
   int pinned_blocks_ = 0;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,7 +22,13 @@ struct TransferParams {
   uint16_t remote_port = 0;
   std::vector<int32_t> remote_block_ids;  // of KV group 0
   int remote_num_tokens = 0;
+  // What the blocks were computed from; "" = the lender does not say.
+  std::string prompt_hash;  // PromptHash of the lender's prompt
+  std::string fingerprint;  // of the lender's model and KV layout
 };
+
+// 32 hex digits that say "the same tokens".
+std::string PromptHash(std::span<const int32_t> tokens);
 
 // Reads the client's object; null gives defaults. `remote_block_ids` may be flat or nested per
 // group (one group). INVALID_ARGUMENT naming the member that has the wrong type or range, or that

@@ -12,8 +12,10 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "llmd/clock.h"
 #include "llmd/engine/model_config.h"
 #include "llmd/engine/weights/tensor_view.h"
 #include "llmd/status.h"
@@ -59,6 +61,9 @@ class GgufFile {
 
   const TensorView* Tensor(std::string_view name) const;  // nullptr when absent
   const std::vector<TensorView>& tensors() const { return tensors_; }
+  // The keys that begin with `prefix` and their values as they stand in the file, by name.
+  std::vector<std::pair<std::string_view, std::span<const std::byte>>> RawKeys(
+      std::string_view prefix) const;
   uint32_t version() const { return version_; }
   // The part before the tensor data: header, keys and tensor directory.
   std::span<const std::byte> head() const { return bytes_.first(head_bytes_); }
@@ -105,9 +110,12 @@ class ModelFile {
   std::string_view chat_template() const;           // "" when the file has none
   text::TokenId bos_id() const { return bos_id_; }  // -1 when the file names none
   text::TokenId eos_id() const { return eos_id_; }
-  // 32 hex digits that two files share only if keys, directory and the start of every tensor are
-  // equal. Says "the same model" in compatibility records; no protection against forgery.
-  const std::string& fingerprint() const { return fingerprint_; }
+  // 32 hex digits, XXH3-128 over every byte of every tensor, all keys of the architecture and the
+  // configuration as read: two files share them only if they give the same keys and values for the
+  // same tokens. Names, tokenizer and template do not count. No protection against forgery.
+  const std::string& fingerprint() const { return config_.fingerprint; }
+  // What the pass over the weights took.
+  Duration fingerprint_time() const { return fingerprint_time_; }
 
   const TensorView* Tensor(std::string_view name) const { return gguf_->Tensor(name); }
   const std::vector<TensorView>& tensors() const { return gguf_->tensors(); }
@@ -121,7 +129,7 @@ class ModelFile {
   std::unique_ptr<GgufFile> gguf_;
   ModelConfig config_;
   text::TokenId bos_id_ = -1, eos_id_ = -1;
-  std::string fingerprint_;
+  Duration fingerprint_time_{};
 };
 
 }  // namespace llmd::engine
