@@ -6,8 +6,8 @@
 namespace llmd::sched {
 namespace {
 
-// The producer created for a data type that is consumed and produced by nobody (endpoint-picker.md
-// §1).
+// The producer created for a data type that is consumed and produced by nobody
+// (docs/reference/scheduling.md, "Data").
 const std::map<std::string, std::string, std::less<>>& DefaultProducers() {
   static const std::map<std::string, std::string, std::less<>> kMap = {
       {"PrefixCacheMatchInfo", "approx-prefix-cache-producer"},

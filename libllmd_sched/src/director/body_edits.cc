@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "director/loose_object.h"
 #include "llmd/json.h"
 #include "llmd/proto_wire.h"
 
@@ -35,23 +36,44 @@ constexpr std::array<std::string_view, 23> kControlHeaders = {
     "x-llm-d-explain",
     "x-llm-d-pool"};
 
-bool IsDropped(const RequestContext& request, size_t i) {
-  return request.members[i].KeyText(request.body) == "kv_transfer_params";
+constexpr std::string_view kTransferParams = "kv_transfer_params";
+// How an ASCII character can be written otherwise.
+constexpr std::string_view kAsciiEscape = "\\u00";
+
+bool IsDropped(const json::ScannedMember& member, std::string_view text) {
+  const std::string_view raw = member.KeyText(text);
+  if (raw.find('\\') == std::string_view::npos) return raw == kTransferParams;
+  const StatusOr<std::string> key = json::Unquote(member.key.In(text));
+  return key.ok() && *key == kTransferParams;
 }
 
 // One edit per run of dropped members, with the comma that separates it from what stays.
-void DropMembers(const RequestContext& request, std::vector<BodyEdit>& edits) {
-  const auto& m = request.members;
+void DropMembers(const std::vector<json::ScannedMember>& m, std::string_view text,
+                 std::vector<BodyEdit>& edits) {
   for (size_t a = 0; a < m.size(); ++a) {
-    if (!IsDropped(request, a)) continue;
+    if (!IsDropped(m[a], text)) continue;
     size_t b = a;
-    while (b + 1 < m.size() && IsDropped(request, b + 1)) ++b;
+    while (b + 1 < m.size() && IsDropped(m[b + 1], text)) ++b;
     if (b + 1 < m.size()) {
       edits.push_back({m[a].key.begin, m[b + 1].key.begin, ""});
     } else {
       edits.push_back({a > 0 ? m[a - 1].value.end : m[a].key.begin, m[b].value.end, ""});
     }
     a = b;
+  }
+}
+
+// The same for a body that no parser has read.
+void DropUnread(std::string_view body, std::vector<BodyEdit>& edits) {
+  const AsciiView view(body);
+  if (view.text.find(kTransferParams) == std::string_view::npos &&
+      view.text.find(kAsciiEscape) == std::string_view::npos) {
+    return;
+  }
+  DropMembers(LooseMembers(view.text), view.text, edits);
+  for (BodyEdit& edit : edits) {
+    edit.begin = view.offset + edit.begin * view.width;
+    edit.end = view.offset + edit.end * view.width;
   }
 }
 
@@ -104,8 +126,12 @@ void FollowFrames(const RequestContext& request, std::vector<BodyEdit>& edits) {
 
 std::vector<BodyEdit> EditsOf(const RequestContext& request, std::string_view model) {
   std::vector<BodyEdit> edits;
-  if (request.api == Api::kNone || !request.has_body) return edits;
-  DropMembers(request, edits);
+  if (!request.has_body) return edits;
+  if (request.api == Api::kNone) {
+    DropUnread(request.body, edits);
+    return edits;
+  }
+  DropMembers(request.members, request.body, edits);
   if (!model.empty() && model != request.model && request.names_model) {
     std::string quoted;
     json::AppendQuoted(quoted, model);
@@ -115,7 +141,8 @@ std::vector<BodyEdit> EditsOf(const RequestContext& request, std::string_view mo
     } else {
       const size_t brace = request.body.find('{', request.json_begin) + 1;
       bool alone = true;
-      for (size_t i = 0; i < request.members.size(); ++i) alone = alone && IsDropped(request, i);
+      for (size_t i = 0; i < request.members.size(); ++i)
+        alone = alone && IsDropped(request.members[i], request.body);
       edits.push_back({brace, brace, "\"model\":" + quoted + (alone ? "" : ",")});
     }
   }

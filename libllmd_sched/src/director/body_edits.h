@@ -16,8 +16,10 @@ std::vector<std::string> ControlHeadersOf(const HeaderList& headers, const Heade
 std::string_view EitherHeader(const RequestContext& request, std::string_view name,
                               std::string_view alias);
 
-// Drops the client's kv_transfer_params and writes `model` as the body's model when it differs from
-// the client's ("" = leave it). Sorted, disjoint. Needs the members as the parser scanned them.
+// Drops the client's kv_transfer_params, however its key is spelled, and writes `model` as the
+// body's model when it differs from the client's ("" = leave it). Sorted, disjoint. Takes the
+// members as the parser scanned them; of a body that none has read (api kNone) it looks for them
+// itself and leaves the model.
 std::vector<BodyEdit> EditsOf(const RequestContext& request, std::string_view model);
 
 }  // namespace llmd::sched

@@ -36,8 +36,12 @@ DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<Fetch> fetch
       recording_(ring_.enabled() || options_.attach_trace || options_.emit_endpoint_scores ||
                  !options_.explain_token.empty()),
       seed_(options_.seed ? options_.seed : RandomBits()) {
-  store_.OnGone(
-      [this](const EndpointInfo& endpoint, uint32_t slot) { TellObservers(endpoint, slot); });
+  store_.OnGone([this](const EndpointInfo& endpoint, uint32_t slot) {
+    ForObservers([&](EndpointObserver& observer) { observer.OnEndpointGone(endpoint, slot); });
+  });
+  store_.OnSlotFree([this](uint32_t slot) {
+    ForObservers([slot](EndpointObserver& observer) { observer.OnSlotFree(slot); });
+  });
   metrics_.FollowPool([this] { return store_.Get(); });
 }
 

@@ -174,7 +174,7 @@ class DirectorImpl final : public Director {
   void Publish(const std::shared_ptr<const Graph>& graph);
   void FileChanged();
   Status Finished(Status status);
-  void TellObservers(const EndpointInfo& endpoint, uint32_t slot);
+  void ForObservers(const std::function<void(EndpointObserver&)>& tell);
 
   const DirectorOptions options_;
   const std::shared_ptr<Fetch> fetch_;

@@ -43,7 +43,7 @@ bool DirectorImpl::Recheck(const std::shared_ptr<Question>& q) {
   const EndpointSet& seen = *q->snapshot->set;
   if (now.get() == &seen) return true;
   std::erase_if(q->context().eligible, [&](uint32_t i) {
-    return std::find(now->infos.begin(), now->infos.end(), seen.infos[i]) == now->infos.end();
+    return std::find(now->lives.begin(), now->lives.end(), seen.lives[i]) == now->lives.end();
   });
   if (!q->context().eligible.empty() || q->again) return true;
   q->again = true;

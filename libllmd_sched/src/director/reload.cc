@@ -169,13 +169,13 @@ std::vector<std::shared_ptr<const Graph>> DirectorImpl::LiveGraphs() {
   return graphs;
 }
 
-void DirectorImpl::TellObservers(const EndpointInfo& endpoint, uint32_t slot) {
+void DirectorImpl::ForObservers(const std::function<void(EndpointObserver&)>& tell) {
   const std::vector<std::shared_ptr<const Graph>> graphs = LiveGraphs();
   std::set<EndpointObserver*> told;
   for (const auto& graph : graphs) {
     for (EndpointObserver* observer : graph->observers) {
       if (!told.insert(observer).second) continue;
-      failures_.Run(*observer, "", [&] { observer->OnEndpointGone(endpoint, slot); });
+      failures_.Run(*observer, "", [&] { tell(*observer); });
     }
   }
 }

@@ -1,4 +1,4 @@
-// The llm_d_epp_* series of requests and of the pool (endpoint-picker.md §6.2); the older names are
+// The llm_d_epp_* series of requests and of the pool (docs/metrics.md); the older names are
 // in metric_names.h.
 #pragma once
 

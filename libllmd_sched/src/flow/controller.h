@@ -1,7 +1,7 @@
-// Flow control: requests wait in priority bands until the pool has room (endpoint-picker.md §7).
-// Higher bands go first; in a band the fairness policy picks a flow, the ordering policy its head.
-// Dispatch runs when something arrives, ends or changes, and goes on until the gate closes. Several
-// threads may decide on requests at once, as far as the gate would let all of them through.
+// Flow control: requests wait in priority bands until the pool has room. Higher bands go first; in
+// a band the fairness policy picks a flow, the ordering policy its head
+// (docs/reference/flow-control.md). Dispatch runs when something arrives, ends or changes, and goes
+// on until the gate closes. Several threads may decide at once, as far as the gate lets all pass.
 #pragma once
 
 #include <atomic>

@@ -2,7 +2,7 @@
 // dispatch (enableEviction). Sizes in units of the saturation gauge: each victim is credited the
 // mean share of a request, saturation / in flight, and nothing more is taken back until the ones
 // before have ended and their room had time to show. Source: llm-d's design of in-flight eviction
-// (endpoint-picker.md §7).
+// (docs/reference/flow-control.md, "Eviction").
 #pragma once
 
 #include <cstddef>

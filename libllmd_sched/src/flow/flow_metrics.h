@@ -1,4 +1,4 @@
-// The llm_d_epp_flow_control_* series (endpoint-picker.md §6.2).
+// The llm_d_epp_flow_control_* series (docs/metrics.md).
 #pragma once
 
 #include <array>

@@ -36,7 +36,7 @@ class PerSet {
   std::shared_ptr<const std::vector<T>> Get(const std::shared_ptr<const EndpointSet>& set,
                                             const std::function<T(const EndpointInfo&)>& make) {
     std::lock_guard lock(mutex_);
-    if (set != set_) {
+    if (set_.lock() != set) {
       auto values = std::make_shared<std::vector<T>>();
       for (const auto& info : set->infos) values->push_back(make(*info));
       set_ = set;
@@ -47,7 +47,7 @@ class PerSet {
 
  private:
   std::mutex mutex_;
-  std::shared_ptr<const EndpointSet> set_;        // guarded by mutex_
+  std::weak_ptr<const EndpointSet> set_;          // keeps no life; guarded by mutex_
   std::shared_ptr<const std::vector<T>> values_;  // guarded by mutex_
 };
 

@@ -56,7 +56,7 @@ void DecisionRecord::Reset() {
 }
 
 void DecisionRecord::SetEndpoints(const Snapshot& snapshot, TimePoint now) {
-  set = snapshot.set;
+  set = snapshot.set && snapshot.set->shown ? snapshot.set->shown : snapshot.set;
   ages_ms.resize(snapshot.size());
   stale.clear();
   for (size_t i = 0; i < snapshot.size(); ++i) {

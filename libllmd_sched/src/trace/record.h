@@ -28,7 +28,7 @@ struct ProfileRecord {
 
 struct DecisionRecord {
   std::shared_ptr<const GraphNames> names;
-  std::shared_ptr<const EndpointSet> set;
+  std::shared_ptr<const EndpointSet> set;  // without lives: a ring must not keep them
   std::vector<float> ages_ms;
   std::vector<uint32_t> stale;
   uint64_t id = 0;

@@ -124,6 +124,19 @@ TEST_F(DirectorFixture, RewritesTheModelByteForByteAndRestoresIt) {
             R"({"model":"t"})");
 }
 
+TEST_F(DirectorFixture, NoPathLetsTheClientsTransferParametersThrough) {
+  Start(Two(), {"{type: queue-scorer}"});
+  const std::string body =
+      R"({"model":"m","prompt":"x","messages":[],"kv_transfer_param\u0073":1,"kv_transfer_params":2})";
+  for (const char* path : {"/v1/completions", "/v1/chat/completions", "/v1/chat/completions/",
+                           "/v1/messages", "/v1/responses", "/v1/embeddings", "/v1/rerank",
+                           "/v1/score", "/tokenize", "/inference/v1/generate", "/of/my/own"}) {
+    const Routing r = Route(body, {{":path", path}});
+    ASSERT_TRUE(r.ok) << path << ": " << r.denial.message;
+    EXPECT_EQ(Applied(body, r.body_edits), R"({"model":"m","prompt":"x","messages":[]})") << path;
+  }
+}
+
 TEST_F(DirectorFixture, OneTraceparentOfTheSameTraceAndAnOwnRequestId) {
   Start(Two(), {"{type: queue-scorer}"});
   const std::string parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

@@ -53,7 +53,7 @@ struct Request {
   SamplingParams sampling;
   int priority = 0;                // lower first
   std::string cache_salt;          // enters the first block's hash
-  json::Value kv_transfer_params;  // null, or the client's object (pd-transfer.md §1.5, §2)
+  json::Value kv_transfer_params;  // null, or the client's object (docs/wire/kv-transfer-params.md)
   OutputFn on_output;
 };
 

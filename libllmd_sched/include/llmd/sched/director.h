@@ -1,6 +1,6 @@
 // The endpoint picker without its wire: bytes of a request in, an endpoint and the edits to make
-// out. llmd-epp puts it behind Envoy's ext_proc, llmd-gateway calls it in process, Python and the
-// simulator drive it with a fake clock.
+// out. llmd-epp puts it behind Envoy's ext_proc, llmd-gateway calls it in process,
+// tests drive it with a fake clock.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ class Tracer;
 namespace llmd::sched {
 
 struct DirectorOptions {
-  std::string config_yaml;  // "" = the built-in default (endpoint-picker.md §1)
+  std::string config_yaml;  // "" = the built-in default (docs/config.md)
   std::string config_path;  // for messages, and the file that ReloadFile reads
   std::shared_ptr<const PluginRegistry> registry;  // null = BuiltinPlugins()
   bool watch_config = false;                       // reload when that file changes

@@ -8,8 +8,8 @@
 
 namespace llmd::sched {
 
-// The state of one endpoint as one request finds it (endpoint-picker.md §2.6). Counts are of this
-// picker, gauges the endpoint's own.
+// The state of one endpoint as one request finds it (docs/reference/predicted-latency.md). Counts
+// are of this picker, gauges the endpoint's own.
 struct LatencyFeatures {
   double kv_cache_percentage = 0;  // 0..1
   double input_token_length = 0;

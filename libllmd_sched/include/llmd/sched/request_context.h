@@ -25,8 +25,8 @@ using HeaderList = std::vector<std::pair<std::string, std::string>>;
 // The value of the last header called `name` (lower case), or "".
 std::string_view FindHeader(const HeaderList& headers, std::string_view name);
 
-// A data key (endpoint-picker.md §1: "DataType/ProducerName") as a small integer, handed out while
-// a graph is built.
+// A data key ("DataType/ProducerName", docs/reference/scheduling.md) as a small integer, handed out
+// while a graph is built.
 using DataKey = int;
 inline constexpr DataKey kNoKey = -1;
 

@@ -1,5 +1,5 @@
-// Formula: endpoint-picker.md §2.5: sheddable requests are refused with p = min(sat^power · k, 1),
-// sat = mean over endpoints of max(queue/Tq, kv/Tkv).
+// Formula (docs/reference/admitters.md): sheddable requests are refused with
+// p = min(sat^power · k, 1), sat = mean over endpoints of max(queue/Tq, kv/Tkv).
 #include <algorithm>
 #include <cmath>
 

@@ -1,4 +1,4 @@
-// The gauges of endpoint-picker.md §6.1 by engine, old and new names, in one scan of the page.
+// The gauges of docs/reference/data.md by engine, old and new names, in one scan of the page.
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -50,8 +50,13 @@ class Reader {
     *into = std::exchange(*seen, true) ? *into + v : v;
   }
   void Apply(const EngineSeries& s, const PromSample& sample) {
-    found_ = true;
+    found_ |= s.field != EngineSeries::kProcessStart;
     switch (s.field) {
+      case EngineSeries::kProcessStart:
+        out_->process_start = std::exchange(start_, true)
+                                  ? std::max(out_->process_start, sample.value)
+                                  : sample.value;
+        return;
       case EngineSeries::kWaiting:
         return Sum(&out_->waiting, &waiting_, sample.value);
       case EngineSeries::kRunning:
@@ -105,7 +110,7 @@ class Reader {
 
   const Engine& engine_;
   EndpointMetrics* out_;
-  bool waiting_ = false, running_ = false, usage_ = false, found_ = false;
+  bool waiting_ = false, running_ = false, usage_ = false, start_ = false, found_ = false;
   double newest_lora_ = -1;
   std::vector<std::pair<AttributeId, int64_t>> customs_;  // with the time stamp of what was taken
 };
@@ -180,6 +185,7 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
   for (auto& [name, series] : table) {
     names.push_back(name);
     series.insert(series.end(), everywhere.begin(), everywhere.end());
+    series.push_back({EngineSeries::kProcessStart, {"process_start_time_seconds"}});
     engines.emplace(name, Engine(series));
   }
   std::string fallback = params.Choice("defaultEngine", "vllm", names);

@@ -1,5 +1,5 @@
-// Which series of an engine's page mean what (endpoint-picker.md §6.1): built-in engines, and those
-// of a configuration.
+// Which series of an engine's page mean what (docs/reference/data.md): built-in engines, and
+// those of a configuration.
 #pragma once
 
 #include <functional>
@@ -23,6 +23,7 @@ struct EngineSeries {
     kBlockSize,
     kNumBlocks,
     kLora,
+    kProcessStart,
     kCustom
   };
   Field field = kWaiting;

@@ -1,4 +1,4 @@
-// Endpoints from a YAML or JSON file (endpoint-picker.md §5.4). A bad reload keeps the old set; a
+// Endpoints from a YAML or JSON file (docs/reference/data.md). A bad reload keeps the old set; a
 // host that cannot be resolved keeps its old addresses.
 #include <condition_variable>
 #include <mutex>

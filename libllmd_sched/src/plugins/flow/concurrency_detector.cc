@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §7: own requests (or tokens) in flight over capacity.
+// Formula: docs/reference/flow-control.md: own requests (or tokens) in flight over capacity.
 #include <algorithm>
 #include <cmath>
 

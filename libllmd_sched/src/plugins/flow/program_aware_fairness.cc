@@ -1,6 +1,6 @@
-// Least attained service per program (endpoint-picker.md §7): service = prompt + 2 x completion
-// tokens, halved every half-life; score = .8 (1 - service) + .2 head wait, both min-max over the
-// flows waiting, equal ones .5. The highest score goes next.
+// Least attained service (docs/reference/flow-control.md): prompt + 2 x completion tokens,
+// halved every half-life; score = .8 (1 - service) + .2 head wait, both min-max over the flows
+// waiting, equal ones .5. The highest score goes next.
 #include <algorithm>
 #include <cmath>
 #include <memory>

@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §7: mean over endpoints of max(queue/Tq, kv/Tkv). An endpoint whose
+// Mean over endpoints of max(queue/Tq, kv/Tkv) (docs/reference/flow-control.md). An endpoint whose
 // metrics are missing or stale is judged by the requests this picker itself has on it, so that a
 // dead metrics page neither freezes the pool nor hides its load.
 #include <algorithm>

@@ -1,5 +1,5 @@
 // What the parsers of JSON bodies share: one reader, other paths and usage names
-// (endpoint-picker.md §2.8).
+// (docs/reference/parsers.md).
 #pragma once
 
 #include <string>

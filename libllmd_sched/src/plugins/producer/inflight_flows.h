@@ -1,5 +1,5 @@
 // Requests and tokens in flight by endpoint, fairness id and priority: what the metrics page shows
-// of them (endpoint-picker.md §6.2).
+// of them (docs/metrics.md).
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// InFlightLoad and UncachedRequestTokens (endpoint-picker.md §2.6). Charges travel with the request
-// itself, so two requests with one x-request-id cannot spoil the counts, and every charge ends when
+// InFlightLoad and UncachedRequestTokens (docs/reference/producers.md). Charges travel with the
+// request, so two requests with one x-request-id cannot spoil the counts; every charge ends when
 // its request does.
 #include "plugins/producer/inflight.h"
 

@@ -1,4 +1,4 @@
-// The series of predicted latency (endpoint-picker.md §6.2), old names as aliases.
+// The series of predicted latency (docs/metrics.md), old names as aliases.
 #pragma once
 
 #include <map>

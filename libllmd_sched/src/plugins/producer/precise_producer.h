@@ -1,6 +1,6 @@
 // PrefixCacheMatchInfo from an index of KV blocks that engine events and this picker's own
-// decisions fill (endpoint-picker.md §2.6, kv-index.md §1.2–§1.3). Shared by the producer and the
-// deprecated scorer that wraps it.
+// decisions fill (docs/reference/producers.md; keys: docs/wire/block-keys.md). Shared by the
+// producer and the deprecated scorer that wraps it.
 #pragma once
 
 #include <deque>

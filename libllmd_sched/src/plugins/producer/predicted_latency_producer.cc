@@ -1,6 +1,6 @@
-// LatencyPredictionInfo (endpoint-picker.md §2.6) from a model in this process, which learns from
-// the answers as they pass. What it costs is one copy of the weights per class and two dot products
-// per endpoint.
+// LatencyPredictionInfo (docs/reference/predicted-latency.md) from a model in this process, which
+// learns from the answers as they pass. What it costs is one copy of the weights per class and two
+// dot products per endpoint.
 #include <cmath>
 #include <filesystem>
 #include <memory>
