@@ -91,6 +91,7 @@ GraphBuilder::GraphBuilder(const PluginRegistry& registry, const LoadOptions& op
       metrics_(options.metrics),
       clock_(options.clock ? options.clock : &SystemClock()),
       graph_(std::make_shared<Graph>()) {
+  graph_->clock = clock_;
   // Keys keep their numbers, so that plugins that stay find their data under them.
   if (options.previous) {
     keys_ = options.previous->data_keys;

@@ -117,6 +117,10 @@ class DirectorImpl final : public Director {
   StatusOr<std::string> Explain(std::string_view request_id) const override;
   json::Value Decisions(size_t limit) const override;
   json::Value PluginState() const override;
+  TimePoint Tick(TimePoint now) override;
+  void SetEndpoints(std::vector<EndpointInfo> endpoints) override;
+  Status SetMetrics(std::string_view name, EndpointMetrics metrics) override;
+  Status SetMetrics(EndpointId id, EndpointMetrics metrics) override;
   Status Reload(std::string_view config_yaml) override;
   Status ReloadFile() override;
   void Stop() override;
@@ -162,6 +166,9 @@ class DirectorImpl final : public Director {
   void OnEndpoints(std::vector<EndpointInfo> endpoints, std::shared_ptr<const PoolPolicy> policy);
   std::shared_ptr<const PoolPolicy> Policy() const;
   void Maintain();
+  // Something waits whose time may come.
+  bool Busy() const;
+  Status SetMetrics(const EndpointSet& members, size_t i, EndpointMetrics metrics);
   // Its wait was reckoned when there was less to do.
   void WakeMaintenance();
 
@@ -191,6 +198,7 @@ class DirectorImpl final : public Director {
   const bool recording_;  // someone may ask which endpoints a decision saw
   const uint64_t seed_;
   std::atomic<uint64_t> next_id_{1};
+  std::atomic<TimePoint> show_load_at_{TimePoint()};
   std::atomic<int> slow_waiting_{0};  // requests whose producers wait
   // Through which they come back.
   const std::shared_ptr<Gate<DirectorImpl>> gate_ = std::make_shared<Gate<DirectorImpl>>(*this);

@@ -24,7 +24,7 @@ void DirectorImpl::Prepare(std::shared_ptr<Question> q) {
 void DirectorImpl::RunProducers(std::shared_ptr<Question> q, size_t next) {
   RequestContext& request = q->context();
   const std::vector<TimedProducer>& producers = q->setup->graph->producers;
-  Stopwatch watch;
+  Stopwatch watch(clock_);
   for (; next < producers.size(); ++next) {
     const TimedProducer& producer = producers[next];
     if (producer.slow != nullptr) return Wait(q, next);
@@ -64,7 +64,7 @@ void DirectorImpl::Wait(const std::shared_ptr<Question>& q, size_t producer) {
   // A producer that throws may have kept the call all the same: the first answer counts.
   const auto answered = std::make_shared<std::atomic<bool>>(false);
   auto done = [gate = gate_, q, producer, answered,
-               watch = Stopwatch()](const Status& status) mutable {
+               watch = Stopwatch(clock_)](const Status& status) mutable {
     if (answered->exchange(true)) return;
     DirectorImpl* self = gate->Enter();
     if (self == nullptr) return q->ShutDown();

@@ -1,4 +1,5 @@
 #include "director/impl.h"
+#include "pass/stopwatch.h"
 
 namespace llmd::sched {
 namespace {
@@ -24,14 +25,14 @@ json::Value UsageJson(const Usage& usage) {
 // Adds the time of its scope to the answer's.
 class WorkTimer {
  public:
-  explicit WorkTimer(Duration& total) : total_(total) {}
-  ~WorkTimer() { total_ += std::chrono::steady_clock::now() - start_; }
+  WorkTimer(const Clock& clock, Duration& total) : total_(total), watch_(clock) {}
+  ~WorkTimer() { total_ += watch_.Lap(); }
   WorkTimer(const WorkTimer&) = delete;
   WorkTimer& operator=(const WorkTimer&) = delete;
 
  private:
   Duration& total_;
-  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Stopwatch watch_;
 };
 
 }  // namespace
@@ -114,7 +115,7 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
   if (!state) return out;
   std::lock_guard lock(state->mutex);
   if (state->ended) return out;
-  const WorkTimer timer(state->response_work);
+  const WorkTimer timer(clock_, state->response_work);
   state->status = status;
   state->sse =
       FindHeader(headers, "content-type").find("text/event-stream") != std::string_view::npos ||
@@ -162,7 +163,7 @@ bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
   {
     std::lock_guard lock(state->mutex);
     if (state->ended) return false;
-    const WorkTimer timer(state->response_work);
+    const WorkTimer timer(clock_, state->response_work);
     const TimePoint now = clock_.Now();
     if (!chunk.empty()) {
       if (!std::exchange(state->first_chunk, true)) {

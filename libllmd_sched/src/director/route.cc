@@ -9,6 +9,7 @@
 #include "llmd/trace.h"
 #include "llmd/uuid.h"
 #include "pass/scheduling_pass.h"
+#include "pass/stopwatch.h"
 #include "trace/schedule_log.h"
 
 namespace llmd::sched {
@@ -71,6 +72,11 @@ HeaderList QueueHeaders(const FlowResult& result) {
   return out;
 }
 
+std::string NewId(uint64_t& random) {
+  const uint64_t high = NextRandom(random);
+  return UuidFromBits(high, NextRandom(random));
+}
+
 constexpr std::string_view kCancelled = "rejected-context-cancelled";
 constexpr std::string_view kNoEndpoints = "rejected-no-endpoints";
 constexpr std::string_view kSaturated = "rejected-saturated";
@@ -97,7 +103,7 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
   request.received_unix_nanos = clock_.UnixNanos();
   request.random = seed_ ^ (request.id * 0x9e3779b97f4a7c15);
   request.request_id = request.Header("x-request-id");
-  if (request.request_id.empty()) request.request_id = NewUuid();
+  if (request.request_id.empty()) request.request_id = NewId(request.random);
   q->state->director = this;
   Trace(*q);
   q->state->log = logger_.With("x-request-id", request.request_id);
@@ -121,7 +127,13 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
 void DirectorImpl::Trace(Question& q) {
   const std::optional<TraceContext> parent = ParseTraceparent(q.context().Header("traceparent"));
   if (options_.tracer == nullptr) {
-    q.trace = parent ? parent->Child() : TraceContext::NewRoot(false);
+    q.trace = parent ? *parent : TraceContext();
+    uint64_t& random = q.context().random;
+    if (!parent) {
+      q.trace.trace_id_high = NextRandom(random) | 1;
+      q.trace.trace_id_low = NextRandom(random);
+    }
+    q.trace.span_id = NextRandom(random) | 1;
     return;
   }
   q.trace = options_.tracer->Start(parent);
@@ -280,7 +292,7 @@ void DirectorImpl::Decide(Question& q) {
                                       : "no endpoint is in the requested subset",
                 std::string(kNoEndpoints));
   }
-  const auto started = std::chrono::steady_clock::now();
+  Stopwatch watch(clock_);
   const Graph& graph = *q.setup->graph;
   SchedulingPass pass(graph, request, *snapshot, record);
   if (!q.snapshot) pass.Produce();
@@ -295,7 +307,7 @@ void DirectorImpl::Decide(Question& q) {
   }
   pass.Schedule(outcome);
   if (pass.failed() != nullptr) failures_.Note(*pass.failed(), pass.failure(), request.request_id);
-  const Duration took = std::chrono::steady_clock::now() - started;
+  const Duration took = watch.Lap();
   record.decision_ns = static_cast<uint64_t>(took.count());
   metrics_.scheduling.Observe(static_cast<double>(took.count()) * 1e-9);
   if (outcome.primary.empty()) {

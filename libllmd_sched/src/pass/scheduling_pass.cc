@@ -49,7 +49,7 @@ bool RunProducer(Producer& producer, const Graph& graph, RequestContext& request
 }
 
 void SchedulingPass::Produce() {
-  Stopwatch watch;
+  Stopwatch watch(*graph_.clock);
   for (const TimedProducer& producer : graph_.producers) {
     Status failed;
     if (!RunProducer(*producer.plugin, graph_, request_, snapshot_, failed))
@@ -124,7 +124,7 @@ void SchedulingPass::RunFilters(const Profile& profile, ProfileRecord& record) {
   schedule_log::LineWithPods(request_, "Before running filter plugins", snapshot_,
                              record.candidates);
   ScopedSpan span(request_.spans, "filter_endpoints");
-  Stopwatch watch;
+  Stopwatch watch(*graph_.clock);
   for (const Timed<Filter>& filter : profile.filters) {
     schedule_log::LineWith(request_, "Running filter plugin", "plugin", *filter.plugin);
     if (!Succeeds(*filter.plugin,
@@ -151,7 +151,7 @@ void SchedulingPass::RunScorers(const Profile& profile, ProfileRecord& record) {
   const size_t n = record.candidates.size();
   record.totals.assign(n, 0.0);
   record.raw.assign(n * profile.scorers.size(), std::numeric_limits<double>::quiet_NaN());
-  Stopwatch watch;
+  Stopwatch watch(*graph_.clock);
   for (size_t s = 0; s < profile.scorers.size(); ++s) {
     const WeightedScorer& scorer = profile.scorers[s];
     ScopedSpan span(request_.spans, "llm_d.epp.scorer.", scorer.plugin->type());
@@ -171,7 +171,7 @@ void SchedulingPass::RunScorers(const Profile& profile, ProfileRecord& record) {
 void SchedulingPass::RunPicker(const Profile& profile, ProfileRecord& record) {
   schedule_log::BeforePicker(request_, snapshot_, record);
   ScopedSpan span(request_.spans, "pick_endpoints");
-  Stopwatch watch;
+  Stopwatch watch(*graph_.clock);
   if (!Succeeds(*profile.picker.plugin, [&] {
         record.tied = profile.picker.plugin->Pick(request_, snapshot_, record.candidates,
                                                   record.totals, record.picked);

@@ -48,7 +48,10 @@ struct DirectorOptions {
   // must be this; "" = never.
   std::string explain_token;
   bool attach_trace = true;  // fill Routing::trace; Explain works either way
-  uint64_t seed = 0;         // of tie-breaks; 0 = random
+  uint64_t seed = 0;  // of tie-breaks and of ids that nobody sent; 0 = random
+  // No threads and no timers: neither discovery nor scraping nor watching files. Whoever drives it
+  // says who is there (SetEndpoints, SetMetrics) and what time it is (the clock, then Tick).
+  bool manual = false;
   Tracer* tracer = nullptr;  // of sampled requests; outlives the director
   bool label_pool = false;   // name the pool in decisions: there are several
 };
@@ -157,6 +160,20 @@ class Director {
   virtual json::Value Decisions(size_t limit) const { return json::Array(); }
   // By name: type, and what the plugin shows of its state.
   virtual json::Value PluginState() const { return {}; }
+  // Does what is due by the passing of time: TTLs, gates that opened, producers that wait. Returns
+  // when it wants to be called next unless something else happens before; max = not by time. `now`
+  // is what the clock says. A director that is not manual does this by itself.
+  virtual TimePoint Tick(TimePoint now) { return TimePoint::max(); }
+  // Replaces the members, as discovery would; for a manual director.
+  virtual void SetEndpoints(std::vector<EndpointInfo> endpoints) {}
+  // New metrics of the member of that "ns/name" or handle, stamped with now when `updated` is not
+  // set; seen by the next request and the next Tick. NOT_FOUND when it is not there.
+  virtual Status SetMetrics(std::string_view name, EndpointMetrics metrics) {
+    return Unimplemented("metrics cannot be given to this director");
+  }
+  virtual Status SetMetrics(EndpointId id, EndpointMetrics metrics) {
+    return Unimplemented("metrics cannot be given to this director");
+  }
   // Goes over to another configuration. An error, with every fault of it, leaves all as it was.
   // Requests on their way to an engine end under the configuration that routed them; queued ones
   // keep their place and are routed by the new one. Plugins of equal name, type and parameters keep
