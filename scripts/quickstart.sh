@@ -53,7 +53,7 @@ $llmd explain "$id"
 step "try it yourself while the cluster runs"
 cat <<TXT
 curl -s $url/v1/models
-curl -s $url/v1/completions -H 'Content-Type: application/json' -d '{"model":"$name","prompt":"The capital of France is","max_tokens":"16","temperature":0}'
+curl -s $url/v1/completions -H 'Content-Type: application/json' -d '{"model":"$name","prompt":"The capital of France is","max_tokens":16,"temperature":0}'
 curl -sN $url/v1/chat/completions -H 'Content-Type: application/json' -d '{"model":"$name","stream":true,"max_tokens":64,"messages":[{"role":"user","content":"Name three harbours."}]}'
 TXT
 if $stop; then

@@ -27,12 +27,17 @@ step "checks"
 $python tools/check_layers.py
 $python tools/check_coawait.py
 $python tools/check_headers.py
+$python tools/check_docs.py
+$python tools/check_clock.py
 
 step "unit tests"
 ctest --test-dir build/release --output-on-failure -j 2
 
 step "Python package"
 scripts/python_package.sh
+
+step "a newcomer's first hour, with the build that is here (all of it: tests/newcomer/run.sh in a bare Debian)"
+tests/newcomer/run.sh --quick
 
 step "Python and end-to-end tests"
 LLMD_BUILD_DIR=$PWD/build/release $python -m pytest -q --durations=10 tests/tools tests/python tests/consumer tests/e2e
@@ -62,6 +67,8 @@ if $all; then
   step "g++"
   ninja -C build/gcc
   ctest --test-dir build/gcc --output-on-failure -j 2 -L unit
+  step "decisions of clang and g++"
+  tests/sched/decision_log/check.sh build/release/tests/decision_log build/gcc/tests/decision_log
   step "clang-tidy on every file"
   scripts/tidy.sh --all
   step "fuzzers"

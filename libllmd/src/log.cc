@@ -1,8 +1,5 @@
 #include "llmd/log.h"
 
-#include <unistd.h>
-
-#include <cerrno>
 #include <mutex>
 
 #include "llmd/format.h"
@@ -14,26 +11,7 @@ constexpr size_t kMaxLineBytes = size_t{1} << 20;
 // Below every level, errors included.
 constexpr int kNothing = -100;
 constexpr size_t kKeptMessageBytes = size_t{1} << 12;
-
-class FdSink final : public LogSink {
- public:
-  explicit FdSink(int fd) : fd_(fd) {}
-
-  // A line that cannot be written is dropped: a log must not stop the program.
-  void Write(std::string_view line) override {
-    const std::lock_guard lock(mutex_);
-    while (!line.empty()) {
-      const ssize_t n = ::write(fd_, line.data(), line.size());
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) return;
-      line.remove_prefix(static_cast<size_t>(n));
-    }
-  }
-
- private:
-  const int fd_;
-  std::mutex mutex_;
-};
+constexpr size_t kMaxFieldBytes = size_t{1} << 12;
 
 // As zap names logr's levels.
 void AppendLevel(std::string& out, LogLevel level) {
@@ -71,11 +49,17 @@ void AppendMember(std::string& out, std::string_view key, const json::Value& val
   value.DumpTo(out);
 }
 
-}  // namespace
-
-std::shared_ptr<LogSink> FdLogSink(int fd) {
-  return std::make_shared<FdSink>(fd);
+// The same; of a long text only the start. Clients choose many of them.
+void AppendShort(std::string& out, std::string_view key, const json::Value& value) {
+  if (!value.is_string() || value.AsString().size() <= kMaxFieldBytes)
+    return AppendMember(out, key, value);
+  const std::string& text = value.AsString();
+  size_t cut = kMaxFieldBytes;
+  while (cut > kMaxFieldBytes - 3 && (static_cast<unsigned char>(text[cut]) & 0xC0) == 0x80) --cut;
+  AppendMember(out, key, text.substr(0, cut) + "... " + std::to_string(text.size()) + " bytes");
 }
+
+}  // namespace
 
 Logger::Logger() : Logger(nullptr, LogLevel::kInfo) {}
 
@@ -93,7 +77,7 @@ Logger Logger::Named(std::string_view name) const {
 
 Logger Logger::With(std::string_view key, const json::Value& value) const {
   Logger with = *this;
-  AppendMember(with.suffix_, key, value);
+  AppendShort(with.suffix_, key, value);
   return with;
 }
 
@@ -120,7 +104,9 @@ void Logger::Log(LogLevel level, std::string_view msg, std::initializer_list<Log
   if (!sink_ || !Enabled(level)) return;
   std::string line = Head(level, msg, where);
   line += suffix_;
-  for (const LogField& field : fields) AppendMember(line, field.key, field.value);
+  const bool whole = static_cast<int>(level) >= static_cast<int>(LogLevel::kDebug);
+  for (const LogField& field : fields)
+    (whole ? AppendMember : AppendShort)(line, field.key, field.value);
   if (line.size() > kMaxLineBytes) {
     const size_t full_size = line.size();
     line = Head(level, msg.substr(0, kKeptMessageBytes), where);

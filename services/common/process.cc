@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -22,8 +23,12 @@ sigset_t StopSignals() {
 
 }  // namespace
 
-Logger MakeLogger(int verbosity) {
-  return {FdLogSink(STDOUT_FILENO), static_cast<LogLevel>(verbosity)};
+std::shared_ptr<FdLog> StdoutLog() {
+  return FdLog::Create(STDOUT_FILENO);
+}
+
+Logger MakeLogger(std::shared_ptr<FdLog> log, int verbosity) {
+  return {std::move(log), static_cast<LogLevel>(verbosity)};
 }
 
 void BlockSignals() {
@@ -31,6 +36,26 @@ void BlockSignals() {
   sigaddset(&set, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+}
+
+std::shared_ptr<const void> AddLogMetrics(MetricsRegistry& metrics,
+                                          std::shared_ptr<const FdLog> log) {
+  return metrics.AddCounterCollector(
+      "llmd_log_lines_dropped_total", "Log lines lost because nobody read them in time.",
+      [log = std::move(log)](const MetricsRegistry::GaugeEmit& emit) {
+        const Labels none;
+        emit(none, static_cast<double>(log->dropped()));
+      });
+}
+
+void RaiseDescriptorLimit(const Logger& logger) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t before = limit.rlim_cur;
+  limit.rlim_cur = limit.rlim_max;
+  if (before != limit.rlim_max && setrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = before;
+  logger.Info("descriptor limit", {{"limit", static_cast<uint64_t>(limit.rlim_cur)},
+                                   {"before", static_cast<uint64_t>(before)}});
 }
 
 void KeepBodyMemory() {

@@ -20,8 +20,10 @@ namespace serving = engine::serving;
 // by destructors.
 struct App {
   EngineSettings settings;
+  std::shared_ptr<FdLog> log = StdoutLog();
   Logger logger;
   MetricsRegistry registry;
+  std::shared_ptr<const void> log_metrics;
   std::unique_ptr<text::Tokenizer> tokenizer;
   std::unique_ptr<text::ChatTemplate> chat_template;
   std::unique_ptr<engine::Engine> engine;
@@ -159,8 +161,10 @@ int RunEngine(int argc, const char* const* argv) {
   if (parsed->outcome.exit) return parsed->outcome.code;
   App app;
   app.settings = std::move(parsed->settings);
-  app.logger = MakeLogger(static_cast<int>(app.settings.verbosity));
+  app.logger = MakeLogger(app.log, static_cast<int>(app.settings.verbosity));
   for (const std::string& warning : parsed->outcome.warnings) app.logger.Warn(warning);
+  RaiseDescriptorLimit(app.logger);
+  app.log_metrics = AddLogMetrics(app.registry, app.log);
   if (Status status = Load(app); !status.ok()) return Fail(status);
   if (Status status = Listen(app); !status.ok()) return Fail(status);
   Serve(app);

@@ -94,8 +94,10 @@ StatusOr<Listener> Listen(const Flags& flags, uint16_t port, grpc::Service* serv
 
 // Everything that runs, in the order in which it is taken down (members die in reverse).
 struct App {
+  std::shared_ptr<FdLog> log = services::StdoutLog();
   Logger logger;
   MetricsRegistry metrics;
+  std::shared_ptr<const void> log_metrics;
   std::unique_ptr<http::Runtime> runtime;
   std::shared_ptr<sched::Fetch> fetch;
   std::unique_ptr<Tracer> tracer;  // null when nothing is traced
@@ -141,6 +143,12 @@ Status StartGrpc(App& app, const Flags& flags) {
   options.max_body_bytes = static_cast<size_t>(flags.picker.max_body_bytes);
   options.emit_endpoint_scores = flags.picker.emit_endpoint_scores;
   options.token_metrics = flags.token_metrics;
+  options.on_excess = [&app, told = std::make_shared<std::atomic<bool>>(false)](const char* what) {
+    if (told->exchange(true)) return;
+    app.logger.Warn("ext_proc: messages after a body's end are passed over; told once",
+                    {{"message", what},
+                     {"reason", "the proxy repeated the last message of a body, or sent more"}});
+  };
   app.ext_proc = std::make_unique<ExtProcService>(
       app.director(), options, static_cast<size_t>(flags.max_streams),
       static_cast<unsigned>(flags.threads), app.metrics);
@@ -166,6 +174,7 @@ Status StartGrpc(App& app, const Flags& flags) {
 
 Status Start(App& app, const Flags& flags) {
   services::AddBuildInfo(app.metrics);
+  app.log_metrics = services::AddLogMetrics(app.metrics, app.log);
   LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(1));
   app.fetch = services::MakeScrapeFetch(services::MakeHttpFetch(*app.runtime));
   if (flags.picker.tracing) {
@@ -216,13 +225,14 @@ int RunEpp(int argc, const char* const* argv) {
   if (Status s = CheckPickerFlags(flags.picker); !s.ok()) return Fail(s), 2;
 
   auto app = std::make_unique<App>();
-  app->logger = services::MakeLogger(*verbosity);
+  app->logger = services::MakeLogger(app->log, *verbosity);
   for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
+  FixSeed(flags.picker);
   if (Status s = Start(*app, flags); !s.ok()) return Fail(s);
-  app->logger.Info("EPP starting (file discovery mode)",
-                   {{"grpcPort", app->grpc.port},
-                    {"healthPort", app->grpc_health.port},
-                    {"metricsPort", int{app->admin->port()}}});
+  app->logger.Info("EPP starting (file discovery mode)", {{"grpcPort", app->grpc.port},
+                                                          {"healthPort", app->grpc_health.port},
+                                                          {"metricsPort", int{app->admin->port()}},
+                                                          {"seed", flags.picker.seed}});
   services::WaitForSignal([&app] { (void)app->director().ReloadFile(); });
   Drain(*app, flags.picker.drain_timeout);
   return 0;

@@ -15,6 +15,7 @@
 #include "common/tracing.h"
 #include "gateway/forwarder.h"
 #include "gateway/picker.h"
+#include "llmd/version.h"
 
 namespace llmd::gateway {
 namespace {
@@ -60,8 +61,10 @@ FlagSet MakeFlags(Flags& flags) {
 
 // Members die in reverse order: servers before what they call.
 struct App {
+  std::shared_ptr<FdLog> log = services::StdoutLog();
   Logger logger;
   MetricsRegistry metrics;
+  std::shared_ptr<const void> log_metrics;
   std::unique_ptr<http::Runtime> runtime;
   std::shared_ptr<sched::Fetch> fetch;
   std::unique_ptr<Tracer> tracer;          // null when nothing is traced
@@ -116,6 +119,21 @@ struct Ready {
 struct Health {
   http::Task<void> operator()(http::Exchange& exchange) const {
     http::Response response;
+    (void)co_await exchange.Send(std::move(response));
+  }
+};
+// What stands at /: who this is and where to go on.
+struct Welcome {
+  http::Task<void> operator()(http::Exchange& exchange) const {
+    const json::Value links = json::Object{{"models", "/v1/models"},
+                                           {"chat", "/v1/chat/completions"},
+                                           {"completions", "/v1/completions"},
+                                           {"health", "/health"},
+                                           {"ready", "/ready"},
+                                           {"metrics", "/metrics"}};
+    const json::Value body =
+        json::Object{{"name", "llmd-gateway"}, {"version", LLMD_VERSION_STRING}, {"links", links}};
+    http::Response response = http::JsonResponse(200, body.DumpPretty() + "\n");
     (void)co_await exchange.Send(std::move(response));
   }
 };
@@ -192,6 +210,7 @@ void AddRoutes(App& app) {
       app.router.Add(method, path, forward);
   }
   app.router.Add("GET", "/v1/models", Models{&app});
+  app.router.Add("GET", "/", Welcome{});
   app.router.Add("GET", "/health", Health{});
   app.router.Add("GET", "/ready", Ready{&app});
   services::AddAdminRoutes(app.router, app.admin_sources);
@@ -226,6 +245,7 @@ Status StartServers(App& app, const Flags& flags) {
 
 Status Start(App& app, const Flags& flags) {
   services::AddBuildInfo(app.metrics);
+  app.log_metrics = services::AddLogMetrics(app.metrics, app.log);
   LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(static_cast<int>(flags.loops)));
   LLMD_RETURN_IF_ERROR(MakePicker(app, flags));
   app.client = std::make_unique<http::Client>(*app.runtime, http::ClientOptions());
@@ -261,12 +281,15 @@ int RunGateway(int argc, const char* const* argv) {
   if (!verbosity.ok()) return Fail(verbosity.status()), 2;
   if (Status s = CheckPickerFlags(flags.picker); !s.ok()) return Fail(s), 2;
   auto app = std::make_unique<App>();
-  app->logger = services::MakeLogger(*verbosity);
+  app->logger = services::MakeLogger(app->log, *verbosity);
   for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
+  FixSeed(flags.picker);
+  services::RaiseDescriptorLimit(app->logger);
   if (Status s = Start(*app, flags); !s.ok()) return Fail(s);
   app->logger.Info("listening", {{"host", flags.host},
                                  {"port", int{app->server->port()}},
-                                 {"adminPort", int{app->admin->port()}}});
+                                 {"adminPort", int{app->admin->port()}},
+                                 {"seed", flags.picker.seed}});
   services::WaitForSignal([&app] {
     if (app->pools) (void)app->pools->director().ReloadFile();
   });

@@ -103,6 +103,19 @@ class DirectorPicker final : public Picker {
     };
   }
 
+  std::vector<std::string> Without(const PickInput& input) const {
+    const auto contains = [](const std::vector<std::string>& list, const std::string& word) {
+      return std::find(list.begin(), list.end(), word) != list.end();
+    };
+    std::vector<std::string> good, avoided;
+    for (const sched::EndpointInfo& endpoint : director_.Endpoints()) {
+      std::string address = endpoint.HostPort();
+      if (contains(input.exclude, address)) continue;
+      (contains(input.avoid, address) ? avoided : good).push_back(std::move(address));
+    }
+    return good.empty() ? avoided : good;
+  }
+
   void Ask(const std::shared_ptr<Question>& question, boost::asio::io_context& loop,
            const PickInput& input, std::function<void(sched::Routing)> done) {
     sched::RequestInput request;
@@ -111,14 +124,9 @@ class DirectorPicker final : public Picker {
     request.has_body = input.has_body;
     request.state = &question->state;
     request.evicted = Evicted(question, loop);
-    if (!input.exclude.empty()) {
+    if (!input.exclude.empty() || !input.avoid.empty()) {
       request.has_subset = true;
-      for (const sched::EndpointInfo& endpoint : director_.Endpoints()) {
-        const std::string address = endpoint.HostPort();
-        if (std::find(input.exclude.begin(), input.exclude.end(), address) == input.exclude.end()) {
-          request.subset.push_back(address);
-        }
-      }
+      request.subset = Without(input);
     }
     director_.Route(std::move(request), std::move(done));
   }

@@ -76,6 +76,12 @@ bool IsSse(const http::ResponseHead& head) {
          std::string_view::npos;
 }
 
+// What is there cannot serve the request; perhaps what was to be avoided can.
+bool NoneLeft(const sched::Routing& routing) {
+  return !routing.ok && routing.denial.http_status == 503 &&
+         routing.denial.dropped_reason == "rejected-no-endpoints";
+}
+
 }  // namespace
 
 bool IsRoutingHeader(std::string_view lower_name) {
@@ -145,6 +151,8 @@ Forwarder::Forwarder(Picker& picker, http::Client& client, ForwarderOptions opti
       inflight_(metrics.AddGauge("llmd_gateway_requests_inflight", "Requests being served.")),
       retries_(metrics.AddCounter("llmd_gateway_retries_total",
                                   "Attempts beyond the first, on another endpoint.")),
+      panics_(metrics.AddCounter("llmd_gateway_panic_attempts_total",
+                                 "Attempts at endpoints that had just failed, as none was left.")),
       upstream_cut_(
           metrics.AddCounter("llmd_gateway_upstream_cut_total", "Answers an engine broke off.")),
       client_gone_(metrics.AddCounter("llmd_gateway_client_gone_total",
@@ -196,15 +204,13 @@ http::Task<void> Forwarder::Route(http::Exchange& exchange, Request& request) {
 
 // Asks the picker and tries its endpoints. True when an answer (or a refusal) went to the client.
 http::Task<bool> Forwarder::TryOnce(http::Exchange& exchange, Request& request) {
-  PickInput input;
-  input.headers = request.picker_headers;
-  input.body = request.body;
-  input.has_body = request.has_body;
-  input.exclude = request.failed;
-  for (std::string& endpoint : ejections_.Current()) {
-    if (!Contains(input.exclude, endpoint)) input.exclude.push_back(std::move(endpoint));
+  std::vector<std::string> ejected = ejections_.Current();
+  std::erase_if(ejected, [&](const auto& endpoint) { return Contains(request.failed, endpoint); });
+  auto pick = co_await Choose(exchange, request, ejected);
+  if (pick.ok() && !ejected.empty() && NoneLeft((*pick)->routing())) {
+    std::vector<std::string> none;
+    pick = co_await Choose(exchange, request, std::move(none));
   }
-  auto pick = co_await picker_.Choose(exchange, std::move(input));
   if (!pick.ok()) {
     if (pick.status().code() == StatusCode::kCancelled) co_return true;
     co_await SendError(exchange, request, 503, pick.status().message());
@@ -221,6 +227,7 @@ http::Task<bool> Forwarder::TryOnce(http::Exchange& exchange, Request& request) 
   for (const std::string& endpoint : routing.endpoints) {
     if (Contains(request.failed, endpoint)) continue;
     request.endpoint = endpoint;
+    if (Contains(ejected, endpoint)) panics_.Add();
     request.last_error = co_await Connect(exchange, request);
     if (request.last_error.ok()) {
       ejections_.Clear(endpoint);
@@ -232,14 +239,31 @@ http::Task<bool> Forwarder::TryOnce(http::Exchange& exchange, Request& request) 
       co_await Deny(exchange, request, *denial);
       co_return true;
     }
-    request.failed.push_back(endpoint);
-    ejections_.Add(endpoint);
-    logger_.Warn("endpoint failed before its first byte",
-                 {{"x-request-id", request.id},
-                  {"endpoint", endpoint},
-                  {"error", request.last_error.message()}});
+    NoteFailure(request, endpoint);
   }
   co_return false;
+}
+
+http::Task<StatusOr<std::unique_ptr<Pick>>> Forwarder::Choose(http::Exchange& exchange,
+                                                              Request& request,
+                                                              std::vector<std::string> avoid) {
+  PickInput input;
+  input.headers = request.picker_headers;
+  input.body = request.body;
+  input.has_body = request.has_body;
+  input.exclude = request.failed;
+  input.avoid = std::move(avoid);
+  co_return co_await picker_.Choose(exchange, std::move(input));
+}
+
+void Forwarder::NoteFailure(Request& request, const std::string& endpoint) {
+  request.failed.push_back(endpoint);
+  const bool ours = request.last_error.code() == StatusCode::kResourceExhausted;
+  if (!ours) ejections_.Add(endpoint);
+  logger_.Warn(ours ? "no connection can be made here" : "endpoint failed before its first byte",
+               {{"x-request-id", request.id},
+                {"endpoint", endpoint},
+                {"error", request.last_error.message()}});
 }
 
 http::Task<Status> Forwarder::Connect(http::Exchange& exchange, Request& request) {

@@ -20,12 +20,13 @@ struct ForwarderOptions {
   int max_attempts = 3;
   Duration first_byte_timeout = std::chrono::seconds(600);
   Duration read_timeout = std::chrono::seconds(600);
-  // An endpoint that refused is left out this long, unless nothing else is there; then it is tried
-  // again.
+  // An endpoint that refused, reset, was silent or spoke no HTTP is left out this long, unless
+  // nothing else is there: then it is tried all the same. Faults of our own (no descriptor, no
+  // port) are held against nobody.
   Duration ejection = std::chrono::seconds(2);
 };
 
-// Endpoints that refused a connection lately. Thread-safe; bounded by dropping entries that are
+// Endpoints that failed an exchange lately. Thread-safe; bounded by dropping entries that are
 // over.
 class Ejections {
  public:
@@ -54,6 +55,9 @@ class Forwarder {
   struct Request;
   http::Task<void> Route(http::Exchange& exchange, Request& request);
   http::Task<bool> TryOnce(http::Exchange& exchange, Request& request);
+  http::Task<StatusOr<std::unique_ptr<Pick>>> Choose(http::Exchange& exchange, Request& request,
+                                                     std::vector<std::string> avoid);
+  void NoteFailure(Request& request, const std::string& endpoint);
   http::Task<Status> Connect(http::Exchange& exchange, Request& request);
   http::Task<void> RelayAnswer(http::Exchange& exchange, Request& request);
   http::Task<void> BreakOff(http::Exchange& exchange, Request& request, bool sse);
@@ -71,6 +75,7 @@ class Forwarder {
   MetricsRegistry& metrics_;
   Gauge& inflight_;
   Counter& retries_;
+  Counter& panics_;
   Counter& upstream_cut_;
   Counter& client_gone_;
   Histogram& duration_;

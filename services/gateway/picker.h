@@ -21,7 +21,8 @@ struct PickInput {
   HeaderList headers;  // lower-cased, pseudo headers first
   std::shared_ptr<const std::string> body;
   bool has_body = false;
-  std::vector<std::string> exclude;  // endpoints that just failed
+  std::vector<std::string> exclude;  // endpoints this request has failed at
+  std::vector<std::string> avoid;    // to be left out too, unless nothing else is there
 };
 
 // One request's decision and the hooks for its response. Destroying it before the response ended

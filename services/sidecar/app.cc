@@ -23,8 +23,10 @@ constexpr auto kProbeInterval = std::chrono::seconds(1);
 // Members die in reverse order: servers before what they call.
 struct App {
   Options options;
+  std::shared_ptr<FdLog> log = services::StdoutLog();
   Logger logger;
   MetricsRegistry metrics;
+  std::shared_ptr<const void> log_metrics;
   std::unique_ptr<WorkerPool> workers;
   std::unique_ptr<http::Runtime> runtime;
   std::unique_ptr<SidecarMetrics> counters;
@@ -54,7 +56,7 @@ http::Task<void> WatchEngine(Proxy& proxy, Logger logger) {
     const Status status = co_await proxy.CheckEngine();
     if (status.ok()) break;
     if (status.code() == StatusCode::kCancelled) co_return;
-    logger.Error("waiting for vLLM to be ready", {{"err", status.message()}});
+    logger.Info("waiting for vLLM to be ready", {{"err", status.message()}});
     const Status slept = co_await http::SleepFor(kProbeInterval);
     if (!slept.ok()) co_return;
   }
@@ -111,6 +113,7 @@ Status Start(App& app) {
   LLMD_ASSIGN_OR_RETURN(app.runtime,
                         http::Runtime::Create(static_cast<int>(app.options.loop_threads)));
   app.counters = std::make_unique<SidecarMetrics>(app.metrics);
+  app.log_metrics = services::AddLogMetrics(app.metrics, app.log);
   LLMD_ASSIGN_OR_RETURN(app.prefiller, MakeClient(app, app.options.prefiller));
   LLMD_ASSIGN_OR_RETURN(app.decoder, MakeClient(app, app.options.decoder));
   app.proxy = std::make_unique<Proxy>(*app.prefiller, *app.decoder, app.options, *app.counters,
@@ -158,8 +161,10 @@ int RunSidecar(int argc, const char* const* argv) {
   if (outcome.exit) return outcome.code;
   if (const Status status = Validate(app->options); !status.ok()) return services::Fail(status), 2;
   const std::string name = "proxy server on port " + std::to_string(app->options.port);
-  app->logger = services::MakeLogger(static_cast<int>(app->options.verbosity)).Named(name);
+  app->logger =
+      services::MakeLogger(app->log, static_cast<int>(app->options.verbosity)).Named(name);
   for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
+  services::RaiseDescriptorLimit(app->logger);
   if (const Status status = Start(*app); !status.ok()) return services::Fail(status);
   LogStart(*app);
   app->runtime->Spawn(WatchEngine(*app->proxy, app->logger));

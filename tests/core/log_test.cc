@@ -4,7 +4,11 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <csignal>
 #include <thread>
+
+#include "llmd/log_fd.h"
 
 namespace llmd {
 namespace {
@@ -76,13 +80,30 @@ TEST(Logger, CutsHugeLinesToValidOnes) {
   const auto sink = std::make_shared<MemoryLogSink>();
   const Logger log(sink, LogLevel::kInfo);
   log.Info(std::string(3 << 20, 'm'), {{"k", "v"}});
-  log.Info("short", {{"body", std::string(2 << 20, 'x')}});
+  log.Info("short", {{"body", json::Array{std::string(2 << 20, 'x')}}});
   const auto lines = sink->Lines();
   ASSERT_EQ(lines.size(), 2u);
   EXPECT_EQ(lines[0]["msg"].AsString(), std::string(4096, 'm'));
   EXPECT_GT(lines[0]["droppedBytes"].AsInt(), 2 << 20);
   EXPECT_EQ(lines[1]["msg"].AsString(), "short");
   EXPECT_TRUE(lines[1]["body"].is_null());
+}
+
+TEST(Logger, CutsLongTextsBetweenCharactersUnlessDebugging) {
+  const auto sink = std::make_shared<MemoryLogSink>();
+  const std::string id = "x" + std::string(60'000, 'i'), accents = [] {
+    std::string out = "x";
+    for (int i = 0; i < 3000; ++i) out += "\xC3\xA9";
+    return out;
+  }();
+  const Logger log = Logger(sink, LogLevel::kDebug).With("x-request-id", id);
+  log.Info("a", {{"path", accents}, {"short", std::string(4096, 's')}});
+  log.Log(LogLevel::kDebug, "b", {{"path", accents}});
+  const auto lines = sink->Lines();
+  EXPECT_EQ(lines[0]["x-request-id"].AsString(), id.substr(0, 4096) + "... 60001 bytes");
+  EXPECT_EQ(lines[0]["path"].AsString(), accents.substr(0, 4095) + "... 6001 bytes");
+  EXPECT_EQ(lines[0]["short"].AsString(), std::string(4096, 's'));
+  EXPECT_EQ(lines[1]["path"].AsString(), accents);
 }
 
 TEST(Logger, RepairsBytesThatAreNoUtf8) {
@@ -124,6 +145,72 @@ TEST(FdLogSink, WritesWholeLinesFromManyThreads) {
     at = end + 1;
   }
   EXPECT_EQ(lines, static_cast<size_t>(kThreads * kLines));
+}
+
+std::string ReadAll(int fd) {
+  std::string text;
+  char buffer[4096];
+  for (ssize_t n = 0; (n = read(fd, buffer, sizeof(buffer))) > 0;)
+    text.append(buffer, static_cast<size_t>(n));
+  return text;
+}
+
+TEST(FdLogSink, NeverWaitsForAReaderAndSaysHowMuchWasLost) {
+  int fds[2];
+  ASSERT_EQ(pipe(fds), 0);
+  constexpr int kLines = 2000;
+  std::string text;
+  uint64_t dropped = 0;
+  std::thread reader;
+  {
+    const auto sink =
+        FdLog::Create(fds[1], {.max_waiting_bytes = 100'000, .flush = std::chrono::minutes(1)});
+    const Logger log(sink, LogLevel::kInfo);
+    for (int i = 0; i < kLines; ++i) log.Info("line", {{"pad", std::string(1000, 'p')}});
+    dropped = sink->dropped();
+    EXPECT_GT(dropped, 0u);
+    reader = std::thread([&] { text = ReadAll(fds[0]); });
+  }
+  close(fds[1]);
+  reader.join();
+  close(fds[0]);
+  uint64_t lines = 0, reported = 0;
+  for (size_t at = 0, end = 0; (end = text.find('\n', at)) != std::string::npos; at = end + 1) {
+    const auto line = json::Parse(std::string_view(text).substr(at, end - at));
+    ASSERT_TRUE(line.ok());
+    const std::string& msg = (*line)["msg"].AsString();
+    if (msg == "line") ++lines;
+    if (msg.ends_with(" lines were dropped")) reported += std::stoull(msg);
+  }
+  EXPECT_EQ(lines, kLines - dropped);
+  EXPECT_EQ(reported, dropped);
+}
+
+TEST(FdLogSink, ItsEndWaitsNoLongerThanItMay) {
+  int fds[2];
+  ASSERT_EQ(pipe(fds), 0);
+  const auto begun = std::chrono::steady_clock::now();
+  {
+    const auto sink = FdLog::Create(fds[1], {.flush = std::chrono::milliseconds(50)});
+    sink->Write(std::string(1 << 20, 'x') + "\n");
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(5));
+  std::signal(SIGPIPE, SIG_IGN);
+  close(fds[0]);  // frees the thread
+  close(fds[1]);
+}
+
+TEST(FdLogSink, WhatItHasTakenIsWrittenAtItsEnd) {
+  char path[] = "/tmp/llmd_log_XXXXXX";
+  const int fd = mkstemp(path);
+  ASSERT_GE(fd, 0);
+  {
+    const auto sink = FdLogSink(fd);
+    for (int i = 0; i < 1000; ++i) sink->Write(std::string(100, 'x') + "\n");
+  }
+  EXPECT_EQ(lseek(fd, 0, SEEK_END), 101'000);
+  close(fd);
+  unlink(path);
 }
 
 TEST(FdLogSink, DropsWhatCannotBeWritten) {

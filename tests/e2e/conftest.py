@@ -36,12 +36,12 @@ def binary(name):
 class Process:
     """One child; its output goes to a file that tests may read."""
 
-    def __init__(self, name, argv, env=None):
+    def __init__(self, name, argv, env=None, stdout=None, preexec_fn=None):
         self.name = name
         self.log_path = pathlib.Path(tempfile.mkstemp(prefix=f"llmd-{name}-", suffix=".log")[1])
         self.log_file = self.log_path.open("wb")
-        self.popen = subprocess.Popen(argv, stdout=self.log_file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                      env={**os.environ, **(env or {})})
+        self.popen = subprocess.Popen(argv, stdout=stdout or self.log_file, stderr=self.log_file, stdin=subprocess.DEVNULL,
+                                      env={**os.environ, **(env or {})}, preexec_fn=preexec_fn)
 
     def log(self):
         return self.log_path.read_text(errors="replace")

@@ -77,6 +77,19 @@ struct Cleanup {
   }
 };
 
+// A failure of this process or machine, not of the peer.
+bool IsOurs(const boost::system::error_code& e) {
+  namespace errc = boost::system::errc;
+  return e == errc::too_many_files_open || e == errc::too_many_files_open_in_system ||
+         e == errc::address_not_available || e == errc::no_buffer_space ||
+         e == errc::not_enough_memory;
+}
+
+Status Failure(const std::string& what, const boost::system::error_code& e) {
+  return {IsOurs(e) ? StatusCode::kResourceExhausted : StatusCode::kUnavailable,
+          what + ": " + e.message()};
+}
+
 Task<Status> ConnectAny(std::shared_ptr<Attempt> attempt, HostPort peer, std::string what) {
   boost::system::error_code not_literal;
   const asio::ip::address address = asio::ip::make_address(peer.host, not_literal);
@@ -84,8 +97,7 @@ Task<Status> ConnectAny(std::shared_ptr<Attempt> attempt, HostPort peer, std::st
     attempt->StartResolve(peer);
     co_await Wait(attempt);
     if (!attempt->stopped.ok()) co_return attempt->stopped;
-    if (attempt->error)
-      co_return Unavailable(what + ": cannot resolve: " + attempt->error.message());
+    if (attempt->error) co_return Failure(what + ": cannot resolve", attempt->error);
   } else {
     attempt->endpoints.emplace_back(address, peer.port);
   }
@@ -97,7 +109,7 @@ Task<Status> ConnectAny(std::shared_ptr<Attempt> attempt, HostPort peer, std::st
     if (!attempt->error) co_return OkStatus();
     last = attempt->error;
   }
-  co_return Unavailable(what + ": " + last.message());
+  co_return Failure(what, last);
 }
 
 }  // namespace

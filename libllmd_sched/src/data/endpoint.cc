@@ -53,7 +53,7 @@ void EndpointMetrics::SetAttribute(AttributeId id, double value) {
   if (id < kFirstAttribute) return;
   const size_t at = static_cast<size_t>(id - kFirstAttribute);
   if (attributes.size() <= at) attributes.resize(at + 1);
-  attributes[at].value = value;
+  attributes[at] = {.value = value};
 }
 
 double Snapshot::Attribute(AttributeId id, size_t i) const {

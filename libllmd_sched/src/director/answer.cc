@@ -37,6 +37,7 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
     }
     state.endpoint = snapshot.set->infos[outcome.primary[0]];
     const bool stages = !outcome.prefill.empty() || !outcome.encode.empty();
+    OpenCharges(request, snapshot, outcome);
     const ScopedSpan span(stages ? request.spans : nullptr, "prepare_disaggregation");
     for (PreRequestHook* hook : graph.pre_request) {
       failures_.Run(*hook, request.request_id,
@@ -73,7 +74,7 @@ void DirectorImpl::Grant(Question& q, const Snapshot& snapshot, const ScheduleOu
                   {"endpoint", state.endpoint->FullName()}});
   metrics_.processing.Observe(
       std::chrono::duration<double>(clock_.Now() - request.received).count());
-  Keep(q, record, routing);
+  Keep(q, record, outcome.primary_profile, routing);
   if (state.spans) {
     std::lock_guard lock(state.mutex);
     state.spans->Add("llm_d.epp.decision_type", std::string(outcome.decision_type));
@@ -122,13 +123,13 @@ void DirectorImpl::Evict(const std::shared_ptr<RequestState>& state) {
   if (tell) tell(denial);
 }
 
-void DirectorImpl::Keep(Question& q, DecisionRecord& record, Routing& routing) {
+void DirectorImpl::Keep(Question& q, DecisionRecord& record, int primary_profile,
+                        Routing& routing) {
   if (options_.emit_endpoint_scores) {
     for (size_t p = 0; p < record.profile_count; ++p) {
       const ProfileRecord& profile = record.profiles[p];
-      const bool primary = std::find(profile.picked.begin(), profile.picked.end(),
-                                     static_cast<uint32_t>(record.primary)) != profile.picked.end();
-      if (!primary) continue;
+      // Another stage may have picked the same endpoint from other candidates.
+      if (profile.profile != primary_profile) continue;
       routing.scores.clear();
       for (size_t i = 0; i < profile.candidates.size(); ++i) {
         routing.scores.emplace_back(record.set->host_ports[profile.candidates[i]],

@@ -1,6 +1,7 @@
 #include "llmd/sched/director.h"
 
 #include "director/impl.h"
+#include "llmd/sched/decision_tries.h"
 #include "llmd/uuid.h"
 
 namespace llmd::sched {
@@ -114,9 +115,12 @@ std::vector<ServedModel> DirectorImpl::ServedModels() const {
 }
 
 StatusOr<std::string> DirectorImpl::Explain(std::string_view request_id) const {
-  LLMD_ASSIGN_OR_RETURN(DecisionTrace trace, ring_.Find(request_id));
-  if (options_.label_pool) trace.pool = options_.pool_name;
-  return ToJson(trace).Dump();
+  LLMD_ASSIGN_OR_RETURN(std::vector<DecisionTrace> tries,
+                        ring_.Find(BoundedName(request_id, kMaxRequestIdBytes)));
+  for (DecisionTrace& trace : tries) {
+    if (options_.label_pool) trace.pool = options_.pool_name;
+  }
+  return TriesToJson(tries).Dump();
 }
 
 json::Value DirectorImpl::PluginState() const {

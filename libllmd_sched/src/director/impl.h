@@ -11,6 +11,7 @@
 #include "data/file_watch.h"
 #include "director/discovery_feed.h"
 #include "director/gate.h"
+#include "director/name_cap.h"
 #include "director/request_metrics.h"
 #include "director/response_scan.h"
 #include "flow/controller.h"
@@ -111,7 +112,7 @@ class DirectorImpl final : public Director {
                       std::string* replaced) override;
   void OnResponseBodySkipped(const std::shared_ptr<RequestState>& state) override;
   bool wants_response_body() const override { return setup_.Load()->graph->wants_response_body; }
-  bool ready() const override { return store_.synced() && store_.Members()->size() > 0; }
+  bool ready() const override { return store_.synced(); }
   std::vector<EndpointInfo> Endpoints() const override;
   std::vector<ServedModel> ServedModels() const override;
   StatusOr<std::string> Explain(std::string_view request_id) const override;
@@ -150,11 +151,12 @@ class DirectorImpl final : public Director {
   void Describe(const Question& q, DecisionRecord& record) const;
   void Grant(Question& q, const Snapshot& snapshot, const ScheduleOutcome& outcome,
              DecisionRecord& record);
-  void Keep(Question& q, DecisionRecord& record, Routing& routing);
+  // Hands on what is asked of the decision; the scores are those of `primary_profile`.
+  void Keep(Question& q, DecisionRecord& record, int primary_profile, Routing& routing);
   // Puts it in the ring, and in the answer's headers where the caller asked and may.
   void Remember(Question& q, DecisionRecord& record);
   // Gives the request its place in a trace.
-  void Trace(Question& q);
+  void Trace(Question& q, uint64_t& ids);
   bool MayExplain(const RequestContext& request) const;
   void SetEligible(Question& q, const Snapshot& snapshot) const;
   void Dispatched(const std::shared_ptr<Question>& q, const FlowResult& result);

@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <iterator>
 #include <map>
 
 #include "director/impl.h"
 #include "llmd/json.h"
+#include "llmd/sched/decision_tries.h"
 #include "llmd/sched/pools.h"
 #include "llmd/uuid.h"
 
@@ -109,12 +111,22 @@ class PoolSetImpl final : public PoolSet {
   }
   StatusOr<std::string> Explain(std::string_view request_id) const override {
     Status missing = NotFound("there is no pool");
+    std::vector<DecisionTrace> all;
     for (const Member& m : members_) {
-      StatusOr<std::string> found = m.director->Explain(request_id);
-      if (found.ok()) return found;
-      missing = found.status();
+      const StatusOr<std::string> found = m.director->Explain(request_id);
+      if (!found.ok()) {
+        missing = found.status();
+        continue;
+      }
+      LLMD_ASSIGN_OR_RETURN(const json::Value value, json::Parse(*found));
+      LLMD_ASSIGN_OR_RETURN(std::vector<DecisionTrace> tries, TriesFromJson(value));
+      std::move(tries.begin(), tries.end(), std::back_inserter(all));
     }
-    return missing;
+    if (all.empty()) return missing;
+    std::stable_sort(all.begin(), all.end(), [](const DecisionTrace& a, const DecisionTrace& b) {
+      return a.unix_nanos < b.unix_nanos;
+    });
+    return TriesToJson(all).Dump();
   }
   json::Value Decisions(size_t limit) const override {
     json::Array all;

@@ -55,6 +55,7 @@ void RequestState::End(bool aborted) {
                       .usage = usage,
                       .aborted = aborted};
     ForHooks([&](ResponseHook& hook) { hook.OnEnd(context, info); });
+    context.charges.End();
     if (!aborted) ForHooks([&](ResponseHook& hook) { hook.Report(context, info, report); });
     series->running->Add(-1);
     const double took = Seconds(clock->Now() - context.received);
@@ -154,6 +155,7 @@ void DirectorImpl::OnResponseBodySkipped(const std::shared_ptr<RequestState>& st
   const ResponseInfo info{
       .status = state->status, .headers = nullptr, .endpoint = state->endpoint.get(), .usage = {}};
   state->ForHooks([&](ResponseHook& hook) { hook.OnFirstChunk(state->context, info); });
+  state->context.charges.FirstChunk();
 }
 
 bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
@@ -175,6 +177,7 @@ bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
                                 .endpoint = state->endpoint.get(),
                                 .usage = {}};
         state->ForHooks([&](ResponseHook& hook) { hook.OnFirstChunk(state->context, info); });
+        state->context.charges.FirstChunk();
       } else if (state->sse) {
         state->series->itl->Observe(Seconds(now - state->last_chunk_at));
       }

@@ -102,10 +102,11 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
   request.received = clock_.Now();
   request.received_unix_nanos = clock_.UnixNanos();
   request.random = seed_ ^ (request.id * 0x9e3779b97f4a7c15);
-  request.request_id = request.Header("x-request-id");
-  if (request.request_id.empty()) request.request_id = NewId(request.random);
+  request.request_id = BoundedName(request.Header("x-request-id"), kMaxRequestIdBytes);
+  uint64_t ids = ~request.random;  // so that decisions are the same whoever names the request
+  if (request.request_id.empty()) request.request_id = NewId(ids);
   q->state->director = this;
-  Trace(*q);
+  Trace(*q, ids);
   q->state->log = logger_.With("x-request-id", request.request_id);
   if (logger_.Enabled(LogLevel::kDebug)) request.log = &*q->state->log;
   if (request.body.size() > options_.max_body_bytes) {
@@ -124,16 +125,15 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
   Admit(std::move(q));
 }
 
-void DirectorImpl::Trace(Question& q) {
+void DirectorImpl::Trace(Question& q, uint64_t& ids) {
   const std::optional<TraceContext> parent = ParseTraceparent(q.context().Header("traceparent"));
   if (options_.tracer == nullptr) {
     q.trace = parent ? *parent : TraceContext();
-    uint64_t& random = q.context().random;
     if (!parent) {
-      q.trace.trace_id_high = NextRandom(random) | 1;
-      q.trace.trace_id_low = NextRandom(random);
+      q.trace.trace_id_high = NextRandom(ids) | 1;
+      q.trace.trace_id_low = NextRandom(ids);
     }
-    q.trace.span_id = NextRandom(random) | 1;
+    q.trace.span_id = NextRandom(ids) | 1;
     return;
   }
   q.trace = options_.tracer->Start(parent);
@@ -155,6 +155,8 @@ Status DirectorImpl::Read(Question& q) {
   for (RequestHeaderHook* hook : graph.request_headers)
     failures_.Run(*hook, request.request_id, [&] { hook->OnRequestHeaders(request); });
   if (request.fairness_id.empty()) request.fairness_id = "default-flow";
+  if (request.fairness_id.size() > kMaxNameBytes)
+    request.fairness_id = BoundedName(request.fairness_id);
   request.objective =
       EitherHeader(request, "x-llm-d-inference-objective", "x-gateway-inference-objective");
   request.slo_ttft_ms = Millis(EitherHeader(request, "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"));

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "director/keyed_cache.h"
+#include "director/name_cap.h"
 #include "llmd/metrics.h"
 
 namespace llmd::sched {

@@ -65,11 +65,12 @@ class SchedulerImpl final : public Scheduler {
     auto set = std::make_shared<EndpointSet>();
     std::set<uint32_t> seen;
     for (const EndpointState& e : endpoints) {
-      const uint32_t slot =
-          slots_.try_emplace(e.info.FullName(), static_cast<uint32_t>(slots_.size())).first->second;
-      if (!seen.insert(slot).second)
+      std::shared_ptr<const EndpointLife>& life = lives_[e.info.FullName()];
+      if (!life)
+        life = std::make_shared<const EndpointLife>(static_cast<uint32_t>(lives_.size()) - 1);
+      if (!seen.insert(life->slot()).second)
         return InvalidArgument("two endpoints are called '" + e.info.FullName() + "'");
-      set->Add(std::make_shared<const EndpointInfo>(e.info), slot);
+      set->Add(std::make_shared<const EndpointInfo>(e.info), life);
       auto metrics = std::make_shared<EndpointMetrics>(e.metrics);
       LLMD_RETURN_IF_ERROR(graph_->SetAttributes(e, *metrics));
       snapshot.Add(std::move(metrics));
@@ -106,6 +107,7 @@ class SchedulerImpl final : public Scheduler {
   Status TellHooks(RequestContext& request, const Snapshot& snapshot,
                    const ScheduleOutcome& outcome, HeaderList& headers) const {
     Status first;
+    OpenCharges(request, snapshot, outcome);
     for (PreRequestHook* hook : graph_->pre_request) {
       Guarded(
           *hook, [&] { hook->PreRequest(request, snapshot, outcome, headers); },
@@ -163,6 +165,7 @@ class SchedulerImpl final : public Scheduler {
     for (ResponseHook* hook : graph_->response) {
       Guarded(*hook, [&] { hook->OnEnd(*it->second, info); }, [](const Status&) {});
     }
+    it->second->charges.End();
     kept_.erase(it);
   }
 
@@ -171,7 +174,8 @@ class SchedulerImpl final : public Scheduler {
   const std::unique_ptr<FakeClock> still_;
   const Clock& clock_;
   std::mutex mutex_;
-  std::map<std::string, uint32_t> slots_;                     // by ns/name; guarded by mutex_
+  std::map<std::string, std::shared_ptr<const EndpointLife>>
+      lives_;                                                 // by ns/name; guarded by mutex_
   std::map<uint64_t, std::unique_ptr<RequestContext>> kept_;  // guarded by mutex_
   uint64_t last_id_ = 0;                                      // guarded by mutex_
 };

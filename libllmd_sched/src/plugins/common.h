@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -26,6 +27,20 @@ PluginFactory Simple() {
     Params params(args.parameters);
     return Done(params, std::make_unique<T>());
   };
+}
+
+// The plugin's own column of the ledger, or another one under that suffix.
+inline StatusOr<std::shared_ptr<const LedgerColumn>> TakeColumn(const PluginArgs& args,
+                                                                std::string_view suffix = "") {
+  auto column =
+      args.env.ledger ? args.env.ledger->Column(args.name + std::string(suffix)) : nullptr;
+  if (!column) {
+    return ResourceExhausted("plugin '" + args.name +
+                             "': no column of the in-flight ledger is free, "
+                             "there are " +
+                             std::to_string(kLedgerColumns));
+  }
+  return column;
 }
 
 // A value per endpoint that depends on its identity only (labels), computed once per membership.

@@ -1,6 +1,7 @@
 #include "common/process.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -80,6 +81,19 @@ TEST(BlockSignals, ABrokenPipeIsAnErrorNotADeath) {
   EXPECT_EQ(WEXITSTATUS(status), 7);
 }
 
+TEST(RaiseDescriptorLimit, GoesToTheHardLimit) {
+  const int status = InChild([] {
+    const rlimit few{100, 300};
+    setrlimit(RLIMIT_NOFILE, &few);
+    RaiseDescriptorLimit(Logger());
+    rlimit now{};
+    getrlimit(RLIMIT_NOFILE, &now);
+    return now.rlim_cur == 300 ? 7 : 8;
+  });
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 7);
+}
+
 TEST(Fail, PrintsTheMessageAndGivesOne) {
   testing::internal::CaptureStderr();
   EXPECT_EQ(Fail(InvalidArgument("port 80 is in use")), 1);
@@ -88,9 +102,11 @@ TEST(Fail, PrintsTheMessageAndGivesOne) {
 
 TEST(MakeLogger, LogsJsonToStdoutAtItsVerbosity) {
   testing::internal::CaptureStdout();
-  const Logger log = MakeLogger(2);
-  log.Log(LogLevel::kDefault, "shown");
-  log.Log(LogLevel::kDebug, "hidden");
+  {
+    const Logger log = MakeLogger(StdoutLog(), 2);
+    log.Log(LogLevel::kDefault, "shown");
+    log.Log(LogLevel::kDebug, "hidden");
+  }
   const std::string text = testing::internal::GetCapturedStdout();
   EXPECT_NE(text.find("\"msg\":\"shown\""), std::string::npos);
   EXPECT_EQ(text.find("hidden"), std::string::npos);

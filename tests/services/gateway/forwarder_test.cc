@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <deque>
@@ -226,8 +228,69 @@ TEST_F(ForwarderTest, AsksAgainWithoutTheEndpointThatFailed) {
   EXPECT_THAT(picker.asked[0].exclude, IsEmpty());
   EXPECT_THAT(picker.asked[1].exclude, ElementsAre(dead));
   Post("{}");
-  EXPECT_THAT(picker.asked[2].exclude, ElementsAre(dead))
+  EXPECT_THAT(picker.asked[2].exclude, IsEmpty());
+  EXPECT_THAT(picker.asked[2].avoid, ElementsAre(dead))
       << "an ejected endpoint is left out at once";
+}
+
+TEST_F(ForwarderTest, TriesEjectedEndpointsWhenNothingElseIsLeft) {
+  const std::string dead = NobodyThere();
+  picker.script = {To({dead}), To({EngineAddress()})};
+  Post("{}");
+  picker.script = {
+      Refusal(503, "no endpoint is in the requested subset", "rejected-no-endpoints", 0),
+      To({dead, EngineAddress()})};
+  EXPECT_EQ(Post("{}").head.status, 200);
+  ASSERT_EQ(picker.asked.size(), 4u);
+  EXPECT_THAT(picker.asked[2].avoid, ElementsAre(dead));
+  EXPECT_THAT(picker.asked[3].avoid, IsEmpty());
+  EXPECT_THAT(metrics.Expose(), HasSubstr("llmd_gateway_panic_attempts_total 1"));
+}
+
+TEST_F(ForwarderTest, TakesARefusalForWhatItIsWhenNoneWasAvoided) {
+  picker.script = {Refusal(503, "no pods available in datastore", "rejected-no-endpoints", 0)};
+  EXPECT_EQ(Post("{}").head.status, 503);
+  EXPECT_EQ(picker.asked.size(), 1u);
+}
+
+// Takes every descriptor that is left to the process.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    const rlimit few{64, before_.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &few);
+    for (int fd = 0; (fd = dup(0)) >= 0;) taken_.push_back(fd);
+  }
+  ~NoDescriptors() {
+    for (const int fd : taken_) close(fd);
+    setrlimit(RLIMIT_NOFILE, &before_);
+  }
+  NoDescriptors(const NoDescriptors&) = delete;
+  NoDescriptors& operator=(const NoDescriptors&) = delete;
+
+ private:
+  rlimit before_{};
+  std::vector<int> taken_;
+};
+
+TEST_F(ForwarderTest, AFaultOfOurOwnIsHeldAgainstNoEndpoint) {
+  picker.script = {To({EngineAddress()})};
+  RawSocket client = gateway.Connect();
+  const std::string post =
+      "POST /v1/completions HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}";
+  client.Send("GET /v1/models HTTP/1.1\r\nHost: g\r\n\r\n");
+  EXPECT_THAT(client.ReadUntil("\r\n\r\n"), HasSubstr(" 200 "));
+  TestServer other(EchoEngine);
+  picker.script = {To({other.address().ToString()})};
+  {
+    const NoDescriptors none;
+    client.Send(post);
+    EXPECT_THAT(client.ReadUntil("}}"), HasSubstr(" 503 "));
+  }
+  client.Send(post);
+  EXPECT_THAT(client.ReadUntil("{}"), HasSubstr(" 200 "));
+  EXPECT_THAT(picker.asked.back().avoid, IsEmpty());
 }
 
 TEST_F(ForwarderTest, Gives503WithAnErrorObjectWhenAllRefuse) {

@@ -68,8 +68,9 @@ class Client {
 
   // Sends head and body, waits for the response head. Host and Content-Length are set when absent.
   // UNAVAILABLE: refused, reset, cut before the head ("connect …", "reset before the response …");
-  // DEADLINE_EXCEEDED; CANCELLED. `cancel` may be null. To be called on a loop thread of the
-  // runtime.
+  // RESOURCE_EXHAUSTED: we have no descriptor, port or memory for a connection ("connect …"), which
+  // is not the peer's fault; DEADLINE_EXCEEDED; CANCELLED. `cancel` may be null. To be called on a
+  // loop thread of the runtime.
   Task<StatusOr<std::unique_ptr<ResponseStream>>> Call(HostPort peer, RequestHead head,
                                                        std::string_view body, CallOptions options,
                                                        Cancellation* cancel = nullptr);

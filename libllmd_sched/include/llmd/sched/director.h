@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -76,6 +77,9 @@ struct RequestInput {
   bool has_body = true;             // false: ended with its headers (GET)
   std::vector<std::string> subset;  // subset hint; see has_subset
   bool has_subset = false;
+  // Endpoints that are not to be considered, as of the tries before: handles of Routing. Those that
+  // left since exclude nobody.
+  std::span<const EndpointId> exclude;
   std::string pool;  // which pool is to answer, where there are several; "" = by the request
   // When given, *state is set before Route returns or queues, so that a request still waiting can
   // be cancelled.
@@ -84,6 +88,9 @@ struct RequestInput {
   // routed (enableEviction): answer the client with the denial, its message as the whole body;
   // break off an answer under way; then Cancel. Without it the request is never taken back.
   std::function<void(const Denial&)> evicted = nullptr;
+  // The caller speaks no HTTP: `endpoints`, headers, body edits and scores of the Routing stay
+  // empty, and nothing is allocated for them.
+  bool handles_only = false;
 };
 
 // Replace [begin, end) of the original body by `text`; edits are sorted and disjoint.
@@ -95,7 +102,8 @@ struct BodyEdit {
 struct Routing {
   bool ok = false;
   Denial denial;                       // when !ok
-  std::vector<std::string> endpoints;  // "ip:port", best first; the others are fallbacks
+  std::vector<EndpointId> handles;     // best first; the others are fallbacks
+  std::vector<std::string> endpoints;  // "ip:port" of the same
   HeaderList
       set_headers;  // besides the destination: x-prefiller-host-port, traceparent, x-request-id …
   std::vector<std::string> remove_headers;
@@ -107,6 +115,8 @@ struct Routing {
   bool reads_response = false;                 // a plugin, or edits_response, needs OnResponseBody
   bool edits_response = false;                 // OnResponseBody may change the answer's length
   std::shared_ptr<const DecisionTrace> trace;  // with attach_trace
+  // Empties it for the next request and keeps the buffers.
+  void Clear();
 };
 
 // Thread-safe: Route and the hooks may be called from any thread.
@@ -119,10 +129,20 @@ class Director {
                                                     MetricsRegistry& metrics, const Clock& clock);
   virtual ~Director() = default;
 
-  // Decides. `done` runs once: in this call, or later from another thread when the request had to
-  // queue.
+  // Decides. `done` runs once: in this call, or later, from any thread, when the request had to
+  // queue or its producers to wait. It may drop, cancel and route requests, this one too.
   virtual void Route(RequestInput input, std::function<void(Routing)> done) = 0;
-  // The client left while queued or in flight. Idempotent; also ends in-flight accounting.
+  // Decides in this call where it can: true, `routing` is the answer and `later` is never called.
+  // False when the request queues or its producers wait: the answer comes through `later`, once,
+  // perhaps before this returns. With `handles_only`, a `routing` that is used again and prompts
+  // already seen nothing is allocated.
+  virtual bool RouteNow(RequestInput input, Routing& routing, std::function<void(Routing)> later) {
+    Route(std::move(input), std::move(later));
+    return false;
+  }
+  // The client left: at any time, from any thread, within callbacks too. A request that was not
+  // routed yet is refused, with 503: at once while it queues, when its producers are done while
+  // they run; one that was routed ends. Idempotent.
   virtual void Cancel(const std::shared_ptr<RequestState>& state) = 0;
 
   // Response hooks, in order; each may be left out when a connection dies (Cancel then).

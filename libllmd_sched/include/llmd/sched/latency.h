@@ -34,13 +34,12 @@ struct LatencyPrediction {
 // A request's stay on an endpoint, from its dispatch to its end.
 struct LatencyVisit {
   const void* owner = nullptr;  // the producer
-  uint32_t slot = 0;
+  size_t charge = 0;            // of the request, in the ledger
   uint8_t model_class = 0;
   bool prefill = false;   // the prefill stage: ends with the first chunk
   bool decoding = false;  // the first chunk has come
   bool open = true;
   double prefill_tokens = 0, decode_tokens = 0;  // what it counts for in each phase
-  double tpot_slo_ms = -1;                       // -1 = none
   LatencyFeatures features;
   LatencyPrediction predicted;
   TimePoint sent{}, first_chunk{};

@@ -19,6 +19,8 @@ namespace llmd::sched {
 
 inline constexpr size_t kLedgerColumns = 16;
 
+class LedgerColumn;
+
 // What one life of an endpoint has in flight. Thread-safe; a reader sees each number by itself.
 // Allocates only for more promises at once than ever before.
 class InFlightAccount {
@@ -26,9 +28,7 @@ class InFlightAccount {
   // Requests on their way or being answered; a prefill ends with the first piece of the answer.
   double requests() const { return static_cast<double>(requests_.load(kRelaxed)); }
   // What stands in a column: tokens, to 1/65536.
-  double Tokens(size_t column) const {
-    return static_cast<double>(tokens_[column].load(kRelaxed)) / kUnits;
-  }
+  double Tokens(const LedgerColumn& column) const;
   // Requests sent after the metrics of that time were read, and not answered yet: no scrape can
   // have shown them.
   double Unseen(TimePoint scraped);
@@ -43,6 +43,7 @@ class InFlightAccount {
   // Adds to a column, in units of 1/65536 of a token.
   void Add(size_t column, int64_t units) { tokens_[column].fetch_add(units, kRelaxed); }
   static int64_t Units(double tokens);
+  static double Tokens(int64_t units) { return static_cast<double>(units) / kUnits; }
   void Promise(double tpot_ms);
   void Release(double tpot_ms);
 
@@ -79,6 +80,10 @@ class LedgerColumn {
   const std::shared_ptr<InFlightLedger> ledger_;
   const size_t number_;
 };
+
+inline double InFlightAccount::Tokens(const LedgerColumn& column) const {
+  return Tokens(tokens_[column.number()].load(kRelaxed));
+}
 
 // Who has which column. Lives as long as a Director or Scheduler, through its reloads. Thread-safe.
 class InFlightLedger : public std::enable_shared_from_this<InFlightLedger> {

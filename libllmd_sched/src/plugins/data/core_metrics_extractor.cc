@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <limits>
 
 #include "llmd/sched/extractor.h"
 #include "plugins/builtin.h"
@@ -44,6 +45,21 @@ class Reader {
     }
   }
   bool found() const { return found_; }
+  // Before the page: of what the engine has a series for, what the page does not say is not known
+  // afterwards; a gauge is NaN then.
+  void Clear() {
+    constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+    if (engine_.Has(EngineSeries::kWaiting)) out_->waiting = kNan;
+    if (engine_.Has(EngineSeries::kRunning)) out_->running = kNan;
+    if (engine_.Has(EngineSeries::kKvUsage)) out_->kv_usage = kNan;
+    const bool info = engine_.Has(EngineSeries::kCacheInfo);
+    if (info || engine_.Has(EngineSeries::kBlockSize)) out_->block_size = 0;
+    if (info || engine_.Has(EngineSeries::kNumBlocks)) out_->num_blocks = 0;
+    if (!engine_.Has(EngineSeries::kLora)) return;
+    out_->active_models.clear();
+    out_->waiting_models.clear();
+    out_->max_active_models = 0;
+  }
 
  private:
   void Sum(double* into, bool* seen, double v) {
@@ -128,9 +144,14 @@ class CoreMetricsExtractor final : public Extractor {
     if (engine == engines_.end())
       return InvalidArgument("endpoint " + endpoint.FullName() + ": unknown engine type '" + type +
                              "'");
-    Reader reader(engine->second, metrics);
+    EndpointMetrics read = *metrics;
+    Reader reader(engine->second, &read);
+    reader.Clear();
     engine->second.scanner().Scan(page, reader);
-    if (reader.found()) return OkStatus();
+    if (reader.found()) {
+      *metrics = std::move(read);
+      return OkStatus();
+    }
     return NotFound("the page of " + endpoint.FullName() +
                     " has none of the series of engine type '" + type + "'");
   }
@@ -216,7 +237,7 @@ Status RegisterCoreMetricsExtractor(PluginRegistry& registry) {
                    "is name{label=value}; a built-in name replaces that engine"},
                   {"customMetrics", "",
                    "{attributeKey, metricSpec} for every engine: the newest sample by its time "
-                   "stamp; a metric the page lacks keeps its value"}},
+                   "stamp; a metric the page lacks keeps its value until that is stale"}},
        .make = Make});
 }
 

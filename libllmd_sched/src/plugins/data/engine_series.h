@@ -38,10 +38,12 @@ class Engine {
   const PromScanner& scanner() const { return scanner_; }
   // The series of a name of the scanner.
   const std::vector<EngineSeries>& OfName(size_t name) const { return by_name_[name]; }
+  bool Has(EngineSeries::Field field) const { return (fields_ >> field & 1) != 0; }
 
  private:
   PromScanner scanner_;
   std::vector<std::vector<EngineSeries>> by_name_;
+  unsigned fields_ = 0;  // a bit each
 };
 
 using EngineTable = std::map<std::string, std::vector<EngineSeries>>;

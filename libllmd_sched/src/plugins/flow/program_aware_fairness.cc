@@ -3,6 +3,7 @@
 // waiting, equal ones .5. The highest score goes next.
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "llmd/sched/fairness.h"
+#include "math/repeatable.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
 
@@ -84,7 +86,7 @@ class ProgramSeries {
     return rows_[rows_.size() < kMaxPrograms ? id : "other"];
   }
   double Decayed(const Row& row, TimePoint now) const {
-    return row.service * std::exp2(-Seconds(now - row.at) / s_.half_life_s);
+    return row.service * RepeatableExp2(-Seconds(now - row.at) / s_.half_life_s);
   }
   Labels LabelsOf(const std::string& id) const {
     Labels out = labels_;
@@ -115,7 +117,7 @@ class ProgramSeries {
   const Clock& clock_;
   const Labels labels_;
   std::mutex mutex_;
-  std::unordered_map<std::string, Row> rows_;            // guarded by mutex_
+  std::map<std::string, Row> rows_;                      // guarded by mutex_
   std::vector<std::shared_ptr<const void>> collectors_;  // end before what they read
 };
 
@@ -183,7 +185,7 @@ class ProgramBand final : public FairnessBand {
     double service = 0, wait = 0;
   };
   double Decayed(const Program& p, TimePoint now) const {
-    return p.service * std::exp2(-Seconds(now - p.at) / s_.half_life_s);
+    return p.service * RepeatableExp2(-Seconds(now - p.at) / s_.half_life_s);
   }
   // Forgets programs that were not used for the TTL; those waiting stay.
   void Sweep(TimePoint now) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "director/keyed_cache.h"
+#include "director/name_cap.h"
 #include "llmd/metrics.h"
 
 namespace llmd::sched {

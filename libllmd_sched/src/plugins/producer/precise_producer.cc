@@ -46,10 +46,10 @@ Status PreciseProducer::Produce(RequestContext& request, const Snapshot& snapsho
   out.block_size = static_cast<double>(s_.block_tokens);
   Hash(request, *prompt, out);
   out.total = static_cast<double>(out.hashes.size());
-  const auto started = std::chrono::steady_clock::now();
+  const TimePoint started = clock_.Now();
   Match(snapshot, out);
   if (latency_ != nullptr) {
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - started;
+    const std::chrono::duration<double> took = clock_.Now() - started;
     latency_->Observe(took.count());
     const double most = *std::max_element(out.second.begin(), out.second.end());
     lookups_->Add();

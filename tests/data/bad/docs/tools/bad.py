@@ -1,0 +1,2 @@
+# tools cite docs/nowhere.md and issue 7
+S1 = "no comment"
