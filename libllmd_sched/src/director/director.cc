@@ -20,6 +20,22 @@ StatusOr<std::unique_ptr<Director>> Director::Create(DirectorOptions options,
   return std::unique_ptr<Director>(std::move(director));
 }
 
+void Routing::Clear() {
+  ok = skip_response = reads_response = edits_response = false;
+  denial = {};
+  handles.clear();
+  prefill = {};
+  port = 0;
+  endpoints.clear();
+  set_headers.clear();
+  remove_headers.clear();
+  body_edits.clear();
+  scores.clear();
+  request_id.clear();
+  state.reset();
+  trace.reset();
+}
+
 DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<Fetch> fetch, Logger logger,
                            MetricsRegistry& metrics, const Clock& clock)
     : options_(std::move(options)),

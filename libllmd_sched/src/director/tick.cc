@@ -70,8 +70,7 @@ Status DirectorImpl::SetMetrics(std::string_view name, EndpointMetrics metrics) 
   const auto at = std::find(members->names.begin(), members->names.end(), name);
   if (at == members->names.end())
     return NotFound("no endpoint is called '" + std::string(name) + "'");
-  return SetMetrics(*members, static_cast<size_t>(at - members->names.begin()),
-                    std::move(metrics));
+  return SetMetrics(*members, static_cast<size_t>(at - members->names.begin()), std::move(metrics));
 }
 
 Status DirectorImpl::SetMetrics(EndpointId id, EndpointMetrics metrics) {

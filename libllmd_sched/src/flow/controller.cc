@@ -163,8 +163,7 @@ uint64_t FlowController::Enqueue(FlowRequest request) {
       metrics_.Left(series, refused, 0);
       ended.emplace_back(std::move(request.resume), FlowResult{.outcome = refused});
     }
-    metrics_.Enqueued(series, admitted ? nullptr : &refused,
-                      Seconds(watch.Lap()));
+    metrics_.Enqueued(series, admitted ? nullptr : &refused, Seconds(watch.Lap()));
   }
   Run(ended);
   Pump();

@@ -106,11 +106,12 @@ TEST_F(VirtualTime, TheSameSeedGivesTheSameIdsAndDecisions) {
 // 100,000 requests of five flows over 100 endpoints within an hour, more than there is room for
 // now and then.
 TEST_F(VirtualTime, AnHourOfAHundredEndpointsTakesSeconds) {
-  Drive(", defaultRequestTTL: 5s, defaultPriorityBand: {fairnessPolicyRef: "
-        "round-robin-fairness-policy}",
-        {"{type: queue-scorer}", "{type: prefix-cache-scorer}",
-         "{type: round-robin-fairness-policy}"},
-        "{type: concurrency-detector, parameters: {maxConcurrency: 2}}");
+  Drive(
+      ", defaultRequestTTL: 5s, defaultPriorityBand: {fairnessPolicyRef: "
+      "round-robin-fairness-policy}",
+      {"{type: queue-scorer}", "{type: prefix-cache-scorer}",
+       "{type: round-robin-fairness-policy}"},
+      "{type: concurrency-detector, parameters: {maxConcurrency: 2}}");
   director_->SetEndpoints(Members(100));
   const auto real = std::chrono::steady_clock::now();
   const TimePoint start = clock_.Now();

@@ -49,7 +49,7 @@ struct DirectorOptions {
   // must be this; "" = never.
   std::string explain_token;
   bool attach_trace = true;  // fill Routing::trace; Explain works either way
-  uint64_t seed = 0;  // of tie-breaks and of ids that nobody sent; 0 = random
+  uint64_t seed = 0;         // of tie-breaks and of ids that nobody sent; 0 = random
   // No threads and no timers: neither discovery nor scraping nor watching files. Whoever drives it
   // says who is there (SetEndpoints, SetMetrics) and what time it is (the clock, then Tick).
   bool manual = false;
@@ -88,8 +88,8 @@ struct RequestInput {
   // routed (enableEviction): answer the client with the denial, its message as the whole body;
   // break off an answer under way; then Cancel. Without it the request is never taken back.
   std::function<void(const Denial&)> evicted = nullptr;
-  // The caller speaks no HTTP: `endpoints`, headers, body edits and scores of the Routing stay
-  // empty, and nothing is allocated for them.
+  // The caller speaks no HTTP: of the Routing `endpoints`, body edits, scores and all headers but
+  // the plugins' stay empty, and nothing is allocated for them.
   bool handles_only = false;
 };
 
@@ -103,7 +103,9 @@ struct Routing {
   bool ok = false;
   Denial denial;                       // when !ok
   std::vector<EndpointId> handles;     // best first; the others are fallbacks
-  std::vector<std::string> endpoints;  // "ip:port" of the same
+  EndpointId prefill{};                // handle of the endpoint that prefills; 0 = none
+  int port = 0;                        // to use instead of the endpoints' own; 0 = theirs
+  std::vector<std::string> endpoints;  // "ip:port" of `handles`
   HeaderList
       set_headers;  // besides the destination: x-prefiller-host-port, traceparent, x-request-id …
   std::vector<std::string> remove_headers;
