@@ -161,6 +161,11 @@ std::shared_ptr<const Snapshot> EndpointStore::Get() const {
   return snapshot_;
 }
 
+TimePoint EndpointStore::GoodUntil() const {
+  std::lock_guard lock(mutex_);
+  return good_until_ == TimePoint::max() ? good_until_ : good_until_ + Duration(1);
+}
+
 std::shared_ptr<const Snapshot> EndpointStore::Build(TimePoint now) const {
   auto fresh = std::make_shared<Snapshot>();
   fresh->epoch = ++epoch_;

@@ -7,10 +7,7 @@
 namespace llmd::sched {
 namespace {
 
-constexpr auto kIdleTick = std::chrono::seconds(1);
 constexpr auto kConfigQuiet = std::chrono::milliseconds(200);  // editors write in several steps
-constexpr auto kFlowTick =
-    std::chrono::milliseconds(10);  // a gate opened by fresh metrics is seen within this
 
 }  // namespace
 
@@ -21,6 +18,22 @@ StatusOr<std::unique_ptr<Director>> Director::Create(DirectorOptions options,
                                                  std::move(logger), metrics, clock);
   LLMD_RETURN_IF_ERROR(director->Start());
   return std::unique_ptr<Director>(std::move(director));
+}
+
+void Routing::Clear() {
+  ok = skip_response = reads_response = edits_response = false;
+  denial = {};
+  handles.clear();
+  prefill = {};
+  port = 0;
+  endpoints.clear();
+  set_headers.clear();
+  remove_headers.clear();
+  body_edits.clear();
+  scores.clear();
+  request_id.clear();
+  state.reset();
+  trace.reset();
 }
 
 DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<Fetch> fetch, Logger logger,
@@ -51,9 +64,10 @@ Status DirectorImpl::Start() {
     std::lock_guard lock(reload_mutex_);
     seen_yaml_ = options_.config_yaml;
     LLMD_RETURN_IF_ERROR(Apply(options_.config_yaml));
-    if (discovery_ == nullptr)
+    if (discovery_ == nullptr && !options_.manual)
       logger_.Warn("no dataLayer.discovery is configured: the pool stays empty");
   }
+  if (options_.manual) return OkStatus();
   maintenance_ = std::thread([this] { Maintain(); });
   if (!options_.watch_config || options_.config_path.empty()) return OkStatus();
   return watch_.Start(options_.config_path, [this] { FileChanged(); }, kConfigQuiet);
@@ -71,41 +85,6 @@ void DirectorImpl::OnEndpoints(std::vector<EndpointInfo> endpoints,
   store_.Update(std::move(endpoints));
   const std::shared_ptr<const Setup> setup = setup_.Load();
   if (setup && setup->flow) setup->flow->Pump();
-}
-
-void DirectorImpl::Maintain() {
-  std::unique_lock lock(mutex_);
-  TimePoint show_load_at{};
-  while (!stopping_) {
-    lock.unlock();
-    const std::shared_ptr<FlowController> flow = setup_.Load()->flow;
-    if (flow) {
-      if (const TimePoint now = clock_.Now(); now >= show_load_at) {
-        flow->ShowLoad();
-        show_load_at = now + kIdleTick;
-      }
-      flow->Expire();
-      flow->Pump();
-    }
-    const bool slow = slow_waiting_.load(std::memory_order_relaxed) > 0;
-    if (slow) TickProducers(clock_.Now());
-    lock.lock();
-    const bool busy = slow || (flow && flow->size() > 0);
-    idle_ = !busy;
-    wake_.wait_for(lock, busy ? Duration(kFlowTick) : Duration(kIdleTick), [&] {
-      return stopping_ || (!slow && slow_waiting_.load(std::memory_order_relaxed) > 0) ||
-             (!busy && flow && flow->size() > 0);
-    });
-    idle_ = false;
-  }
-}
-
-void DirectorImpl::WakeMaintenance() {
-  {
-    std::lock_guard lock(mutex_);
-    if (!idle_) return;
-  }
-  wake_.notify_all();
 }
 
 void DirectorImpl::Stop() {

@@ -54,12 +54,18 @@ class PoolSetImpl final : public PoolSet {
     if (Director* director = Choose(input, message)) {
       return director->Route(std::move(input), std::move(done));
     }
-    unclaimed_.Add();
     Routing routing;
-    routing.request_id = FindHeader(*input.headers, "x-request-id");
-    if (routing.request_id.empty()) routing.request_id = NewUuid();
-    routing.denial = {404, std::move(message), "", 0};
+    Unclaimed(input, std::move(message), routing);
     done(std::move(routing));
+  }
+
+  bool RouteNow(RequestInput input, Routing& routing, std::function<void(Routing)> later) override {
+    std::string message;
+    if (Director* director = Choose(input, message))
+      return director->RouteNow(std::move(input), routing, std::move(later));
+    routing.Clear();
+    Unclaimed(input, std::move(message), routing);
+    return true;
   }
 
   void Cancel(const std::shared_ptr<RequestState>& state) override {
@@ -161,6 +167,12 @@ class PoolSetImpl final : public PoolSet {
   }
 
  private:
+  void Unclaimed(const RequestInput& input, std::string message, Routing& routing) {
+    unclaimed_.Add();
+    routing.request_id = FindHeader(*input.headers, "x-request-id");
+    if (routing.request_id.empty()) routing.request_id = NewUuid();
+    routing.denial = {404, std::move(message), "", 0, {}};
+  }
   Director* Named(std::string_view name) const {
     for (const Member& m : members_) {
       if (m.rule.name == name) return m.director.get();

@@ -14,6 +14,14 @@ class UsageScanner {
   // Calls `found` with each whole object. Inside JSON strings the key is escaped, so text cannot
   // fake it.
   void Feed(std::string_view chunk, const std::function<void(std::string_view object)>& found);
+  // For another stream.
+  void Reset() {
+    state_ = State::kSearch;
+    matched_ = 0;
+    object_.clear();
+    depth_ = 0;
+    in_string_ = escaped_ = false;
+  }
 
  private:
   enum class State { kSearch, kColon, kValue, kObject };

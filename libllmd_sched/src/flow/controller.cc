@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "pass/stopwatch.h"
+
 namespace llmd::sched {
 namespace {
 
 constexpr Duration kCollectEvery = std::chrono::seconds(10);
+constexpr Duration kRevocationTick = std::chrono::milliseconds(10);
 
 TimePoint After(TimePoint start, Duration ttl) {
   // Whoever wants to wait longer than the clock can say waits for ever.
@@ -137,7 +140,7 @@ FlowItem& FlowController::Queue(FlowRequest request, Band& band, const FlowSerie
 }
 
 uint64_t FlowController::Enqueue(FlowRequest request) {
-  const auto started = std::chrono::steady_clock::now();
+  Stopwatch watch(clock_);
   Ended ended;
   uint64_t ticket = 0;
   {
@@ -160,8 +163,7 @@ uint64_t FlowController::Enqueue(FlowRequest request) {
       metrics_.Left(series, refused, 0);
       ended.emplace_back(std::move(request.resume), FlowResult{.outcome = refused});
     }
-    metrics_.Enqueued(series, admitted ? nullptr : &refused,
-                      Seconds(std::chrono::steady_clock::now() - started));
+    metrics_.Enqueued(series, admitted ? nullptr : &refused, Seconds(watch.Lap()));
   }
   Run(ended);
   Pump();
@@ -276,13 +278,13 @@ void FlowController::Pump() {
 }
 
 bool FlowController::DispatchOne(std::unique_lock<std::mutex>& lock) {
-  const auto started = std::chrono::steady_clock::now();
+  Stopwatch watch(clock_);
   const TimePoint now = clock_.Now();
   FollowRegime(now);
   FlowItem* const item = Choose(now);
   if (item == nullptr) return false;
   Resume resume = Leave(*item, FlowOutcome::kDispatched, now);
-  metrics_.cycle.Observe(Seconds(std::chrono::steady_clock::now() - started));
+  metrics_.cycle.Observe(Seconds(watch.Lap()));
   ++deciding_;
   lock.unlock();
   resume.first(resume.second);
@@ -380,6 +382,17 @@ void FlowController::Expire() {
     if (now >= collect_at_) Collect(now);
   }
   Run(ended);
+}
+
+TimePoint FlowController::NextDue(TimePoint now) const {
+  std::lock_guard lock(mutex_);
+  TimePoint due = expiry_.empty() ? TimePoint::max() : expiry_.top()->expires;
+  // A revocation has its time to show in.
+  if (evictor_ && evictor_->waiting() && requests_ > 0) due = std::min(due, now + kRevocationTick);
+  const bool may_idle = bands_.size() > config_->bands.size() ||
+                        std::any_of(bands_.begin(), bands_.end(),
+                                    [](const auto& b) { return b.second->flow_count() > 0; });
+  return may_idle ? std::min(due, collect_at_) : due;
 }
 
 void FlowController::Collect(TimePoint now) {

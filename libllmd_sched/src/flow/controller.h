@@ -89,6 +89,8 @@ class FlowController {
   void Pump();
   // Ends what waited longer than its TTL, drops idle flows and bands. Cheap when nothing is due.
   void Expire();
+  // When Expire or Pump has something to do by the passing of time alone; max = never.
+  TimePoint NextDue(TimePoint now) const;
   // Goes on under another configuration. What waits keeps its place and its EDF deadline, what is
   // in flight its ticket; bands, policies, capacities and TTLs are the new ones, and a band whose
   // policies are the same objects keeps what they know. With the gate off all that waits is

@@ -37,6 +37,9 @@ class Evictor {
   // The item's request ended, by itself or because it was taken back.
   void Ended(FlowItem& item, TimePoint now);
 
+  // Something was taken back whose room may not show yet.
+  bool waiting() const { return !debits_.empty(); }
+
   // The victims for the first of `demands` (descending priority) that outranks one, best first. The
   // caller revokes them. `in_flight` counts all dispatched requests.
   std::span<FlowItem* const> Choose(double saturation, std::span<const Demand> demands,

@@ -1,24 +1,26 @@
-// Plugins' time into their histograms.
+// Time spent, by a clock that may be a fake one, into histograms.
 #pragma once
 
-#include <chrono>
+#include <utility>
 
 #include "llmd/clock.h"
 #include "llmd/metrics.h"
 
 namespace llmd::sched {
 
-// Chains one clock reading per plugin into their duration histograms. The clock outlives it.
+// Chains one clock reading per piece of work.
 class Stopwatch {
  public:
   explicit Stopwatch(const Clock& clock) : clock_(&clock), last_(clock.Now()) {}
-
   void Lap(Histogram* histogram) {
-    if (histogram == nullptr) return;
-    const TimePoint now = clock_->Now();
-    histogram->Observe(std::chrono::duration<double>(now - last_).count());
-    last_ = now;
+    if (histogram != nullptr) histogram->Observe(Seconds(Lap()));
   }
+  // Since the start or the last lap.
+  Duration Lap() {
+    const TimePoint now = clock_->Now();
+    return now - std::exchange(last_, now);
+  }
+  static double Seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
 
  private:
   const Clock* clock_;

@@ -122,8 +122,9 @@ class DirectorStress : public LifeFixture {
     std::lock_guard lock(board_mutex_);
     board_.push_back(std::move(request));
   }
-  std::shared_ptr<Request> TakeOne(Rng& rng) {
+  std::shared_ptr<Request> TakeOne(Rng& rng, size_t* crowd = nullptr) {
     std::lock_guard lock(board_mutex_);
+    if (crowd != nullptr) *crowd = board_.size();
     if (board_.empty()) return nullptr;
     std::swap(board_[rng() % board_.size()], board_.back());
     std::shared_ptr<Request> out = std::move(board_.back());
@@ -136,9 +137,10 @@ class DirectorStress : public LifeFixture {
     while (!over_.load(std::memory_order_relaxed)) {
       Post(Ask(rng, 0));
       while (true) {
-        const std::shared_ptr<Request> one = TakeOne(rng);
+        size_t crowd = 0;
+        const std::shared_ptr<Request> one = TakeOne(rng, &crowd);
         if (!one) break;
-        switch (rng() % 6) {
+        switch (rng() % 8) {
           case 0:
             CancelOne(*one);
             break;
@@ -150,13 +152,14 @@ class DirectorStress : public LifeFixture {
             break;
           }
           default:
-            if (one->answers.load() == 0) {
+            if (one->answers.load() == 0 || rng() % 2 == 0) {
               Post(one);
+              if (crowd < 8 * kThreads) std::this_thread::yield();
             } else {
               Respond(*one, rng);
             }
         }
-        if (rng() % 3 == 0) break;
+        if (rng() % 3 != 0 && crowd < 4 * kThreads) break;
       }
       if (rng() % 4 == 0) held_->Answer();
     }

@@ -47,6 +47,8 @@ class EndpointStore {
       const std::shared_ptr<const EndpointInfo>& endpoint) const;
 
   std::shared_ptr<const Snapshot> Get() const;
+  // Until then what Get gave last stays true unless somebody changes it.
+  TimePoint GoodUntil() const;
   std::shared_ptr<const EndpointSet> Members() const;
   // Discovery has delivered once.
   bool synced() const { return synced_.load(std::memory_order_acquire); }
