@@ -43,7 +43,8 @@ def test_a_list_of_prompts_takes_nothing_and_pins_nothing(cluster):
     prompts = [PROMPT_A, PROMPT_B]
     expected = [complete(reference.url, prompt, 16)["choices"][0]["text"] for prompt in prompts]
     assert texts(through(sidecar, prefill, prompts)) == expected
-    assert texts(through(sidecar, prefill, PROMPT_A, n=2)) == [expected[0]] * 2
+    two = {"n": 2, "temperature": 1, "seed": 7}
+    assert texts(through(sidecar, prefill, PROMPT_A, **two)) == texts(complete(reference.url, PROMPT_A, 16, **two))
     # Nor does the prefix cache hold what is not of the prompt.
     assert texts(complete(decode.url, PROMPT_B, 16)) == [expected[1]]
     assert pinned(prefill) == 0
