@@ -1,5 +1,6 @@
 // How a request leaves the Director: to its endpoints, or refused; and what is kept of it.
 #include <algorithm>
+#include <optional>
 
 #include "director/body_edits.h"
 #include "director/impl.h"
@@ -23,8 +24,11 @@ void DirectorImpl::Grant(const std::shared_ptr<RequestState>& self, const Snapsh
   RequestContext& request = q.context;
   Routing own;
   Routing& routing = q.Target(own);
-  if (!Commit(q, snapshot, outcome, routing))
+  std::optional<Turn> turn(std::in_place, q);  // a Cancel comes after it, or before the step
+  if (!Commit(q, snapshot, outcome, routing)) {
+    turn.reset();
     return Deny(self, record, 503, "the client left", "rejected-context-cancelled");
+  }
   routing.ok = true;
   routing.request_id = request.request_id;
   routing.state = self;
@@ -49,6 +53,7 @@ void DirectorImpl::Grant(const std::shared_ptr<RequestState>& self, const Snapsh
   const bool revocable = q.revocable;
   const std::weak_ptr<RequestState> weak = self;
   request.headers = nullptr;  // no longer the caller's to keep
+  turn.reset();
   q.Answer(routing);
   if (flow == nullptr || !revocable) return;
   flow->Revocable(ticket, [this, weak] {
@@ -59,7 +64,6 @@ void DirectorImpl::Grant(const std::shared_ptr<RequestState>& self, const Snapsh
 bool DirectorImpl::Commit(RequestState& q, const Snapshot& snapshot, const ScheduleOutcome& outcome,
                           Routing& routing) {
   RequestContext& request = q.context;
-  const Turn turn(q);
   if (!q.Take(Step::kRoute)) return false;
   q.endpoint = snapshot.set->infos[outcome.primary[0]];
   const bool stages = !outcome.prefill.empty() || !outcome.encode.empty();

@@ -87,7 +87,8 @@ class DirectorImpl final : public Director {
   void Grant(const std::shared_ptr<RequestState>& q, const Snapshot& snapshot,
              const ScheduleOutcome& outcome, DecisionRecord& record);
   // Hands on what is asked of the decision; the scores are those of `primary_profile`.
-  // The request is on its way: hooks, charges, figures. False when it was cancelled before.
+  // The request is on its way: hooks, charges, figures. False when it was cancelled before. With
+  // the turn.
   bool Commit(RequestState& q, const Snapshot& snapshot, const ScheduleOutcome& outcome,
               Routing& routing);
   // The decision in HTTP's terms.

@@ -40,7 +40,7 @@ class DirectorStress : public LifeFixture {
         "{type: concurrency-detector, parameters: {maxConcurrency: 2}}";
     std::vector<std::string> plugins = {kScorers, kDetector};
     if (which % 3 != 0) plugins.push_back("{type: held-producer}");
-    std::string yaml = Yaml(plugins, std::string(kFlow));
+    std::string yaml = Yaml(plugins, std::string(kFlow), "{pluginRef: prefix-cache-scorer}");
     if (which % 5 == 4) {
       const std::string gate = "featureGates: [flowControl]\n";
       yaml.erase(yaml.find(gate));

@@ -146,22 +146,26 @@ class LifeFixture : public DirectorFixture {
     Open(plugins, flow, "{type: concurrency-detector, parameters: {maxConcurrency: 1}}", members);
   }
   void Open(std::vector<std::string> plugins, const std::string& flow, const std::string& detector,
-            const std::vector<std::string>& members) {
+            const std::vector<std::string>& members, const std::string& chosen = "") {
     members_->Set(members);
     options_.registry = Registry();
     plugins.push_back(detector);
-    options_.config_yaml = Yaml(plugins, flow);
+    options_.config_yaml = Yaml(plugins, flow, chosen);
     auto made =
         Director::Create(options_, fetch_, Logger(sink_, LogLevel::kDefault), *registry_, clock_);
     ASSERT_TRUE(made.ok()) << made.status().ToString();
     director_ = std::move(*made);
   }
-  static std::string Yaml(std::vector<std::string> plugins, const std::string& flow) {
+  // `chosen` = the plugins of the profile.
+  static std::string Yaml(std::vector<std::string> plugins, const std::string& flow,
+                          const std::string& chosen = "") {
     plugins.push_back("{type: given-discovery}");
     plugins.push_back("{type: header-probe}");
     return Config(plugins) +
            "dataLayer: {injectDefaults: false, discovery: {pluginRef: given-discovery}}\n"
-           "schedulingProfiles: [{name: p}]\nfeatureGates: [flowControl]\nflowControl: "
+           "schedulingProfiles: [{name: p, plugins: [" +
+           chosen +
+           "]}]\nfeatureGates: [flowControl]\nflowControl: "
            "{saturationDetector: {pluginRef: concurrency-detector}" +
            flow + "}\n";
   }

@@ -14,8 +14,9 @@ using ::testing::ElementsAre;
 
 class VirtualTime : public LifeFixture {
  protected:
-  void Drive(const std::string& flow, std::vector<std::string> plugins,
-             const std::string& detector) {
+  // `chosen` = the plugins of the profile.
+  void Drive(const std::string& flow, std::vector<std::string> plugins, const std::string& detector,
+             const std::string& chosen = "") {
     options_.manual = true;
     options_.attach_trace = false;
     options_.seed = 3;
@@ -23,9 +24,9 @@ class VirtualTime : public LifeFixture {
     const std::string type = detector.substr(7, detector.find_first_of(",}") - 7);
     options_.config_yaml = Config(plugins) +
                            "dataLayer: {injectDefaults: false}\nfeatureGates: [flowControl]\n"
-                           "schedulingProfiles: [{name: p}]\nflowControl: {saturationDetector: "
-                           "{pluginRef: " +
-                           type + "}" + flow + "}\n";
+                           "schedulingProfiles: [{name: p, plugins: [" +
+                           chosen + "]}]\nflowControl: {saturationDetector: {pluginRef: " + type +
+                           "}" + flow + "}\n";
     auto made =
         Director::Create(options_, nullptr, Logger(sink_, LogLevel::kError), *registry_, clock_);
     ASSERT_TRUE(made.ok()) << made.status().ToString();
@@ -90,7 +91,8 @@ TEST_F(VirtualTime, TheSameSeedGivesTheSameIdsAndDecisions) {
   for (std::vector<std::string>& run : runs) {
     registry_ = std::make_unique<MetricsRegistry>();
     Drive("", {"{type: random-picker}"},
-          "{type: concurrency-detector, parameters: {maxConcurrency: 9}}");
+          "{type: concurrency-detector, parameters: {maxConcurrency: 9}}",
+          "{pluginRef: random-picker}");
     director_->SetEndpoints(Members(8));
     for (int i = 0; i < 20; ++i) {
       Asked* const a = Ask("");
@@ -107,7 +109,7 @@ TEST_F(VirtualTime, TheSameSeedGivesTheSameIdsAndDecisions) {
 // now and then.
 TEST_F(VirtualTime, AnHourOfAHundredEndpointsTakesSeconds) {
   Drive(
-      ", defaultRequestTTL: 5s, defaultPriorityBand: {fairnessPolicyRef: "
+      ", defaultRequestTTL: 3s, defaultPriorityBand: {fairnessPolicyRef: "
       "round-robin-fairness-policy}",
       {"{type: queue-scorer}", "{type: prefix-cache-scorer}",
        "{type: round-robin-fairness-policy}"},
