@@ -23,20 +23,14 @@ def _frozen(seconds: float) -> dict[Any, Any]:
         out[getattr(time, name)] = reads(1, False)
         out[getattr(time, name + "_ns")] = reads(1e9, True)
 
-    class Shifted(datetime.datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return datetime.datetime.fromtimestamp(_BASE + seconds, tz)
+    def now(cls: Any, tz: Any = None) -> datetime.datetime:
+        return datetime.datetime.fromtimestamp(_BASE + seconds, tz)
 
-        @classmethod
-        def utcnow(cls) -> Any:
-            return datetime.datetime.fromtimestamp(_BASE + seconds, datetime.timezone.utc).replace(tzinfo=None)
+    def utcnow(cls: Any) -> datetime.datetime:
+        return now(cls, datetime.timezone.utc).replace(tzinfo=None)
 
-        @classmethod
-        def today(cls) -> Any:
-            return cls.now()
-
-    out[datetime.datetime] = Shifted
+    methods = {"now": classmethod(now), "utcnow": classmethod(utcnow), "today": classmethod(now)}
+    out[datetime.datetime] = type("datetime", (datetime.datetime,), methods)
     return out
 
 

@@ -120,8 +120,8 @@ class _Subject:
 
     def make(self) -> Plugin:
         if inspect.isclass(self.plugin):
-            made: Plugin = self.plugin(**copy.deepcopy(self.parameters))
-            return made
+            made: Any = self.plugin
+            return made(**copy.deepcopy(self.parameters))  # type: ignore[no-any-return]
         return lambda *arguments: self.plugin(*arguments, **self.parameters)
 
     def data(self, pool: Sequence[Endpoint]) -> Mapping[str, Mapping[str, Any]]:
@@ -343,13 +343,17 @@ def _endpoint(case: Mapping[str, Any], where: str) -> Endpoint:
     if unknown := set(case) - set(known):
         raise InvalidArgumentError(f"{where}: unknown key '{min(unknown)}'; known: {', '.join(known)}", "INVALID_ARGUMENT")
     gauges = ("waiting", "running", "kvUsage")  # null = unknown
-    return Endpoint(**{known[k]: float("nan") if k in gauges and v is None else v for k, v in case.items()})
+    arguments: dict[str, Any] = {known[k]: float("nan") if k in gauges and v is None else v for k, v in case.items()}
+    return Endpoint(**arguments)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _difference(want: Any, got: Any, tolerance: float, at: str) -> str:
     """Where and how they differ, or ''."""
-    number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)  # noqa: E731
-    if number(want) and number(got):
+    if _is_number(want) and _is_number(got):
         return "" if abs(want - got) <= tolerance * max(1.0, abs(want)) else f"{at}: expected {want}, got {got}"
     if isinstance(want, list) and isinstance(got, list) and len(want) == len(got):
         return next(filter(None, (_difference(a, b, tolerance, f"{at}[{i}]") for i, (a, b) in enumerate(zip(want, got)))), "")
