@@ -1,4 +1,6 @@
 """The library's log lines, handed to Python's logging under the logger "llmd" and its children."""
+from __future__ import annotations
+
 import json
 import logging
 
@@ -6,7 +8,7 @@ _LEVELS = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO
 _HEAD = {"level", "ts", "logger", "caller", "msg"}
 
 
-def emit(lines, dropped):
+def emit(lines: list[str], dropped: int) -> None:
     """Called by the extension. Fields of a line stand behind its message and in the record's `llmd` attribute."""
     for line in lines:
         entry = json.loads(line)

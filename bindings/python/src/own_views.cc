@@ -24,37 +24,40 @@ struct OwnCandidates {
   std::map<std::string, sched::DataKey> keys;
 };
 
+RequestContext* g_taken = nullptr;  // of the call of Parse in progress; with the GIL held
+
 // Parses as a scheduler does, and gives the request up before anything is decided.
 class Taker final : public sched::ProfileHandler {
  public:
-  explicit Taker(RequestContext* out) : out_(out) {}
   void Schedule(RequestContext& request, sched::ProfileRunner&,
                 sched::ScheduleOutcome& outcome) override {
-    *out_ = std::move(request);
+    *g_taken = std::move(request);
     outcome.error = "taken";
   }
-
- private:
-  RequestContext* const out_;
 };
 
-Status Parse(const sched::RequestSpec& spec, RequestContext* out) {
+StatusOr<std::unique_ptr<sched::Scheduler>> MakeReader() {
   sched::PluginRegistry registry = sched::BuiltinPlugins();
   LLMD_RETURN_IF_ERROR(sched::AddPlugin(
       registry, {.type = "taker",
                  .kind = "profile handler",
                  .help = "",
-                 .make = [out](sched::PluginArgs&) -> StatusOr<std::unique_ptr<sched::Plugin>> {
-                   return std::unique_ptr<sched::Plugin>(std::make_unique<Taker>(out));
+                 .make = [](sched::PluginArgs&) -> StatusOr<std::unique_ptr<sched::Plugin>> {
+                   return std::unique_ptr<sched::Plugin>(std::make_unique<Taker>());
                  }}));
   sched::SchedulerOptions options;
   options.registry = &registry;
-  LLMD_ASSIGN_OR_RETURN(
-      const auto scheduler,
-      sched::Scheduler::FromYaml("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
-                                 "plugins: [{type: taker}, {type: queue-scorer}]\n",
-                                 options));
-  return scheduler->Schedule(spec, std::span<const sched::EndpointState>()).status();
+  return sched::Scheduler::FromYaml(
+      "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
+      "plugins: [{type: taker}, {type: queue-scorer}]\n",
+      options);
+}
+
+// Made once: it costs as much as thousands of requests.
+Status Parse(const sched::RequestSpec& spec, RequestContext* out) {
+  static sched::Scheduler& reader = *Value(MakeReader()).release();
+  g_taken = out;
+  return reader.Schedule(spec, std::span<const sched::EndpointState>()).status();
 }
 
 std::vector<double> PerEndpoint(const py::handle& values, size_t n, const std::string& what) {

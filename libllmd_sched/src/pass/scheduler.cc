@@ -27,6 +27,7 @@ std::string BodyOf(const RequestSpec& spec) {
 struct Placed {
   RequestContext context;
   std::shared_ptr<const EndpointInfo> endpoint;
+  Logger log;
   bool answering = false;
 };
 
@@ -106,7 +107,7 @@ class SchedulerImpl final : public Scheduler {
     std::unique_ptr<Placed> request = NewRequest();
     std::string made;
     if (spec.body.empty()) made = BodyOf(spec);
-    Status status = Fill(spec, spec.body.empty() ? made : spec.body, request->context);
+    Status status = Fill(spec, spec.body.empty() ? made : spec.body, *request);
     if (!status.ok()) {
       Release(std::move(request));
       return status;
@@ -146,7 +147,8 @@ class SchedulerImpl final : public Scheduler {
     return out;
   }
 
-  Status Fill(const RequestSpec& spec, std::string_view body, RequestContext& request) {
+  Status Fill(const RequestSpec& spec, std::string_view body, Placed& placed) {
+    RequestContext& request = placed.context;
     request.Reset(graph_->attribute_count);
     request.id = ++last_id_;
     if (spec.request_id.empty()) {
@@ -154,6 +156,10 @@ class SchedulerImpl final : public Scheduler {
       request.request_id += std::to_string(last_id_);
     } else {
       request.request_id = spec.request_id;
+    }
+    if (options_.logger.Enabled(LogLevel::kDebug)) {
+      placed.log = options_.logger.With("x-request-id", request.request_id);
+      request.log = &placed.log;
     }
     request.headers = &spec.headers;
     request.body = body;
