@@ -183,17 +183,19 @@ class SchedulerImpl final : public Scheduler {
     return parsed;
   }
 
-  // Bodies of one run are mostly of one shape: the last one is tried first.
+  // Bodies of one run are mostly of one shape: the last one is tried first. What it lacks under a
+  // wrong guess is no error.
   Status ParseByShape(RequestContext& request) {
-    LLMD_RETURN_IF_ERROR(Parse(guess_, request));
+    Status parsed = Parse(guess_, request);
     const std::string_view path = PathOfShape(request);
+    if (path == guess_ || (path.empty() && request.members.empty())) return parsed;
     if (path.empty()) {
       return InvalidArgument(
           "the body has none of messages, prompt and input: say with `path` what it is");
     }
-    if (path == guess_) return OkStatus();
     guess_ = path;
     request.api = Api::kNone;
+    request.skip_response = false;
     return Parse(path, request);
   }
 
