@@ -1,5 +1,6 @@
 #include "llmd/sched/director.h"
 
+#include "director/name_cap.h"
 #include "llmd/sched/decision_tries.h"
 
 #include "sched/director_support.h"
