@@ -151,8 +151,7 @@ class LifeFixture : public DirectorFixture {
     options_.registry = Registry();
     plugins.push_back(detector);
     options_.config_yaml = Yaml(plugins, flow, chosen);
-    auto made =
-        Director::Create(options_, fetch_, Logger(sink_, LogLevel::kDefault), *registry_, clock_);
+    auto made = Director::Create(options_, fetch_, Logger(sink_, level_), *registry_, clock_);
     ASSERT_TRUE(made.ok()) << made.status().ToString();
     director_ = std::move(*made);
   }
@@ -216,6 +215,7 @@ class LifeFixture : public DirectorFixture {
     std::_Exit(1);
   }
 
+  LogLevel level_ = LogLevel::kDefault;
   std::unique_ptr<MetricsRegistry> registry_ = std::make_unique<MetricsRegistry>();
   std::shared_ptr<GivenMembers> members_ = std::make_shared<GivenMembers>();
   std::shared_ptr<std::function<void()>> on_headers_ = std::make_shared<std::function<void()>>();

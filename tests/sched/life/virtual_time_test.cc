@@ -1,5 +1,5 @@
 // A Director without threads, driven by a clock that only the test moves.
-#include <map>
+#include <ctime>
 #include <queue>
 #include <random>
 
@@ -115,7 +115,7 @@ TEST_F(VirtualTime, AnHourOfAHundredEndpointsTakesSeconds) {
        "{type: round-robin-fairness-policy}"},
       "{type: concurrency-detector, parameters: {maxConcurrency: 2}}");
   director_->SetEndpoints(Members(100));
-  const auto real = std::chrono::steady_clock::now();
+  const std::clock_t real = std::clock();
   const TimePoint start = clock_.Now();
   std::mt19937 rng(1);
   struct Event {
@@ -162,13 +162,13 @@ TEST_F(VirtualTime, AnHourOfAHundredEndpointsTakesSeconds) {
     });
   }
   Until(clock_.Now() + seconds(30));
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - real;
+  const double took = static_cast<double>(std::clock() - real) / CLOCKS_PER_SEC;
   EXPECT_EQ(routed + refused, asked);
   EXPECT_GT(refused, 0);
   EXPECT_NEAR(static_cast<double>(asked), 1e5, 1e4);
   std::printf("%lld routed, %lld refused, %.2f s\n", static_cast<long long>(routed),
-              static_cast<long long>(refused), took.count());
-  EXPECT_LT(took.count(), 20) << "of one core; 2 s are meant, on an idle machine";
+              static_cast<long long>(refused), took);
+  EXPECT_LT(took, 10) << "of the CPU; a release build takes 2";
   while (!ends.empty()) ends.pop();
 }
 
