@@ -24,6 +24,13 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   endif()
 endif()
 
+# llmd_repeatable(<target>): its arithmetic gives the same bits with every compiler and CPU. Without the flag a compiler may
+# make one fused operation, rounded once, of a product and a sum where the CPU has it, and g++ and clang choose different ones
+# (docs/reference/determinism.md).
+function(llmd_repeatable target)
+  target_compile_options(${target} PRIVATE -ffp-contract=off)
+endfunction()
+
 # llmd_install_component(<component>): target llmd_<component> is llmd::<component> here and in the installed package.
 function(llmd_install_component name)
   add_library(llmd::${name} ALIAS llmd_${name})

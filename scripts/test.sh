@@ -2,9 +2,9 @@
 # Builds llmd and runs its tests. Sets the machine up first.
 # usage: scripts/test.sh [--all] [--no-setup]
 #   default: release build, style and layer checks, unit tests, Python and end-to-end tests (the engine's a second time
-#            on the AVX2 kernels, whatever the CPU has), the libraries under
-#            AddressSanitizer and built with g++, clang-tidy on the files changed since the last release of main
-#   --all:   also ThreadSanitizer, all tests with g++, clang-tidy on every file, the fuzzers for a minute each
+#            on the AVX2 kernels, whatever the CPU has) with the wheel built by g++, as pip builds it, the libraries under
+#            AddressSanitizer, clang-tidy on the files changed since the last release of main
+#   --all:   also ThreadSanitizer, all tests with g++, the Python tests with clang's wheel, clang-tidy on every file, the fuzzers for a minute each
 set -euo pipefail
 cd "$(dirname "$0")/.."
 all=false; setup=true
@@ -27,12 +27,17 @@ step "checks"
 $python tools/check_layers.py
 $python tools/check_coawait.py
 $python tools/check_headers.py
+$python tools/check_docs.py
+$python tools/check_clock.py
 
 step "unit tests"
 ctest --test-dir build/release --output-on-failure -j 2
 
-step "Python package"
-scripts/python_package.sh
+step "Python package, with g++"
+scripts/python_package.sh gcc
+
+step "a newcomer's first hour, with the build that is here (all of it: tests/newcomer/run.sh in a bare Debian)"
+tests/newcomer/run.sh --quick
 
 step "Python and end-to-end tests"
 LLMD_BUILD_DIR=$PWD/build/release $python -m pytest -q --durations=10 tests/tools tests/python tests/consumer tests/e2e
@@ -47,9 +52,9 @@ cmake --preset asan -DLLMD_BUILD_EPP=OFF >/dev/null
 ninja -C build/asan $(scripts/test_targets.sh build/asan)
 ctest --test-dir build/asan --output-on-failure -j 2 -L unit
 
-step "the libraries with g++"
+step "with g++ what the wheel does not hold"
 cmake --preset gcc >/dev/null
-ninja -C build/gcc llmd_core llmd_http llmd_text llmd_pd llmd_kv llmd_sched llmd_engine
+ninja -C build/gcc llmd_http llmd_pd
 
 step "clang-tidy on changed files"
 scripts/tidy.sh
@@ -62,6 +67,12 @@ if $all; then
   step "g++"
   ninja -C build/gcc
   ctest --test-dir build/gcc --output-on-failure -j 2 -L unit
+  step "decisions of clang and g++"
+  tests/sched/decision_log/check.sh build/release/tests/decision_log build/gcc/tests/decision_log
+  step "Python package, with clang"
+  scripts/python_package.sh clang
+  LLMD_BUILD_DIR=$PWD/build/release $python -m pytest -q tests/python
+  scripts/python_package.sh gcc
   step "clang-tidy on every file"
   scripts/tidy.sh --all
   step "fuzzers"

@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "config_document.h"
+#include "llmd/nearest.h"
 
 namespace llmd::config {
 namespace {
@@ -62,8 +63,8 @@ bool SameTrees(const Tree& a, const Tree& b) {
 std::string UnknownKeyMessage(const Tree& map, std::string_view key) {
   const std::vector<std::string> known(map.known.begin(), map.known.end());
   std::string message = "unknown key";
-  if (const std::string near = Nearest(key, known); !near.empty()) {
-    message += "; did you mean '" + near + "'?";
+  if (!NearestNames(key, known).empty()) {
+    message += DidYouMean(key, known);
   } else if (!known.empty()) {
     message += "; known keys:";
     for (size_t i = 0; i < known.size(); ++i) message += (i == 0 ? " " : ", ") + known[i];

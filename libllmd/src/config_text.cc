@@ -1,10 +1,10 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
-#include <numeric>
 
 #include "llmd/config.h"
 #include "llmd/format.h"
+#include "llmd/nearest.h"
 
 namespace llmd::config {
 namespace {
@@ -67,21 +67,6 @@ bool TakeTerm(std::string_view& text, Wide* nanos) {
   return true;
 }
 
-size_t EditDistance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
-    }
-  }
-  return row[b.size()];
-}
-
 }  // namespace
 
 StatusOr<std::chrono::nanoseconds> ParseGoDuration(std::string_view text) {
@@ -105,19 +90,8 @@ StatusOr<std::chrono::nanoseconds> ParseGoDuration(std::string_view text) {
 }
 
 std::string Nearest(std::string_view word, const std::vector<std::string>& candidates) {
-  if (word.size() > kMaxComparedBytes) return "";
-  const std::string lower = ToLower(word);
-  size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
-  const std::string* best = nullptr;
-  for (const std::string& candidate : candidates) {
-    if (candidate.size() > kMaxComparedBytes) continue;
-    const size_t distance = EditDistance(lower, ToLower(candidate));
-    if (distance < best_distance && distance < candidate.size()) {
-      best_distance = distance;
-      best = &candidate;
-    }
-  }
-  return best ? *best : "";
+  const std::vector<std::string> near = NearestNames(word, candidates, 1);
+  return near.empty() ? "" : near[0];
 }
 
 }  // namespace llmd::config

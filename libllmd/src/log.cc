@@ -11,6 +11,7 @@ constexpr size_t kMaxLineBytes = size_t{1} << 20;
 // Below every level, errors included.
 constexpr int kNothing = -100;
 constexpr size_t kKeptMessageBytes = size_t{1} << 12;
+constexpr size_t kMaxFieldBytes = size_t{1} << 12;
 
 // As zap names logr's levels.
 void AppendLevel(std::string& out, LogLevel level) {
@@ -48,6 +49,16 @@ void AppendMember(std::string& out, std::string_view key, const json::Value& val
   value.DumpTo(out);
 }
 
+// The same; of a long text only the start. Clients choose many of them.
+void AppendShort(std::string& out, std::string_view key, const json::Value& value) {
+  if (!value.is_string() || value.AsString().size() <= kMaxFieldBytes)
+    return AppendMember(out, key, value);
+  const std::string& text = value.AsString();
+  size_t cut = kMaxFieldBytes;
+  while (cut > kMaxFieldBytes - 3 && (static_cast<unsigned char>(text[cut]) & 0xC0) == 0x80) --cut;
+  AppendMember(out, key, text.substr(0, cut) + "... " + std::to_string(text.size()) + " bytes");
+}
+
 }  // namespace
 
 Logger::Logger() : Logger(nullptr, LogLevel::kInfo) {}
@@ -66,7 +77,7 @@ Logger Logger::Named(std::string_view name) const {
 
 Logger Logger::With(std::string_view key, const json::Value& value) const {
   Logger with = *this;
-  AppendMember(with.suffix_, key, value);
+  AppendShort(with.suffix_, key, value);
   return with;
 }
 
@@ -93,7 +104,9 @@ void Logger::Log(LogLevel level, std::string_view msg, std::initializer_list<Log
   if (!sink_ || !Enabled(level)) return;
   std::string line = Head(level, msg, where);
   line += suffix_;
-  for (const LogField& field : fields) AppendMember(line, field.key, field.value);
+  const bool whole = static_cast<int>(level) >= static_cast<int>(LogLevel::kDebug);
+  for (const LogField& field : fields)
+    (whole ? AppendMember : AppendShort)(line, field.key, field.value);
   if (line.size() > kMaxLineBytes) {
     const size_t full_size = line.size();
     line = Head(level, msg.substr(0, kKeptMessageBytes), where);

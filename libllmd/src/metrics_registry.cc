@@ -3,6 +3,7 @@
 
 #include "llmd/metrics.h"
 #include "llmd/status.h"
+#include "utf8.h"
 
 namespace llmd {
 namespace {
@@ -27,17 +28,24 @@ bool IsName(std::string_view name, bool colons) {
   return !name.empty();
 }
 
+// The one way by which text gets onto a page. A byte that belongs to no character of UTF-8 becomes
+// U+FFFD: readers refuse a page with one such byte as a whole.
 void AppendEscaped(std::string& out, std::string_view text, bool quotes) {
-  for (const char c : text) {
-    if (c == '\\') {
+  const char* const end = text.data() + text.size();
+  for (const char* at = text.data(); at != end;) {
+    const size_t length = Utf8Length(at, end);
+    if (length == 0) {
+      out += "\xEF\xBF\xBD";
+    } else if (*at == '\\') {
       out += "\\\\";
-    } else if (c == '\n') {
+    } else if (*at == '\n') {
       out += "\\n";
-    } else if (c == '"' && quotes) {
+    } else if (*at == '"' && quotes) {
       out += "\\\"";
     } else {
-      out += c;
+      out.append(at, length);
     }
+    at += std::max<size_t>(length, 1);
   }
 }
 
@@ -244,7 +252,7 @@ struct MetricsRegistry::Impl {
     }
     for (size_t i = 0; i < out.size(); ++i) {
       for (const auto& collector : collectors[i]) Collect(*collector, out[i]);
-      if (collectors[i].size() > 1) Merge(out[i]);
+      Merge(out[i]);
     }
     return out;
   }
@@ -274,8 +282,9 @@ struct MetricsRegistry::Impl {
     });
   }
 
-  // A page with one series twice is refused by who reads it.
+  // A page with one series twice is refused by who reads it; collectors give theirs in any order.
   static void Merge(FamilyView& view) {
+    if (view.collected.size() < 2) return;
     std::map<std::string, double> merged;
     for (auto& [labels, v] : view.collected) {
       const auto [it, fresh] = merged.try_emplace(std::move(labels), v);

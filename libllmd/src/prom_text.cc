@@ -70,6 +70,7 @@ bool IsNameEnd(char c) {
 PromScanResult PromScanner::ScanWith(std::string_view page, Callback callback,
                                      void* context) const {
   PromScanResult result;
+  if (page.starts_with("\xEF\xBB\xBF")) page.remove_prefix(3);  // a byte order mark
   const char* at = page.data();
   const char* const end = at + page.size();
   while (at < end) {

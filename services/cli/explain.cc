@@ -1,14 +1,25 @@
 #include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <set>
 
+#include "cli/picker_log.h"
 #include "cli/plan.h"
 #include "cli/up.h"
 #include "common/flags.h"
 #include "common/process.h"
 #include "llmd/http/client.h"
-#include "llmd/sched/decision.h"
+#include "llmd/nearest.h"
+#include "llmd/sched/decision_tries.h"
 
 namespace llmd::cli {
 namespace {
+
+struct ExplainFlags {
+  std::string request_id, cluster = "default", admin, log;
+  bool json = false;
+  int64_t limit = 20;
+};
 
 StatusOr<uint16_t> AdminPort(const std::string& cluster) {
   LLMD_ASSIGN_OR_RETURN(const json::Value run, ReadRunFile(cluster));
@@ -46,22 +57,21 @@ void PrintList(const json::Value& list) {
   }
 }
 
-Status Explain(const std::string& request_id, const std::string& cluster,
-               const std::string& admin_text, bool as_json, int64_t limit) {
+Status ExplainRunning(const ExplainFlags& flags) {
   http::HostPort admin{"127.0.0.1", 0};
-  if (admin_text.empty()) {
-    LLMD_ASSIGN_OR_RETURN(admin.port, AdminPort(cluster));
+  if (flags.admin.empty()) {
+    LLMD_ASSIGN_OR_RETURN(admin.port, AdminPort(flags.cluster));
   } else {
-    LLMD_ASSIGN_OR_RETURN(admin, http::ParseHostPort(admin_text));
+    LLMD_ASSIGN_OR_RETURN(admin, http::ParseHostPort(flags.admin));
   }
-  const bool list = request_id.empty();
-  LLMD_ASSIGN_OR_RETURN(
-      const json::Value value,
-      list ? Fetch(admin, "/debug/decisions?limit=" + std::to_string(limit),
-                   "the picker at " + admin.ToString() + " lists no decisions")
-           : Fetch(admin, "/debug/decisions/" + request_id,
-                   "no decision for request '" + request_id + "': the picker keeps the last 4096 or 8 MB of them"));
-  if (as_json) {
+  const bool list = flags.request_id.empty();
+  LLMD_ASSIGN_OR_RETURN(const json::Value value,
+                        list ? Fetch(admin, "/debug/decisions?limit=" + std::to_string(flags.limit),
+                                     "the picker at " + admin.ToString() + " lists no decisions")
+                             : Fetch(admin, "/debug/decisions/" + flags.request_id,
+                                     "no decision for request '" + flags.request_id +
+                                         "': the picker keeps the last 4096 or 8 MB of them"));
+  if (flags.json) {
     std::puts(value.DumpPretty().c_str());
     return OkStatus();
   }
@@ -69,31 +79,75 @@ Status Explain(const std::string& request_id, const std::string& cluster,
     PrintList(value);
     return OkStatus();
   }
-  LLMD_ASSIGN_OR_RETURN(const sched::DecisionTrace trace, sched::DecisionFromJson(value));
-  std::fputs(sched::ToText(trace).c_str(), stdout);
+  LLMD_ASSIGN_OR_RETURN(const std::vector<sched::DecisionTrace> tries, sched::TriesFromJson(value));
+  std::fputs(sched::TriesToText(tries).c_str(), stdout);
+  return OkStatus();
+}
+
+StatusOr<PickerLog> ReadLog(const std::string& path) {
+  std::ifstream file;
+  if (path != "-") file.open(path);
+  if (path != "-" && !file) return NotFound("cannot read the log '" + path + "'");
+  std::istream& in = path == "-" ? std::cin : file;
+  PickerLog log;
+  for (std::string line; std::getline(in, line);) log.Add(line);
+  if (log.tries().empty()) {
+    return InvalidArgument("'" + path + "' tells of no request: none of its " +
+                           std::to_string(log.lines()) +
+                           " lines is one that an endpoint picker writes for a request");
+  }
+  return log;
+}
+
+Status NotInLog(const ExplainFlags& flags, const PickerLog& log) {
+  std::set<std::string> ids;
+  for (const LoggedTry& one : log.tries()) ids.insert(one.request_id);
+  return NotFound("'" + flags.log + "' tells of " + std::to_string(ids.size()) +
+                  " requests, none of them '" + flags.request_id + "'" +
+                  DidYouMean(flags.request_id, {ids.begin(), ids.end()}));
+}
+
+Status ExplainLog(const ExplainFlags& flags) {
+  LLMD_ASSIGN_OR_RETURN(const PickerLog log, ReadLog(flags.log));
+  std::vector<const LoggedTry*> found;
+  for (const LoggedTry& one : log.tries()) {
+    if (flags.request_id.empty() || one.request_id == flags.request_id) found.push_back(&one);
+  }
+  if (found.empty()) return NotInLog(flags, log);
+  const bool list = flags.request_id.empty() && found.size() > 1;
+  if (list || found.size() > 1) {
+    for (const LoggedTry* one : found) std::fputs(ToLine(*one).c_str(), stdout);
+  }
+  for (size_t i = 0; !list && i < found.size(); ++i) {
+    const std::string number =
+        "try " + std::to_string(i + 1) + " of " + std::to_string(found.size());
+    std::fputs(ToText(*found[i], found.size() > 1 ? "\n" + number + ", " : "").c_str(), stdout);
+  }
   return OkStatus();
 }
 
 }  // namespace
 
 int RunExplain(int argc, const char* const* argv) {
-  std::string request_id, cluster = "default", admin;
-  bool as_json = false;
-  int64_t limit = 20;
+  ExplainFlags flags;
   services::FlagSet set(
-      "llmd explain", "Shows how a recent request was routed: every filter, score and the choice.");
-  set.Positional("REQUEST_ID", &request_id,
+      "llmd explain",
+      "Shows how a recent request was routed: every try, every filter, score and the choice.");
+  set.Positional("REQUEST_ID", &flags.request_id,
                  "the x-request-id of the answer; without one the last decisions are listed");
-  set.Int("limit", &limit, 1, 1000, "decisions in the list");
-  set.String("name", &cluster, "name of the cluster llmd up started");
-  set.String("admin", &admin,
+  set.Int("limit", &flags.limit, 1, 1000, "decisions in the list");
+  set.String("name", &flags.cluster, "name of the cluster llmd up started");
+  set.String("admin", &flags.admin,
              "HOST:PORT of the picker's or gateway's admin port, instead of a cluster's name");
-  set.Bool("json", &as_json, "print the decision as JSON");
+  set.String("log", &flags.log,
+             "read a picker's log instead of asking one, llmd's or the Go picker's; - = stdin");
+  set.Bool("json", &flags.json, "print the decision as JSON");
   const auto outcome = set.Parse(argc, argv);
   if (outcome.exit) return outcome.code;
-  if (Status s = Explain(request_id, cluster, admin, as_json, limit); !s.ok())
-    return services::Fail(s);
-  return 0;
+  if (!flags.log.empty() && flags.json)
+    return services::Fail(InvalidArgument("--json: a log is shown as text only"));
+  const Status s = flags.log.empty() ? ExplainRunning(flags) : ExplainLog(flags);
+  return s.ok() ? 0 : services::Fail(s);
 }
 
 }  // namespace llmd::cli

@@ -1,31 +1,48 @@
 #include <cstdio>
 #include <string_view>
+#include <vector>
 
 #include "cli/up.h"
+#include "llmd/nearest.h"
 
 namespace {
 
-constexpr const char* kUsage =
-    "usage: llmd COMMAND [flags]      (llmd COMMAND --help for its flags)\n"
-    "\n"
-    "  up        start a prefill/decode cluster on this machine\n"
-    "  down      stop a cluster that runs in the background\n"
-    "  explain   show how a request was routed\n"
-    "  plugins   list the scheduling plugins\n"
-    "\n"
-    "  --version, --help\n";
+struct Command {
+  const char* name;
+  int (*run)(int argc, const char* const* argv);
+  const char* help;
+};
+
+constexpr Command kCommands[] = {
+    {"up", llmd::cli::RunUp, "start a prefill/decode cluster on this machine"},
+    {"down", llmd::cli::RunDown, "stop a cluster that runs in the background"},
+    {"explain", llmd::cli::RunExplain, "show how a request was routed"},
+    {"plugins", llmd::cli::RunPlugins, "list the scheduling plugins"},
+};
+
+int PrintHelp() {
+  std::puts("usage: llmd COMMAND [flags]      (llmd COMMAND --help for its flags)\n");
+  for (const Command& command : kCommands) std::printf("  %-9s %s\n", command.name, command.help);
+  std::puts("\n  --version, --help");
+  return 0;
+}
+
+int Unknown(std::string_view word) {
+  std::vector<std::string> names;
+  for (const Command& command : kCommands) names.emplace_back(command.name);
+  std::fprintf(stderr, "llmd: unknown command '%.*s'%s (llmd --help lists them)\n",
+               static_cast<int>(word.size()), word.data(), llmd::DidYouMean(word, names).c_str());
+  return 2;
+}
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::string_view command = argc > 1 ? argv[1] : "";
-  if (command == "up") return llmd::cli::RunUp(argc - 1, argv + 1);
-  if (command == "down") return llmd::cli::RunDown(argc - 1, argv + 1);
-  if (command == "plugins") return llmd::cli::RunPlugins(argc - 1, argv + 1);
-  if (command == "explain") return llmd::cli::RunExplain(argc - 1, argv + 1);
-  if (command == "--version") return std::puts("llmd " LLMD_VERSION), 0;
-  if (command == "--help" || command == "help") return std::fputs(kUsage, stdout), 0;
-  std::fprintf(stderr, "llmd: unknown command '%.*s'\n%s", static_cast<int>(command.size()),
-               command.data(), kUsage);
-  return 2;
+  const std::string_view word = argc > 1 ? argv[1] : "";
+  for (const Command& command : kCommands) {
+    if (word == command.name) return command.run(argc - 1, argv + 1);
+  }
+  if (word == "--version") return std::puts("llmd " LLMD_VERSION), 0;
+  if (word.empty() || word == "--help" || word == "-h" || word == "help") return PrintHelp();
+  return Unknown(word);
 }

@@ -4,11 +4,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cstdlib>
+#include <algorithm>
 #include <fstream>
 #include <memory>
 #include <set>
 #include <sstream>
+
+#include "cli/run_dir.h"
 
 namespace llmd::cli {
 namespace {
@@ -86,6 +88,7 @@ class Planner {
       : spec_(spec), bin_(std::move(bin_dir) + "/"), run_(std::move(run_dir)), pick_(pick) {}
 
   StatusOr<ClusterPlan> Make() {
+    plan_.name = spec_.name;
     plan_.served_model_name = spec_.served_model_name;
     plan_.gateway_port = pick_(spec_.gateway_port);
     if (spec_.gateway_port != 0 && plan_.gateway_port != spec_.gateway_port) {
@@ -130,8 +133,8 @@ class Planner {
       plan_.processes.push_back(
           {engine.name + "-sidecar",
            "sidecar",
-           {bin_ + "llmd-sidecar", "--port", Str(serving_port), "--model-server-port",
-            Str(engine_ports_[index]), "--secure-proxy=false"},
+           {bin_ + "llmd-sidecar", "--host", "127.0.0.1", "--port", Str(serving_port),
+            "--model-server-port", Str(engine_ports_[index]), "--secure-proxy=false"},
            serving_port,
            "/ready",
            {}});
@@ -155,10 +158,11 @@ class Planner {
     plan_.processes.push_back(
         {"epp",
          "epp",
-         {bin_ + "llmd-epp", "--config-file", config_path, "--grpc-port", Str(epp_port_),
-          "--grpc-health-port", Str(pick_(kEppHealthPort)), "--metrics-port",
-          Str(plan_.epp_admin_port), "--secure-serving=false", "--metrics-endpoint-auth=false",
-          "--health-checking", "-v", "4"},
+         {bin_ + "llmd-epp", "--config-file", config_path, "--grpc-host", "127.0.0.1",
+          "--metrics-host", "127.0.0.1", "--grpc-port", Str(epp_port_), "--grpc-health-port",
+          Str(pick_(kEppHealthPort)), "--metrics-port", Str(plan_.epp_admin_port),
+          "--secure-serving=false", "--metrics-endpoint-auth=false", "--health-checking", "-v",
+          "4"},
          plan_.epp_admin_port,
          "/readyz",
          {}});
@@ -205,6 +209,19 @@ StatusOr<ClusterPlan> MakePlan(const ClusterSpec& spec, const std::string& bin_d
   return Planner(spec, bin_dir, run_dir, pick).Make();
 }
 
+std::string ClusterPlan::Summary() const {
+  const auto count = [this](auto matches, const std::string& word) {
+    const auto n = std::count_if(processes.begin(), processes.end(), matches);
+    return n == 1 ? "one " + word : Str(n) + " " + word + "s";
+  };
+  const auto is_sidecar = [](const ProcessPlan& p) { return p.role == "sidecar"; };
+  const auto is_engine = [&](const ProcessPlan& p) {
+    return p.role != "sidecar" && p.role != "epp" && p.role != "gateway";
+  };
+  return count(is_engine, "engine") + ", " + count(is_sidecar, "sidecar") +
+         ", a picker and a gateway for " + served_model_name;
+}
+
 json::Value ClusterPlan::RunFile() const {
   json::Array list;
   for (const ProcessPlan& process : processes) {
@@ -224,6 +241,7 @@ json::Value ClusterPlan::RunFile() const {
 }
 
 StatusOr<json::Value> ReadRunFile(const std::string& cluster_name) {
+  LLMD_RETURN_IF_ERROR(CheckRunDirectory());
   const std::string path = RunDirectory(cluster_name) + "/run.json";
   std::ifstream in(path);
   if (!in)
@@ -231,12 +249,6 @@ StatusOr<json::Value> ReadRunFile(const std::string& cluster_name) {
   std::stringstream text;
   text << in.rdbuf();
   return json::Parse(text.str());
-}
-
-std::string RunDirectory(const std::string& cluster_name) {
-  const char* runtime = std::getenv("XDG_RUNTIME_DIR");
-  if (runtime != nullptr && *runtime != '\0') return std::string(runtime) + "/llmd/" + cluster_name;
-  return "/tmp/llmd-" + std::to_string(getuid()) + "/" + cluster_name;
 }
 
 }  // namespace llmd::cli

@@ -27,7 +27,9 @@ struct ClusterPlan {
   std::vector<ProcessPlan> processes;                      // in the order of starting
   std::vector<std::pair<std::string, std::string>> files;  // path and content
   uint16_t gateway_port = 0, epp_admin_port = 0;
-  std::string served_model_name;
+  std::string name, served_model_name;
+  // "3 engines, 2 sidecars, a picker and a gateway for MODEL".
+  std::string Summary() const;
   // What other commands read: ports, names, roles, and the process that owns the cluster.
   json::Value RunFile() const;
 };
@@ -42,10 +44,8 @@ PortPicker FreePorts();
 StatusOr<ClusterPlan> MakePlan(const ClusterSpec& spec, const std::string& bin_dir,
                                const std::string& run_dir, const PortPicker& pick);
 
-// The run file of a cluster that runs here. NOT_FOUND naming the path.
+// The run file of a cluster that runs here. NOT_FOUND naming the path; PERMISSION_DENIED when its
+// folder is not ours alone.
 StatusOr<json::Value> ReadRunFile(const std::string& cluster_name);
-
-// $XDG_RUNTIME_DIR/llmd/<name>, else /tmp/llmd-<uid>/<name>.
-std::string RunDirectory(const std::string& cluster_name);
 
 }  // namespace llmd::cli

@@ -2,20 +2,24 @@
 
 #include <signal.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <deque>
 #include <filesystem>
 #include <fstream>
+#include <set>
+#include <utility>
 
 #include "cli/cluster_spec.h"
 #include "cli/plan.h"
+#include "cli/run_dir.h"
 #include "cli/supervisor.h"
 #include "common/flags.h"
 #include "common/process.h"
 #include "llmd/http/client.h"
+#include "llmd/nearest.h"
 
 namespace llmd::cli {
 namespace {
@@ -26,7 +30,7 @@ struct UpFlags {
   std::string config, model, name = "default", transport;
   uint16_t port = 8000;
   std::vector<std::string> only;
-  bool dry_run = false;
+  bool dry_run = false, start_logs = false;
   std::chrono::nanoseconds ready_timeout = std::chrono::seconds(60);
 };
 
@@ -47,6 +51,8 @@ FlagSet MakeFlags(UpFlags& flags) {
   set.Port("port", &flags.port, "port of the gateway; 0 = any free one");
   set.String("transport", &flags.transport, "KV lane between the engines: auto, memfd or tcp");
   set.List("only", &flags.only, "show only the logs of these roles or process names");
+  set.Bool("start-logs", &flags.start_logs,
+           "show the logs of the start as they come; else only when it fails or with --only");
   set.Bool("dry-run", &flags.dry_run, "print the command lines and files, start nothing");
   set.Duration("ready-timeout", &flags.ready_timeout,
                "how long to wait for everything to be ready");
@@ -66,11 +72,7 @@ StatusOr<ClusterSpec> MakeSpec(const UpFlags& flags, const FlagSet::Outcome& out
   return spec;
 }
 
-Status WriteFiles(const ClusterPlan& plan, const std::string& run_dir) {
-  std::error_code error;
-  std::filesystem::create_directories(run_dir, error);
-  if (error) return PermissionDenied("cannot make " + run_dir + ": " + error.message());
-  chmod(run_dir.c_str(), 0700);
+Status WriteFiles(const ClusterPlan& plan) {
   for (const auto& [path, content] : plan.files) {
     std::ofstream out(path, std::ios::trunc);
     out << content;
@@ -119,25 +121,39 @@ std::vector<std::string> SplitCommas(const std::vector<std::string>& words) {
   return out;
 }
 
+// An error naming the nearest when a word is neither a role nor a process of the plan.
+Status CheckOnly(const ClusterPlan& plan, const std::vector<std::string>& only) {
+  std::set<std::string> known;
+  for (const ProcessPlan& process : plan.processes) known.insert({process.role, process.name});
+  for (const std::string& word : only) {
+    if (known.contains(word)) continue;
+    return InvalidArgument("--only: no process or role is called '" + word + "'" +
+                           DidYouMean(word, {known.begin(), known.end()}));
+  }
+  return OkStatus();
+}
+
 // One running cluster, owned by the main thread.
 class Up {
  public:
-  Up(const ClusterPlan& plan, std::vector<std::string> only, int signal_fd)
+  // With `hold_start` what the processes log until all are ready is shown only if that fails.
+  Up(const ClusterPlan& plan, std::vector<std::string> only, bool hold_start, int signal_fd)
       : plan_(plan),
+        only_(std::move(only)),
         signal_fd_(signal_fd),
-        supervisor_([only = std::move(only)](const ProcessPlan& process, std::string_view line) {
-          if (!Shown(process, only)) return;
-          std::printf("%-16s| %.*s\n", process.name.c_str(), static_cast<int>(line.size()),
-                      line.data());
-          std::fflush(stdout);
+        holds_(hold_start),
+        supervisor_([this](const ProcessPlan& process, std::string_view line) {
+          if (Shown(process, only_)) Show(process.name, line);
         }) {}
 
   int Run(const std::string& run_dir, Duration ready_timeout) {
     const TimePoint started = SystemClock().Now();
+    Say("starting " + plan_.Summary());
     for (const ProcessPlan& process : plan_.processes) {
       if (Status s = supervisor_.Start(process); !s.ok()) return services::Fail(s);
     }
     int code = WaitReady(started, ready_timeout);
+    EndHolding(code > 0);
     if (code == 0) {
       if (Status s = WriteRunFile(plan_, run_dir); !s.ok()) return services::Fail(s);
       SayReady(started);
@@ -152,6 +168,24 @@ class Up {
 
  private:
   static constexpr int kInterrupted = -1;
+  static constexpr size_t kMaxHeldLines = 10'000;
+
+  void Show(const std::string& name, std::string_view line) {
+    if (holds_) {
+      if (held_.size() == kMaxHeldLines) held_.pop_front();
+      held_.emplace_back(name, line);
+      return;
+    }
+    std::printf("%-16s| %.*s\n", name.c_str(), static_cast<int>(line.size()), line.data());
+    std::fflush(stdout);
+  }
+
+  void EndHolding(bool show) {
+    holds_ = false;
+    for (const auto& [name, line] : std::exchange(held_, {})) {
+      if (show) Show(name, line);
+    }
+  }
 
   // 0 = all ready, kInterrupted = Ctrl-C, 1 = failed.
   int WaitReady(TimePoint started, Duration timeout) {
@@ -202,6 +236,9 @@ class Up {
         plan_.served_model_name +
         "\",\"stream\":true,\"max_tokens\":64,\"messages\":[{\"role\":\"user\",\"content\":\"Hello!"
         "\"}]}'");
+    Say("why it went where it went: llmd explain" +
+        (plan_.name == "default" ? "" : " --name " + plan_.name) +
+        "; Ctrl-C stops all; what follows are the logs");
   }
 
   int Follow() {
@@ -225,7 +262,10 @@ class Up {
   }
 
   const ClusterPlan& plan_;
+  const std::vector<std::string> only_;
   const int signal_fd_;
+  bool holds_;
+  std::deque<std::pair<std::string, std::string>> held_;  // process and line
   Supervisor supervisor_;
 };
 
@@ -252,9 +292,13 @@ int RunUp(int argc, const char* const* argv) {
       std::filesystem::read_symlink("/proc/self/exe").parent_path().string();
   auto plan = MakePlan(*spec, bin_dir, run_dir, FreePorts());
   if (!plan.ok()) return services::Fail(plan.status());
+  const std::vector<std::string> only = SplitCommas(flags.only);
+  if (Status s = CheckOnly(*plan, only); !s.ok()) return services::Fail(s);
   if (flags.dry_run) return PrintPlan(*plan), 0;
-  if (Status s = WriteFiles(*plan, run_dir); !s.ok()) return services::Fail(s);
-  return Up(*plan, SplitCommas(flags.only), SignalFd()).Run(run_dir, flags.ready_timeout);
+  if (Status s = MakeRunDirectory(spec->name); !s.ok()) return services::Fail(s);
+  if (Status s = WriteFiles(*plan); !s.ok()) return services::Fail(s);
+  const bool hold = only.empty() && !flags.start_logs;
+  return Up(*plan, only, hold, SignalFd()).Run(run_dir, flags.ready_timeout);
 }
 
 }  // namespace llmd::cli

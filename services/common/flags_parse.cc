@@ -4,7 +4,7 @@
 #include <set>
 
 #include "common/flags.h"
-#include "llmd/config.h"
+#include "llmd/nearest.h"
 
 namespace llmd::services {
 namespace {
@@ -90,10 +90,12 @@ Status FlagSet::Unknown(std::string_view name) const {
   for (const Flag& flag : flags_) known.push_back(flag.name);
   for (const AliasEntry& alias : aliases_) known.push_back(alias.alias);
   std::string message = "unknown flag " + Dashed(name);
-  if (const std::string near = config::Nearest(name, known); !near.empty()) {
-    message += "; did you mean " + Dashed(near) + "?";
+  const std::vector<std::string> near = NearestNames(name, known);
+  for (size_t i = 0; i < near.size(); ++i) {
+    message += i == 0 ? "; did you mean " : i + 1 == near.size() ? " or " : ", ";
+    message += Dashed(near[i]);
   }
-  return InvalidArgument(message);
+  return InvalidArgument(message + (near.empty() ? "" : "?"));
 }
 
 StatusOr<FlagSet::Match> FlagSet::Find(std::string_view name) const {

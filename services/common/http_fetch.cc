@@ -3,6 +3,8 @@
 #include <mutex>
 #include <vector>
 
+#include "common/redirect.h"
+
 namespace llmd::services {
 namespace {
 
@@ -30,10 +32,11 @@ class HttpFetch final : public sched::Fetch {
 
   void Get(const sched::EndpointInfo& endpoint, const sched::PageSpec& page, Duration timeout,
            Done done) override {
-    http::HostPort peer{endpoint.address, page.port != 0 ? page.port : endpoint.port};
+    http::Url url{.tls = page.tls != nullptr,
+                  .peer = {endpoint.address, page.port != 0 ? page.port : endpoint.port},
+                  .target = page.path};
     http::RequestHead head;
-    head.target = page.path;
-    Start(page.tls, std::move(peer), std::move(head), std::string(), timeout, std::move(done));
+    Start(page.tls, std::move(url), std::move(head), std::string(), timeout, std::move(done));
   }
 
   void Post(const std::string& url, std::string body, Duration timeout, Done done) override {
@@ -41,18 +44,17 @@ class HttpFetch final : public sched::Fetch {
     if (!to.ok()) return done(to.status());
     http::RequestHead head;
     head.method = "POST";
-    head.target = std::move(to->target);
     head.headers.Add("content-type", "application/json");
-    Start(to->tls ? believed_ : nullptr, std::move(to->peer), std::move(head), std::move(body),
-          timeout, std::move(done));
+    const Tls tls = to->tls ? believed_ : nullptr;
+    Start(tls, std::move(*to), std::move(head), std::move(body), timeout, std::move(done));
   }
 
  private:
-  void Start(const Tls& tls, http::HostPort peer, http::RequestHead head, std::string body,
+  void Start(const Tls& tls, http::Url url, http::RequestHead head, std::string body,
              Duration timeout, Done done) {
     StatusOr<SharedClient> client = tls ? ClientOf(tls) : plain_;
-    if (!client.ok()) return done(client.status().WithContext(peer.ToString()));
-    runtime_.Spawn(Fetch(std::move(*client), std::move(peer), std::move(head), std::move(body),
+    if (!client.ok()) return done(client.status().WithContext(url.peer.ToString()));
+    runtime_.Spawn(Fetch(std::move(*client), std::move(url), std::move(head), std::move(body),
                          timeout, std::move(done)));
   }
   // One a source that reads over TLS, gone after it.
@@ -65,20 +67,33 @@ class HttpFetch final : public sched::Fetch {
     secured_.push_back({tls, MakeClient(runtime_, tls.get())});
     return secured_.back().client;
   }
-  static http::Task<void> Fetch(SharedClient client, http::HostPort peer, http::RequestHead head,
+  // Redirects of a GET are followed; each hop has `timeout`.
+  static http::Task<void> Fetch(SharedClient client, http::Url url, http::RequestHead head,
                                 std::string body, Duration timeout, Done done) {
     http::CallOptions options;
     options.first_byte_timeout = timeout;
     options.read_timeout = timeout;
-    const std::string where = peer.ToString() + head.target;
-    auto response = co_await client->Fetch(std::move(peer), std::move(head), std::move(body),
-                                           options, kMaxPageBytes);
-    if (!response.ok()) {
-      done(response.status());
-    } else if (response->head.status / 100 != 2) {
-      done(Unavailable(where + " answered " + std::to_string(response->head.status)));
-    } else {
-      done(std::move(response->body));
+    const bool get = head.method == "GET";
+    for (int redirects = 0;; ++redirects) {
+      const std::string where = url.peer.ToString() + url.target;
+      head.target = url.target;
+      http::HostPort peer = url.peer;
+      http::RequestHead ask = head;
+      std::string sent = body;
+      auto response = co_await client->Fetch(std::move(peer), std::move(ask), std::move(sent),
+                                             options, kMaxPageBytes);
+      if (!response.ok()) co_return done(response.status());
+      const int status = response->head.status;
+      if (status / 100 == 2) co_return done(std::move(response->body));
+      if (!get || !IsRedirect(status))
+        co_return done(Unavailable(where + " answered " + std::to_string(status)));
+      const std::string location(response->head.headers.Get("location").value_or(""));
+      StatusOr<http::Url> to = FollowRedirect(url, location);
+      if (!to.ok()) co_return done(to.status().WithContext(where));
+      if (redirects == kMaxRedirects)
+        co_return done(Unavailable(where + ": more than " + std::to_string(kMaxRedirects) +
+                                   " redirects one after another"));
+      url = std::move(*to);
     }
   }
 

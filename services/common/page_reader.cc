@@ -92,6 +92,8 @@ Status PageReader::HeadLine(std::string_view line) {
   } else if (SameText(name, "transfer-encoding")) {
     if (!SameText(value, "chunked")) return NotHttp("transfer-encoding");
     framing_ = Framing::kChunks;
+  } else if (SameText(name, "location")) {
+    location_ = value;
   } else if (SameText(name, "connection") && SameText(value, "close")) {
     keep_alive_ = false;
   }

@@ -23,6 +23,8 @@ class PageReader {
 
   bool started() const { return started_; }
   int status() const { return status_; }
+  // The header of that name; "" without one.
+  const std::string& location() const { return location_; }
   // Whether the connection may serve another request.
   bool keep_alive() const { return keep_alive_; }
   std::string TakeBody() { return std::move(body_); }
@@ -39,7 +41,8 @@ class PageReader {
   Status Grow(std::string_view bytes);
 
   size_t max_body_;
-  std::string body_;   // the head while that is read
+  std::string body_;  // the head while that is read
+  std::string location_;
   std::string line_;   // of a chunk's size or trailer
   size_t length_ = 0;  // left of the body or the chunk
   int status_ = 0;

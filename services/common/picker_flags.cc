@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
 
 #include "llmd/sched/plugin_library.h"
+#include "llmd/uuid.h"
 
 namespace llmd::services {
 namespace {
@@ -90,10 +92,18 @@ void AddPickerFlags(FlagSet& set, PickerFlags& flags) {
              "header x-llm-d-decision; empty = never");
   set.Int("max-body-bytes", &flags.max_body_bytes, 1, int64_t{1} << 40,
           "larger request bodies get 413");
+  set.Int("seed", &flags.seed, 0, INT64_MAX,
+          "of tie-breaks and of whatever else is drawn: the same seed and calls give the same "
+          "decisions; 0 = a new one each start, logged as seed");
   set.Int("v", &flags.verbosity, 0, 5, "log verbosity: 2 default, 3 verbose, 4 debug, 5 trace");
   set.String("zap-log-level", &flags.zap_log_level, "debug, info, error or a verbosity number");
   set.String("zap-encoder", &flags.zap_encoder, "json");
   AddKnownElsewhere(set);
+}
+
+void FixSeed(PickerFlags& flags) {
+  constexpr int kBitsBeyondADouble = 11;
+  while (flags.seed == 0) flags.seed = static_cast<int64_t>(RandomBits() >> kBitsBeyondADouble);
 }
 
 StatusOr<int> Verbosity(const PickerFlags& flags) {
@@ -151,6 +161,7 @@ StatusOr<sched::DirectorOptions> ToDirectorOptions(const PickerFlags& flags) {
     options.registry = std::make_shared<const sched::PluginRegistry>(std::move(registry));
   }
   options.attach_trace = false;
+  options.seed = static_cast<uint64_t>(flags.seed);
   options.explain_token = flags.explain_header_token;
   options.watch_config = flags.config_reload;
   options.pool_name = flags.pool_name;

@@ -33,6 +33,7 @@ struct PickerFlags {
   bool deprecated_metric_names = true;
   std::string explain_header_token;
   int64_t max_body_bytes = 100 << 20;
+  int64_t seed = 0;  // 0 = none given
   int64_t verbosity = 2;
   std::string zap_log_level, zap_encoder = "json";
 };
@@ -48,6 +49,9 @@ Status CheckPickerFlags(const PickerFlags& flags);
 StatusOr<sched::DirectorOptions> ToDirectorOptions(const PickerFlags& flags);
 // The built-in plugins and those of the libraries, in the order given.
 StatusOr<sched::PluginRegistry> LoadPlugins(const std::vector<std::string>& libraries);
+// Gives flags.seed one from the system's random source when it has none, so that it can be logged;
+// it fits into a double.
+void FixSeed(PickerFlags& flags);
 // -v, raised or lowered by --zap-log-level (debug, info, error or a number).
 StatusOr<int> Verbosity(const PickerFlags& flags);
 

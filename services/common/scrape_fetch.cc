@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "common/page_reader.h"
+#include "common/redirect.h"
 
 namespace llmd::services {
 namespace {
@@ -34,6 +35,12 @@ constexpr auto kSweepEvery = std::chrono::milliseconds(50);
 struct Peer {
   sockaddr_storage address{};
   socklen_t size = 0;
+  void SetPort(uint16_t port) {
+    if (address.ss_family == AF_INET)
+      reinterpret_cast<sockaddr_in*>(&address)->sin_port = htons(port);
+    else
+      reinterpret_cast<sockaddr_in6*>(&address)->sin6_port = htons(port);
+  }
   // False when the text is no IPv4 or IPv6 address.
   bool Parse(const std::string& text, uint16_t port) {
     auto* v4 = reinterpret_cast<sockaddr_in*>(&address);
@@ -54,10 +61,19 @@ struct Peer {
 
 struct Job {
   Peer peer;
-  std::string host, request, path;
+  http::Url url;
+  std::string host, request;
   SteadyClock::time_point deadline;
   Done done;
   bool retried = false;
+  int redirects = 0;
+  void MoveTo(http::Url to) {
+    url = std::move(to);
+    host = url.peer.ToString();
+    request = "GET " + url.target + " HTTP/1.1\r\nhost: " + host + "\r\n\r\n";
+    peer.SetPort(url.peer.port);
+    retried = false;
+  }
 };
 
 struct Connection {
@@ -96,10 +112,7 @@ class ScrapeFetch final : public sched::Fetch {
     const uint16_t port = page.port != 0 ? page.port : endpoint.port;
     if (page.tls || !job->peer.Parse(endpoint.address, port))
       return others_->Get(endpoint, page, timeout, std::move(done));
-    const bool v6 = endpoint.address.find(':') != std::string::npos;
-    job->host = (v6 ? "[" + endpoint.address + "]" : endpoint.address) + ":" + std::to_string(port);
-    job->path = page.path;
-    job->request = "GET " + page.path + " HTTP/1.1\r\nhost: " + job->host + "\r\n\r\n";
+    job->MoveTo({.tls = false, .peer = {endpoint.address, port}, .target = page.path});
     job->deadline = SteadyClock::now() + timeout;
     job->done = std::move(done);
     {
@@ -230,10 +243,25 @@ class ScrapeFetch final : public sched::Fetch {
   void Complete(Connection& connection) {
     const int status = connection.reader.status();
     std::string body = connection.reader.TakeBody();
+    const std::string location = connection.reader.location();
+    std::unique_ptr<Job> job = std::move(connection.job);
+    Release(connection);
+    if (status / 100 == 2) return job->done(std::move(body));
+    const std::string where = job->host + job->url.target;
+    if (!IsRedirect(status))
+      return job->done(Unavailable(where + " answered " + std::to_string(status)));
+    StatusOr<http::Url> to = FollowRedirect(job->url, location);
+    if (!to.ok()) return job->done(to.status().WithContext(where));
+    if (++job->redirects > kMaxRedirects)
+      return job->done(Unavailable(where + ": more than " + std::to_string(kMaxRedirects) +
+                                   " redirects one after another"));
+    job->MoveTo(std::move(*to));
+    Start(std::move(job));
+  }
+
+  // Its answer is read: it serves another request, or ends.
+  void Release(Connection& connection) {
     const bool keep = connection.reader.keep_alive();
-    const std::string where = status / 100 == 2 ? std::string() : Where(connection);
-    const Done done = std::move(connection.job->done);
-    connection.job.reset();
     connection.reader.Reset();
     std::vector<Connection*>& idle = idle_[connection.host];
     if (keep && idle.size() < kMaxIdle) {
@@ -242,15 +270,10 @@ class ScrapeFetch final : public sched::Fetch {
     } else {
       Close(connection);
     }
-    if (status / 100 == 2) {
-      done(std::move(body));
-    } else {
-      done(Unavailable(where + " answered " + std::to_string(status)));
-    }
   }
 
   static std::string Where(const Connection& connection) {
-    return connection.host + connection.job->path;
+    return connection.host + connection.job->url.target;
   }
   static Status Failed(const Connection& connection, const char* what, int error) {
     return Unavailable(Where(connection) + ": " + what + ": " + std::strerror(error));

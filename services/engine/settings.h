@@ -42,7 +42,7 @@ StatusOr<ParsedSettings> ParseEngineSettings(int argc, const char* const* argv);
 
 // "8192", "8k" = 8000, "8K" = 8192, "1.5G"; -1 and "auto" give 0, which means "choose".
 StatusOr<int64_t> ParseHumanInt(std::string_view text);
-// decisions.md 11; the JSON of --kv-transfer-config.
+// The JSON of --kv-transfer-config (docs/wire/kv-transfer-params.md, "Settings").
 Status ApplyKvTransferConfig(std::string_view text, engine::EngineOptions* options);
 
 }  // namespace llmd::services

@@ -143,6 +143,12 @@ Status StartGrpc(App& app, const Flags& flags) {
   options.max_body_bytes = static_cast<size_t>(flags.picker.max_body_bytes);
   options.emit_endpoint_scores = flags.picker.emit_endpoint_scores;
   options.token_metrics = flags.token_metrics;
+  options.on_excess = [&app, told = std::make_shared<std::atomic<bool>>(false)](const char* what) {
+    if (told->exchange(true)) return;
+    app.logger.Warn("ext_proc: messages after a body's end are passed over; told once",
+                    {{"message", what},
+                     {"reason", "the proxy repeated the last message of a body, or sent more"}});
+  };
   app.ext_proc = std::make_unique<ExtProcService>(
       app.director(), options, static_cast<size_t>(flags.max_streams),
       static_cast<unsigned>(flags.threads), app.metrics);
@@ -221,11 +227,12 @@ int RunEpp(int argc, const char* const* argv) {
   auto app = std::make_unique<App>();
   app->logger = services::MakeLogger(app->log, *verbosity);
   for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
+  FixSeed(flags.picker);
   if (Status s = Start(*app, flags); !s.ok()) return Fail(s);
-  app->logger.Info("EPP starting (file discovery mode)",
-                   {{"grpcPort", app->grpc.port},
-                    {"healthPort", app->grpc_health.port},
-                    {"metricsPort", int{app->admin->port()}}});
+  app->logger.Info("EPP starting (file discovery mode)", {{"grpcPort", app->grpc.port},
+                                                          {"healthPort", app->grpc_health.port},
+                                                          {"metricsPort", int{app->admin->port()}},
+                                                          {"seed", flags.picker.seed}});
   services::WaitForSignal([&app] { (void)app->director().ReloadFile(); });
   Drain(*app, flags.picker.drain_timeout);
   return 0;

@@ -18,7 +18,7 @@
 
 namespace llmd::epp {
 
-// The series of `--enable-grpc-stream-metrics` (endpoint-picker.md §6.2), always on.
+// The series of `--enable-grpc-stream-metrics` (docs/metrics.md), always on.
 struct StreamMetrics {
   explicit StreamMetrics(MetricsRegistry& registry);
   Counter& Total(grpc::StatusCode code);

@@ -73,6 +73,12 @@ void Processor::Violation(const char* what) {
   }
 }
 
+// Some Envoys send the last message of a large body twice.
+void Processor::PassOver(const char* what) {
+  if (phase() == Phase::kRefused || std::exchange(told_of_excess_, true)) return;
+  if (options_.on_excess) options_.on_excess(what);
+}
+
 void Processor::OnModes(BodyMode request, BodyMode response) {
   request_mode_ = request;
   response_mode_ = response;
@@ -95,7 +101,9 @@ void Processor::OnRequestHeaders(HeaderList headers, bool end_of_stream) {
 }
 
 void Processor::OnRequestBody(std::string_view chunk, bool end_of_stream) {
-  if (phase() != Phase::kBody) return Violation("request_body out of order");
+  const Phase now = phase();
+  if (now == Phase::kStart) return Violation("request_body out of order");
+  if (now != Phase::kBody) return PassOver("request_body");
   if (body_->size() + chunk.size() > options_.max_body_bytes) {
     sched::Denial denial;
     denial.http_status = 413;

@@ -87,6 +87,9 @@ struct ProcessorOptions {
   // For bodies of kLargeBody and more, whose reading would hold up the thread's other streams.
   std::function<bool(std::function<void()>)> offload = nullptr;
   static constexpr size_t kLargeBody = 1 << 20;
+  // Told once a stream, from any thread, that a body went on after its end: "request_body" or
+  // "response_body". What comes so is passed over.
+  std::function<void(const char* what)> on_excess = nullptr;
 };
 
 class Processor : public std::enable_shared_from_this<Processor> {
@@ -146,6 +149,8 @@ class Processor : public std::enable_shared_from_this<Processor> {
   void OnEvicted(const sched::Denial& denial);
   void EmitDenial(const sched::Denial& denial, std::string_view body);
   void Violation(const char* what);
+  void PassOver(const char* what);
+  void PassOverChunk(std::string_view chunk);
   void EmitRequest(const sched::Routing& routing);
   void EmitBody(Answer::Kind kind, std::string_view body, bool end_of_stream,
                 std::span<const sched::ReportedAttribute> report = {},
@@ -179,6 +184,7 @@ class Processor : public std::enable_shared_from_this<Processor> {
   bool has_body_ = false;
   bool ended_by_trailers_ = false;
   bool response_ended_ = false;
+  bool told_of_excess_ = false;
 };
 
 }  // namespace llmd::epp

@@ -58,6 +58,7 @@ void Processor::EmitResponseHeaders(const HeaderList& headers) {
 void Processor::OnResponseBody(std::string_view chunk, bool end_of_stream) {
   const Phase now = phase();
   if (now == Phase::kRefused) return;
+  if (now == Phase::kDone) return PassOverChunk(chunk);
   if (now != Phase::kResponse && now != Phase::kLocalReply)
     return Violation("response_body out of order");
   // The proxy did not take the override: its chunks pass unread.
@@ -72,6 +73,17 @@ void Processor::OnResponseBody(std::string_view chunk, bool end_of_stream) {
   }
   EmitResponseChunk(changed ? replaced : chunk, changed, end_of_stream, report);
   if (end_of_stream) EndResponse();
+}
+
+void Processor::PassOverChunk(std::string_view chunk) {
+  PassOver("response_body");
+  if (response_mode_ == BodyMode::kFullDuplex) return;
+  // Elsewhere a proxy waits for the answer to each chunk; what came after the end goes no further.
+  Answer answer;
+  answer.kind = Answer::Kind::kResponseBody;
+  answer.streamed = false;
+  answer.unchanged = chunk.empty();
+  Emit(answer);
 }
 
 void Processor::EmitResponseChunk(std::string_view chunk, bool changed, bool end_of_stream,

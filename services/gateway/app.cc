@@ -15,6 +15,7 @@
 #include "common/tracing.h"
 #include "gateway/forwarder.h"
 #include "gateway/picker.h"
+#include "llmd/version.h"
 
 namespace llmd::gateway {
 namespace {
@@ -121,6 +122,21 @@ struct Health {
     (void)co_await exchange.Send(std::move(response));
   }
 };
+// What stands at /: who this is and where to go on.
+struct Welcome {
+  http::Task<void> operator()(http::Exchange& exchange) const {
+    const json::Value links = json::Object{{"models", "/v1/models"},
+                                           {"chat", "/v1/chat/completions"},
+                                           {"completions", "/v1/completions"},
+                                           {"health", "/health"},
+                                           {"ready", "/ready"},
+                                           {"metrics", "/metrics"}};
+    const json::Value body =
+        json::Object{{"name", "llmd-gateway"}, {"version", LLMD_VERSION_STRING}, {"links", links}};
+    http::Response response = http::JsonResponse(200, body.DumpPretty() + "\n");
+    (void)co_await exchange.Send(std::move(response));
+  }
+};
 struct Refuse {
   int status;
   const char* message;
@@ -194,6 +210,7 @@ void AddRoutes(App& app) {
       app.router.Add(method, path, forward);
   }
   app.router.Add("GET", "/v1/models", Models{&app});
+  app.router.Add("GET", "/", Welcome{});
   app.router.Add("GET", "/health", Health{});
   app.router.Add("GET", "/ready", Ready{&app});
   services::AddAdminRoutes(app.router, app.admin_sources);
@@ -266,11 +283,13 @@ int RunGateway(int argc, const char* const* argv) {
   auto app = std::make_unique<App>();
   app->logger = services::MakeLogger(app->log, *verbosity);
   for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
+  FixSeed(flags.picker);
   services::RaiseDescriptorLimit(app->logger);
   if (Status s = Start(*app, flags); !s.ok()) return Fail(s);
   app->logger.Info("listening", {{"host", flags.host},
                                  {"port", int{app->server->port()}},
-                                 {"adminPort", int{app->admin->port()}}});
+                                 {"adminPort", int{app->admin->port()}},
+                                 {"seed", flags.picker.seed}});
   services::WaitForSignal([&app] {
     if (app->pools) (void)app->pools->director().ReloadFile();
   });

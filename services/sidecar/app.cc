@@ -56,7 +56,7 @@ http::Task<void> WatchEngine(Proxy& proxy, Logger logger) {
     const Status status = co_await proxy.CheckEngine();
     if (status.ok()) break;
     if (status.code() == StatusCode::kCancelled) co_return;
-    logger.Error("waiting for vLLM to be ready", {{"err", status.message()}});
+    logger.Info("waiting for vLLM to be ready", {{"err", status.message()}});
     const Status slept = co_await http::SleepFor(kProbeInterval);
     if (!slept.ok()) co_return;
   }

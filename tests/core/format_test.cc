@@ -64,7 +64,7 @@ TEST(Registry, KnowsItsTypes) {
   EXPECT_TRUE(registry.Register("a", 1).ok());
   EXPECT_EQ(registry.Register("a", 3).code(), StatusCode::kAlreadyExists);
   EXPECT_EQ(**registry.Find("a"), 1);
-  EXPECT_EQ(registry.Find("c").status().message(), "unknown plugin type 'c'; known types: a, b");
+  EXPECT_EQ(registry.Find("c").status().message(), "unknown plugin type 'c'; known: a, b");
   EXPECT_EQ(registry.Types(), (std::vector<std::string>{"a", "b"}));
 }
 

@@ -80,13 +80,30 @@ TEST(Logger, CutsHugeLinesToValidOnes) {
   const auto sink = std::make_shared<MemoryLogSink>();
   const Logger log(sink, LogLevel::kInfo);
   log.Info(std::string(3 << 20, 'm'), {{"k", "v"}});
-  log.Info("short", {{"body", std::string(2 << 20, 'x')}});
+  log.Info("short", {{"body", json::Array{std::string(2 << 20, 'x')}}});
   const auto lines = sink->Lines();
   ASSERT_EQ(lines.size(), 2u);
   EXPECT_EQ(lines[0]["msg"].AsString(), std::string(4096, 'm'));
   EXPECT_GT(lines[0]["droppedBytes"].AsInt(), 2 << 20);
   EXPECT_EQ(lines[1]["msg"].AsString(), "short");
   EXPECT_TRUE(lines[1]["body"].is_null());
+}
+
+TEST(Logger, CutsLongTextsBetweenCharactersUnlessDebugging) {
+  const auto sink = std::make_shared<MemoryLogSink>();
+  const std::string id = "x" + std::string(60'000, 'i'), accents = [] {
+    std::string out = "x";
+    for (int i = 0; i < 3000; ++i) out += "\xC3\xA9";
+    return out;
+  }();
+  const Logger log = Logger(sink, LogLevel::kDebug).With("x-request-id", id);
+  log.Info("a", {{"path", accents}, {"short", std::string(4096, 's')}});
+  log.Log(LogLevel::kDebug, "b", {{"path", accents}});
+  const auto lines = sink->Lines();
+  EXPECT_EQ(lines[0]["x-request-id"].AsString(), id.substr(0, 4096) + "... 60001 bytes");
+  EXPECT_EQ(lines[0]["path"].AsString(), accents.substr(0, 4095) + "... 6001 bytes");
+  EXPECT_EQ(lines[0]["short"].AsString(), std::string(4096, 's'));
+  EXPECT_EQ(lines[1]["path"].AsString(), accents);
 }
 
 TEST(Logger, RepairsBytesThatAreNoUtf8) {

@@ -1,5 +1,6 @@
 #include "llmd/metrics.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,6 +9,8 @@
 
 namespace llmd {
 namespace {
+
+using ::testing::HasSubstr;
 
 // Printed by Python's prometheus_client for the same counters, gauge and histogram.
 constexpr char kPythonPage[] = R"(# HELP app:latency_seconds Latency
@@ -101,6 +104,26 @@ TEST(MetricsRegistryDeathTest, RefusesOurOwnMistakes) {
   EXPECT_DEATH(registry.AddCounter("ok", "h", {{"a-b", ""}}), "check failed");
 }
 
+TEST(MetricsRegistry, ShowsBytesThatAreNoUtf8AsTheReplacementCharacter) {
+  MetricsRegistry registry;
+  const std::string bad = "Jos\xE9 n\xC3( \xED\xA0\x80 \xC0\xAF \xF5 \xC3";
+  const std::string fffd = "\xEF\xBF\xBD";
+  const std::string good = "Jos" + fffd + " n" + fffd + "( " + fffd + fffd + fffd + " " + fffd +
+                           fffd + " " + fffd + " " + fffd;
+  registry.AddCounter("c_total", "help \xFF", {{"a", bad}}).Add();
+  registry.AddHistogram("h", "", {1}, {{"a", bad}, {"z", bad}}).Observe(1);
+  registry.AddGaugeCallback("g", "", {{"a", bad}}, [] { return 1.0; });
+  const auto held = registry.AddGaugeCollector(
+      "k", "",
+      [&](const MetricsRegistry::GaugeEmit& emit) { emit({{"a", bad + "\n\"\xC3\xA9"}}, 2); });
+  const std::string page = registry.Expose();
+  EXPECT_THAT(page, HasSubstr("# HELP c_total help " + fffd + "\n"));
+  EXPECT_THAT(page, HasSubstr("c_total{a=\"" + good + "\"} 1.0\n"));
+  EXPECT_THAT(page, HasSubstr("h_bucket{a=\"" + good + "\",le=\"1.0\",z=\"" + good + "\"} 1.0\n"));
+  EXPECT_THAT(page, HasSubstr("g{a=\"" + good + "\"} 1.0\n"));
+  EXPECT_THAT(page, HasSubstr("k{a=\"" + good + "\\n\\\"\xC3\xA9\"} 2.0\n"));
+}
+
 TEST(MetricsRegistry, ReadsCallbacksAtExposition) {
   MetricsRegistry registry;
   double value = 1;
@@ -149,6 +172,17 @@ TEST(MetricsRegistry, CollectorsOfOneSeriesStandOnceOnThePage) {
   EXPECT_EQ(registry.Expose(),
             "# HELP c_total h\n# TYPE c_total counter\nc_total{e=\"a\"} 5.0\n"
             "# HELP g h\n# TYPE g gauge\ng{e=\"a\"} 3.0\n");
+}
+
+TEST(MetricsRegistry, SeriesOfACollectorStandInOrderHoweverTheyCome) {
+  MetricsRegistry registry;
+  const auto held =
+      registry.AddGaugeCollector("g", "h", [](const MetricsRegistry::GaugeEmit& emit) {
+        for (const char* of : {"c", "a", "b"}) emit({{"of", of}}, 1);
+      });
+  EXPECT_NE(registry.Expose().find("g{of=\"a\"} 1.0\ng{of=\"b\"} 1.0\ng{of=\"c\"} 1.0\n"),
+            std::string::npos)
+      << registry.Expose();
 }
 
 TEST(MetricsRegistry, CollectorsGiveSeriesThatComeAndGo) {

@@ -53,6 +53,17 @@ def test_decisions_are_listed_newest_first_and_shown_by_id(gateway):
     assert requests.get(f"{gateway.url}/debug/decisions", timeout=5).status_code == 404, "not on the clients' port"
 
 
+def test_all_tries_of_one_id_are_there(gateway):
+    for _ in range(3):
+        ask(gateway, "again")
+    shown = requests.get(f"http://{gateway.admin}/debug/decisions/again", timeout=5).json()
+    tries = [*shown["earlier"], shown]
+    assert len(tries) == 3 and [t["unix_nanos"] for t in tries] == sorted(t["unix_nanos"] for t in tries)
+    text = subprocess.run([binary("llmd"), "explain", "again", "--admin", gateway.admin], capture_output=True, text=True,
+                          timeout=20).stdout
+    assert text.startswith("request again was tried 3 times\n  try 1 of 3 at ")
+
+
 def test_the_command_lists_and_explains(gateway):
     ask(gateway, "for-the-command")
     listed = subprocess.run([binary("llmd"), "explain", "--admin", gateway.admin, "--limit", "3"], capture_output=True,

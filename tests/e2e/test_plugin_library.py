@@ -105,7 +105,7 @@ def test_the_gateway_and_the_list_of_plugins_take_it_too(libraries, started, tmp
     library = str(libraries["g++"])
     listed = run(binary("llmd"), "plugins", "--plugin-library", library)
     assert any(line.startswith("kv-headroom-scorer ") for line in listed.splitlines())
-    assert "`bytesPerToken` (4)" in run(binary("llmd"), "plugins", "--markdown", "--plugin-library", library)
+    assert "| `bytesPerToken` | 4 |" in run(binary("llmd"), "plugins", "--markdown", "--plugin-library", library)
     endpoints = tmp_path / "endpoints.yaml"
     endpoints.write_text(f"endpoints: [{{name: small, address: 127.0.0.1, port: '{engines[0].port}'}}]")
     config = tmp_path / "config.yaml"

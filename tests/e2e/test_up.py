@@ -1,6 +1,7 @@
 """`llmd up`: the whole cluster from one command, its logs, its decisions, and a clean end."""
 import json
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -57,6 +58,58 @@ def ask(up, prompt, request_id, max_tokens=8):
                           json={"model": up.model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0})
     assert reply.status_code == 200, reply.text
     return reply.json()
+
+
+def test_the_first_screen_is_for_people(up):
+    first = up.log().split("| ready in")[0].splitlines()
+    assert first and all(line.startswith("llmd ") and "{" not in line for line in first), first
+    assert '"level":"error"' not in up.log()
+
+
+def listening(pid):
+    """The addresses a process and its children listen on."""
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for child in children:
+        sockets = {os.readlink(f) for f in pathlib.Path(f"/proc/{child}/fd").iterdir() if f.is_symlink() and os.path.lexists(f)}
+        for family in ("tcp", "tcp6"):
+            for row in pathlib.Path(f"/proc/{child}/net/{family}").read_text().splitlines()[1:]:
+                fields = row.split()
+                if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                    yield fields[1].split(":")[0]
+
+
+def test_every_port_is_on_the_loopback(up):
+    addresses = set(listening(up.popen.pid))
+    assert addresses and addresses <= {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def test_the_gateways_front_page_says_what_it_is(up):
+    page = requests.get(f"{up.url}/", timeout=5)
+    assert page.status_code == 200 and page.json()["name"] == "llmd-gateway" and page.json()["version"]
+    for link in page.json()["links"].values():
+        assert requests.get(up.url + link, timeout=20).status_code in (200, 400, 404, 405), link
+
+
+def test_every_try_of_a_request_id_is_explained(up):
+    for _ in range(2):
+        ask(up, "A short prompt.", "up-again")
+    text = up.explain("up-again").stdout
+    assert text.startswith("request up-again was tried 2 times\n") and "\ntry 2 of 2, request up-again" in text
+    decision = json.loads(up.explain("up-again", "--json").stdout)
+    assert [d["request_id"] for d in decision["earlier"]] == ["up-again"] and decision["primary"] >= 0
+
+
+def test_the_log_explains_as_well(up, tmp_path):
+    ask(up, "The harbours that nobody else has asked about. " * 20, "up-from-log")
+    where = json.loads(up.explain("up-from-log", "--json").stdout)
+    endpoint = where["endpoints"][where["primary"]]
+    deadline = time.monotonic() + 5
+    text = ""
+    while time.monotonic() < deadline and "completion tokens" not in text:
+        (tmp_path / "up.log").write_text(up.log())
+        text = up.explain("up-from-log", "--log", str(tmp_path / "up.log")).stdout
+    assert f"-> {endpoint}, answered 200, " in text
+    assert "pass 2" in text and "prefix-cache-scorer" in text and "<- chosen" in text
 
 
 def test_a_long_prompt_is_prefilled_elsewhere_and_explained(up):
@@ -119,6 +172,35 @@ def test_a_taken_gateway_port_is_named(up, tmp_path):
     result = subprocess.run([binary("llmd"), "up", "--model", str(MODEL), "--port", str(up.port), "--name", "second"],
                             capture_output=True, text=True, timeout=30, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)})
     assert result.returncode != 0 and str(up.port) in result.stderr
+
+
+def test_a_folder_that_others_may_write_is_refused(tmp_path):
+    (tmp_path / "llmd").mkdir()
+    (tmp_path / "llmd").chmod(0o777)
+    result = subprocess.run([binary("llmd"), "up", "--model", str(MODEL), "--port", "0"], capture_output=True, text=True,
+                            timeout=30, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)})
+    assert result.returncode != 0 and "can be written by other users" in result.stderr
+
+
+def test_an_unknown_process_or_command_is_answered_with_the_nearest():
+    run = lambda *argv: subprocess.run([binary("llmd"), *argv], capture_output=True, text=True, timeout=30)  # noqa: E731
+    only = run("up", "--model", str(MODEL), "--only", "decodde")
+    assert only.returncode != 0 and "did you mean 'decode'" in only.stderr
+    command = run("plugin")
+    assert command.returncode == 2 and "did you mean 'plugins'" in command.stderr
+    alone = run()
+    assert alone.returncode == 0 and alone.stdout.startswith("usage: llmd COMMAND") and not alone.stderr
+
+
+def test_what_the_processes_said_is_shown_when_the_start_fails(tmp_path):
+    broken = tmp_path / "model.gguf"
+    broken.write_bytes(b"GGUF but no model")
+    result = subprocess.run([binary("llmd"), "up", "--model", str(broken), "--port", "0"], capture_output=True, text=True,
+                            timeout=60, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)})
+    assert result.returncode == 1
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("llmd            | starting 3 engines, 2 sidecars")
+    assert any(re.match(r"(prefill|decode)-\d +\| ", line) for line in lines), result.stdout
 
 
 def test_only_shows_the_chosen_roles_and_ctrl_c_leaves_nothing_behind(started, tmp_path):

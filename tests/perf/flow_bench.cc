@@ -1,6 +1,6 @@
 // What flow control costs beside the scheduling itself: one arrival plus one dispatch plus one end,
 // while so many requests wait, in nanoseconds and allocations; and how fast a backlog drains.
-// Upstream's loop dispatches one request a millisecond (endpoint-picker.md §7).
+// llm-d-router's own loop dispatches one request a millisecond (its flow control processor).
 #include <atomic>
 #include <chrono>
 #include <cstdio>

@@ -113,9 +113,13 @@ void BenchProducer() {
   info.usage.completion_tokens = 100;
   const auto cycle = [&] {
     request.visits.clear();
+    request.charges.Reset();
+    OpenCharges(request, snapshot, outcome);
     sent->PreRequest(request, snapshot, outcome, headers);
     answered->OnFirstChunk(request, info);
+    request.charges.FirstChunk();
     answered->OnEnd(request, info);
+    request.charges.End();
   };
   for (int i = 0; i < 200; ++i) cycle();
   Time("producer before scheduling, 100 endpoints", "< 20 us, 0", 20'000, [&] {

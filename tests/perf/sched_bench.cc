@@ -1,5 +1,5 @@
 // Decision latency and allocations of the scheduler alone: 10, 100 and 1,000 endpoints × 5 scorers.
-// Prints the real picker's figures beside (endpoint-picker.md §13: p50 60 µs at 10 endpoints, 160
+// Prints the real picker's figures beside (llm-d-router: p50 60 µs at 10 endpoints, 160
 // µs at 100, p99 1–4 ms).
 #include <algorithm>
 #include <atomic>

@@ -153,6 +153,7 @@ class SimCluster {
     pass.Produce();
     pass.Schedule(outcome_);
     HeaderList headers;
+    OpenCharges(c, snapshot_, outcome_);
     for (PreRequestHook* hook : graph_->pre_request)
       hook->PreRequest(c, snapshot_, outcome_, headers);
     c.ReleaseBulk();
@@ -166,6 +167,7 @@ class SimCluster {
     Live& live = *live_.at(r.id);
     live.first_ms = at;
     for (ResponseHook* hook : graph_->response) hook->OnFirstChunk(live.context, {.status = 200});
+    live.context.charges.FirstChunk();
   }
   void Finished(const SimRequest& r, double at) {
     AdvanceTo(at);
@@ -173,6 +175,7 @@ class SimCluster {
     ResponseInfo info{.status = 200};
     info.usage.completion_tokens = r.output_tokens;
     for (ResponseHook* hook : graph_->response) hook->OnEnd(live.context, info);
+    live.context.charges.End();
     SimOutcome& o = outcomes_[r.id];
     o.ttft_ms = live.first_ms - live.sent_ms;
     o.tpot_ms = (at - live.first_ms) / (r.output_tokens - 1);

@@ -1,7 +1,7 @@
 """The published formulas of filters, scorers and producers, apart from the C++.
 
 What decision_oracle.py recomputes decisions with: what earlier requests left behind (State), what a request's producers
-know (Facts), and one profile over them (run_profile). Formulas: docs/plugins.md and the field's endpoint picker.
+know (Facts), and one profile over them (run_profile). Formulas: the pages of docs/reference.
 Nothing here is shared with the implementation.
 """
 import hashlib

@@ -4,10 +4,12 @@
 #include <mutex>
 
 #include "bindings.h"
+#include "fork_guard.h"
 #include "llmd/engine/engine.h"
 #include "llmd/engine/serving/metrics.h"
 #include "llmd/engine/serving/reply.h"
 #include "llmd/engine/weights/gguf.h"
+#include "log_queue.h"
 
 namespace llmd::python {
 namespace {
@@ -43,7 +45,8 @@ StatusOr<engine::ModelOptions> ToModelOptions(const EngineSettings& settings) {
 // HTTP.
 class PyEngine {
  public:
-  static StatusOr<std::unique_ptr<PyEngine>> Create(const EngineSettings& settings) {
+  static StatusOr<std::unique_ptr<PyEngine>> Create(const EngineSettings& settings,
+                                                    const Logger& logger) {
     LLMD_ASSIGN_OR_RETURN(const engine::ModelOptions model_options, ToModelOptions(settings));
     LLMD_ASSIGN_OR_RETURN(const auto file, engine::ModelFile::Open(settings.path));
     LLMD_ASSIGN_OR_RETURN(text::TokenizerSpec spec, file->tokenizer());
@@ -57,14 +60,20 @@ class PyEngine {
     options.block_size = settings.block_size;
     options.max_model_len = settings.max_model_len;
     options.kv_cache_bytes = static_cast<size_t>(settings.kv_cache_bytes);
-    LLMD_ASSIGN_OR_RETURN(self->engine_, engine::Engine::Create(std::move(model), options, Logger(),
+    LLMD_ASSIGN_OR_RETURN(self->engine_, engine::Engine::Create(std::move(model), options, logger,
                                                                 self->registry_, SystemClock()));
-    self->MakeContext(settings.path);
+    self->MakeContext(settings.path, logger);
     return self;
   }
 
+  // Its threads are not in a child process: there nothing works, and nothing can be joined.
+  bool Forked() const { return generation_ != ForkGeneration(); }
+
   // The reply's JSON. Runs without the GIL but for a look at Python's signals ten times a second.
   std::string Run(bool chat, const std::string& body) {
+    if (Forked())
+      Raise(FailedPrecondition(
+          "this engine was made before the process was forked: make one of its own in the child"));
     std::unique_ptr<serving::Reply> reply;
     openai::MaybeError error;
     {
@@ -127,7 +136,7 @@ class PyEngine {
     return {code, error.message};
   }
 
-  void MakeContext(const std::string& path) {
+  void MakeContext(const std::string& path, const Logger& logger) {
     const auto& config = engine_->model().config();
     const int max_len = engine_->options().max_model_len;
     metrics_ =
@@ -140,9 +149,10 @@ class PyEngine {
     options.enable_prompt_tokens_details = true;
     options.log_requests = false;
     context_.reset(new serving::ServingContext{*engine_, *tokenizer_, template_.get(), *metrics_,
-                                               SystemClock(), Logger(), options});
+                                               SystemClock(), logger, options});
   }
 
+  const int generation_ = ForkGeneration();
   MetricsRegistry registry_;
   std::unique_ptr<text::Tokenizer> tokenizer_;
   std::unique_ptr<text::ChatTemplate> template_;
@@ -151,23 +161,33 @@ class PyEngine {
   std::unique_ptr<serving::ServingContext> context_;
 };
 
-std::unique_ptr<PyEngine> MakeEngine(std::string path, int threads, int max_model_len,
-                                     int block_size, int64_t kv_cache_bytes, std::string dtype,
-                                     std::string quantization) {
+struct UnlessForked {
+  void operator()(PyEngine* engine) const {
+    if (!engine->Forked()) delete engine;
+  }
+};
+using EngineHolder = std::unique_ptr<PyEngine, UnlessForked>;
+
+EngineHolder MakeEngine(std::string path, int threads, int max_model_len, int block_size,
+                        int64_t kv_cache_bytes, std::string dtype, std::string quantization) {
   if (kv_cache_bytes < (1 << 20)) Raise(InvalidArgument("kv_cache_bytes: expected at least 1 MiB"));
   EngineSettings settings{std::move(path), threads,          max_model_len,          block_size,
                           kv_cache_bytes,  std::move(dtype), std::move(quantization)};
+  const Logger logger = PythonLogger();
   StatusOr<std::unique_ptr<PyEngine>> made = Internal("not made");
   {
     py::gil_scoped_release release;
-    made = PyEngine::Create(settings);
+    made = PyEngine::Create(settings, logger);
   }
-  return Value(std::move(made));
+  DeliverLogs();
+  return EngineHolder(Value(std::move(made)).release());
 }
 
 py::object Call(PyEngine& engine, bool chat, const py::dict& body) {
   const py::module_ json = py::module_::import("json");
-  return json.attr("loads")(engine.Run(chat, json.attr("dumps")(body).cast<std::string>()));
+  const std::string reply = engine.Run(chat, json.attr("dumps")(body).cast<std::string>());
+  DeliverLogs();
+  return json.attr("loads")(reply);
 }
 
 std::string Generate(PyEngine& engine, const std::string& prompt, int max_tokens,
@@ -188,9 +208,10 @@ std::string Generate(PyEngine& engine, const std::string& prompt, int max_tokens
 }  // namespace
 
 void BindEngine(py::module_& m) {
-  py::class_<PyEngine>(
+  py::class_<PyEngine, EngineHolder>(
       m, "Engine",
-      "An inference engine in this process: one GGUF model, continuous batching, prefix caching.")
+      "An inference engine in this process: one GGUF model, continuous batching, prefix caching. "
+      "Not for child processes: a fork's copy raises Error (FAILED_PRECONDITION).")
       .def(py::init(&MakeEngine), py::arg("path"), py::kw_only(), py::arg("threads") = 0,
            py::arg("max_model_len") = 0, py::arg("block_size") = 16,
            py::arg("kv_cache_bytes") = int64_t{256} << 20, py::arg("dtype") = "auto",
@@ -201,7 +222,7 @@ void BindEngine(py::module_& m) {
            py::arg("temperature") = 0.0, py::arg("top_p") = 1.0, py::arg("top_k") = 0,
            py::arg("seed") = py::none(), py::arg("stop") = py::none(),
            "The text that continues `prompt`; greedy by default. Thread-safe: concurrent calls "
-           "share batches.")
+           "share batches. KeyboardInterrupt ends it within a second.")
       .def(
           "complete", [](PyEngine& e, const py::dict& body) { return Call(e, false, body); },
           py::arg("body"), "A /v1/completions body in, its reply out, both dicts.")

@@ -1,249 +1,399 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <cmath>
+
 #include "bindings.h"
+#include "decision.h"
+#include "endpoint.h"
+#include "fork_guard.h"
 #include "llmd/sched/scheduler.h"
+#include "log_queue.h"
+#include "own_views.h"
 #include "python_plugins.h"
 
 namespace llmd::python {
 namespace {
 
 using sched::Decision;
-using sched::EndpointState;
-using sched::ProfileTrace;
+using sched::PreparedSet;
 using sched::RequestSpec;
 using sched::Scheduler;
 
-EndpointState MakeEndpoint(std::string name, std::string address, int port, std::string ns,
-                           std::map<std::string, std::string> labels, double waiting,
-                           double running, double kv_usage, int block_size, int num_blocks,
-                           std::map<std::string, double> attributes) {
-  if (port < 1 || port > 65535)
-    Raise(InvalidArgument("port " + std::to_string(port) + ": expected 1 to 65535"));
-  EndpointState e;
-  e.info.name = std::move(name);
-  e.info.ns = std::move(ns);
-  e.info.address = std::move(address);
-  e.info.port = static_cast<uint16_t>(port);
-  e.info.labels = std::move(labels);
-  e.metrics.waiting = waiting;
-  e.metrics.running = running;
-  e.metrics.kv_usage = kv_usage;
-  e.metrics.block_size = block_size;
-  e.metrics.num_blocks = num_blocks;
-  e.metrics.ever = true;
-  e.attributes = std::move(attributes);
-  return e;
-}
+constexpr size_t kBulk = 64;  // requests between two looks at Python's signals
 
-// A body as text, or anything json.dumps takes.
-std::string BodyOf(const py::object& request) {
-  if (py::isinstance<py::str>(request) || py::isinstance<py::bytes>(request))
-    return request.cast<std::string>();
-  return py::module_::import("json").attr("dumps")(request).cast<std::string>();
-}
+// Touched with the GIL held only, but for the calls of `scheduler`.
+struct PyScheduler {
+  FakeClock clock;
+  std::unique_ptr<Scheduler> scheduler;
+  std::unique_ptr<ListCache> last;  // null while a call uses it
+  int calls = 0;                    // in progress
+  int generation = ForkGeneration();
+};
 
-Decision Schedule(Scheduler& scheduler, const py::object& request,
-                  const std::vector<EndpointState>& endpoints, std::string path,
-                  std::map<std::string, std::string> headers, std::string request_id, int priority,
-                  bool keep_in_flight) {
-  RequestSpec spec;
-  spec.body = BodyOf(request);
-  spec.path = std::move(path);
-  for (auto& [name, value] : headers) {
-    spec.headers.emplace_back(py::str(name).attr("lower")().cast<std::string>(), value);
+// A call of the scheduler, from taking the arguments to handing out the result.
+class Call {
+ public:
+  explicit Call(PyScheduler& self) : self_(Checked(self)), plugins_(self.scheduler.get()) {
+    ++self_.calls;
   }
-  spec.request_id = std::move(request_id);
+  ~Call() {
+    --self_.calls;
+    DeliverLogs();
+  }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+  [[noreturn]] void Raise(const Status& status) { plugins_.Rethrow(status); }
+
+ private:
+  static PyScheduler& Checked(PyScheduler& self) {
+    if (self.generation != ForkGeneration()) {
+      // Its lock is held by a thread that is not in this process.
+      if (self.calls > 0 && PluginCall::Current() == nullptr)
+        python::Raise(FailedPrecondition(
+            "another thread was deciding with this scheduler when the process was forked: make a "
+            "scheduler of its own in the child"));
+      self.generation = ForkGeneration();
+    }
+    return self;
+  }
+  PyScheduler& self_;
+  PluginCall plugins_;
+};
+
+// A prepared set that a call decides with.
+class InUse {
+ public:
+  explicit InUse(PySet& set) : set_(set) { ++set_.busy; }
+  ~InUse() { --set_.busy; }
+  InUse(const InUse&) = delete;
+  InUse& operator=(const InUse&) = delete;
+
+ private:
+  PySet& set_;
+};
+
+RequestSpec SpecOf(const std::string& path, const std::map<std::string, std::string>& headers,
+                   int priority, bool keep_in_flight) {
+  RequestSpec spec;
+  spec.path = path;
+  if (!headers.empty()) spec.headers = LowerHeaders(headers);
   spec.priority = priority;
   spec.keep_in_flight = keep_in_flight;
-  StatusOr<Decision> decision = Internal("not made");
-  PluginCall call(&scheduler);
-  {
-    py::gil_scoped_release release;
-    decision = scheduler.Schedule(spec, endpoints);
-  }
-  if (!decision.ok()) call.Rethrow(decision.status());
-  return std::move(*decision);
+  return spec;
 }
 
-void Finish(Scheduler& scheduler, uint64_t decision_id) {
-  const PluginCall call(&scheduler);
-  // A thread that decides holds the scheduler and may be waiting for the GIL.
+StatusOr<Decision> DecideOn(Scheduler& scheduler, const RequestSpec& spec, const PreparedSet& set) {
   const py::gil_scoped_release release;
-  scheduler.Finish(decision_id);
+  return scheduler.Schedule(spec, set);
 }
 
-std::unique_ptr<Scheduler> FromYaml(const std::string& yaml, uint64_t seed, const py::dict& scorers,
-                                    const py::dict& filters, const py::dict& pickers) {
+StatusOr<Decision> DecideOnList(PyScheduler& self, const RequestSpec& spec, py::handle endpoints) {
+  std::unique_ptr<ListCache> cache = std::move(self.last);
+  if (cache == nullptr || !cache->Update(endpoints))
+    cache = ListCache::Make(*self.scheduler, endpoints);
+  StatusOr<Decision> decision = DecideOn(*self.scheduler, spec, cache->set());
+  self.last = std::move(cache);
+  return decision;
+}
+
+PyDecision Schedule(PyScheduler& self, py::handle request, py::handle endpoints,
+                    const std::string& path, const std::map<std::string, std::string>& headers,
+                    std::string request_id, int priority, bool keep_in_flight) {
+  RequestSpec spec = SpecOf(path, headers, priority, keep_in_flight);
+  BodyText(request, spec.body);
+  spec.request_id = std::move(request_id);
+  spec.recording = sched::Recording::kRecord;
+  Call call(self);
+  StatusOr<Decision> decision = Internal("not made");
+  if (py::isinstance<PySet>(endpoints)) {
+    PySet& set = *endpoints.cast<PySet*>();
+    const InUse use(set);
+    decision = DecideOn(*self.scheduler, spec, *set.set);
+  } else {
+    decision = DecideOnList(self, spec, endpoints);
+  }
+  if (!decision.ok()) call.Raise(decision.status());
+  return {std::move(*decision), {}};
+}
+
+// Columns, one entry a request.
+struct PyDecisions {
+  explicit PyDecisions(py::ssize_t n) : endpoint(n), prefill(n), status(n), total(n), id(n) {}
+  void Set(py::ssize_t i, const Decision& d) {
+    endpoint.mutable_data()[i] = d.ok ? static_cast<int32_t>(d.picked[0].index) : -1;
+    prefill.mutable_data()[i] = d.prefill_index;
+    status.mutable_data()[i] = d.denied_status;
+    total.mutable_data()[i] = d.ok ? d.picked[0].total : std::nan("");
+    id.mutable_data()[i] = d.id;
+  }
+  py::array_t<int32_t> endpoint, prefill, status;
+  py::array_t<double> total;
+  py::array_t<uint64_t> id;
+};
+
+PyDecisions ScheduleMany(PyScheduler& self, const py::sequence& requests, PySet& set,
+                         const std::string& path, const std::map<std::string, std::string>& headers,
+                         int priority, bool keep_in_flight) {
+  RequestSpec spec = SpecOf(path, headers, priority, keep_in_flight);
+  spec.recording = sched::Recording::kNone;
+  Call call(self);
+  const InUse use(set);
+  const size_t n = requests.size();
+  PyDecisions out(static_cast<py::ssize_t>(n));
+  std::vector<std::string> bodies(std::min(n, kBulk));
+  std::vector<Decision> decisions(bodies.size());
+  for (size_t begin = 0; begin < n; begin += kBulk) {
+    const size_t count = std::min(kBulk, n - begin);
+    for (size_t i = 0; i < count; ++i) BodyText(py::object(requests[begin + i]), bodies[i]);
+    size_t done = 0;
+    Status failed;
+    {
+      const py::gil_scoped_release release;
+      for (; done < count && failed.ok(); ++done) {
+        spec.body.swap(bodies[done]);
+        StatusOr<Decision> decision = self.scheduler->Schedule(spec, *set.set);
+        spec.body.swap(bodies[done]);
+        failed = decision.status();
+        if (decision.ok()) decisions[done] = std::move(*decision);
+      }
+    }
+    if (!failed.ok())
+      call.Raise(failed.WithContext("requests[" + std::to_string(begin + done - 1) + "]"));
+    for (size_t i = 0; i < count; ++i) out.Set(static_cast<py::ssize_t>(begin + i), decisions[i]);
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  }
+  return out;
+}
+
+PySet Prepare(PyScheduler& self, py::handle endpoints) {
+  const std::vector<sched::EndpointState> states = StatesOf(endpoints);
+  Call call(self);
+  StatusOr<std::unique_ptr<PreparedSet>> set = Internal("not made");
+  {
+    const py::gil_scoped_release release;
+    set = self.scheduler->Prepare(states);
+  }
+  return {Value(std::move(set)), 0};
+}
+
+std::map<std::string, std::string> FirstToken(PyScheduler& self, uint64_t decision_id) {
+  Call call(self);
+  StatusOr<sched::HeaderList> headers = Internal("not made");
+  {
+    // A thread that decides holds the scheduler and may be waiting for the GIL.
+    const py::gil_scoped_release release;
+    headers = self.scheduler->FirstToken(decision_id);
+  }
+  if (!headers.ok()) call.Raise(headers.status());
+  return {headers->begin(), headers->end()};
+}
+
+int64_t Tokens(const py::dict& usage, const char* key) {
+  if (!usage.contains(key) || usage[key].is_none()) return -1;
+  const auto count = usage[key].cast<int64_t>();
+  if (count < 0)
+    Raise(InvalidArgument("usage['" + std::string(key) + "']=" + std::to_string(count) +
+                          ": expected 0 or more"));
+  return count;
+}
+
+sched::Usage UsageOf(const py::object& given) {
+  sched::Usage out;
+  if (given.is_none()) return out;
+  const py::dict usage(given);
+  out.prompt_tokens = Tokens(usage, "prompt_tokens");
+  out.completion_tokens = Tokens(usage, "completion_tokens");
+  out.total_tokens = Tokens(usage, "total_tokens");
+  out.cached_tokens = Tokens(usage, "cached_tokens");
+  if (usage.contains("prompt_tokens_details") && !usage["prompt_tokens_details"].is_none())
+    out.cached_tokens = Tokens(py::dict(usage["prompt_tokens_details"]), "cached_tokens");
+  return out;
+}
+
+void Finish(PyScheduler& self, uint64_t decision_id, const py::object& usage, bool aborted) {
+  sched::AnswerEnd end;
+  end.usage = UsageOf(usage);
+  end.aborted = aborted;
+  Call call(self);
+  Status status;
+  {
+    const py::gil_scoped_release release;
+    status = self.scheduler->End(decision_id, end);
+  }
+  if (!status.ok()) call.Raise(status);
+}
+
+double Now(const PyScheduler& self) {
+  return std::chrono::duration<double>(self.clock.Now().time_since_epoch()).count();
+}
+
+void SetNow(PyScheduler& self, double seconds) {
+  const double now = Now(self);
+  if (!(seconds >= now) || seconds > 1e9)
+    Raise(InvalidArgument("now=" + Repr(py::float_(seconds)) + ": expected " +
+                          Repr(py::float_(now)) + " or later, in seconds"));
+  const auto target = std::chrono::round<Duration>(std::chrono::duration<double>(seconds));
+  self.clock.Advance(std::max(Duration(0), target - self.clock.Now().time_since_epoch()));
+}
+
+// One line that ends like a file's name.
+void RefusePath(const std::string& yaml) {
+  if (yaml.empty() || yaml.find('\n') != std::string::npos || yaml.find(':') != std::string::npos)
+    return;
+  const bool named = yaml.ends_with(".yaml") || yaml.ends_with(".yml") || yaml.ends_with(".json") ||
+                     yaml.find('/') != std::string::npos;
+  if (named)
+    Raise(InvalidArgument("from_yaml takes a document's text, and '" + yaml +
+                          "' looks like a file's name: use Scheduler.from_file"));
+}
+
+void TellWarnings(const Scheduler& scheduler) {
+  const py::object logger = py::module_::import("logging").attr("getLogger")("llmd");
+  for (const std::string& warning : scheduler.Warnings()) logger.attr("info")("%s", warning);
+}
+
+std::unique_ptr<PyScheduler> FromYaml(const std::string& yaml, uint64_t seed,
+                                      const py::dict& scorers, const py::dict& filters,
+                                      const py::dict& pickers) {
+  RefusePath(yaml);
+  auto self = std::make_unique<PyScheduler>();
   sched::PluginRegistry registry = sched::BuiltinPlugins();
   std::set<std::string> used;
   Check(AddPythonPlugins(registry, scorers, filters, pickers, &used));
   sched::SchedulerOptions options;
   options.seed = seed;
   options.registry = &registry;
-  std::unique_ptr<Scheduler> scheduler = Value(Scheduler::FromYaml(yaml, options));
+  options.clock = &self->clock;
+  options.logger = PythonLogger();
+  self->scheduler = Value(Scheduler::FromYaml(yaml, options));
   for (const py::dict& plugins : {scorers, filters, pickers}) {
-    for (const auto& [type, unused] : plugins) {
-      if (!used.contains(type.cast<std::string>()))
-        Raise(InvalidArgument("the configuration has no plugin of type '" +
-                              type.cast<std::string>() + "', which was given in Python"));
+    for (const auto& item : plugins) {
+      const std::string type = py::str(item.first).cast<std::string>();
+      if (!used.contains(type))
+        Raise(InvalidArgument("the configuration has no plugin of type '" + type +
+                              "', which was given in Python"));
     }
   }
-  return scheduler;
+  TellWarnings(*self->scheduler);
+  return self;
 }
 
-py::array_t<double> Array(const std::vector<double>& values) {
-  return py::array_t<double>(static_cast<py::ssize_t>(values.size()), values.data());
-}
-
-std::vector<std::string> Names(const Decision& decision, const std::vector<int>& indexes) {
-  std::vector<std::string> out;
-  out.reserve(indexes.size());
-  for (int i : indexes) out.push_back(decision.trace.endpoints[i]);
-  return out;
-}
-
-py::dict ProfileDict(const Decision& decision, const ProfileTrace& profile) {
-  py::dict scores, weights, filters, out;
-  for (const auto& score : profile.scores) {
-    scores[py::str(score.scorer)] = Array(score.raw);
-    weights[py::str(score.scorer)] = score.weight;
+std::unique_ptr<PyScheduler> FromFile(const py::object& path, uint64_t seed,
+                                      const py::dict& scorers, const py::dict& filters,
+                                      const py::dict& pickers) {
+  const py::object read = py::module_::import("pathlib").attr("Path")(path).attr("read_text");
+  std::string text;
+  try {
+    text = read(py::arg("encoding") = "utf-8").cast<std::string>();
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_FileNotFoundError)) throw;
+    Raise(NotFound("cannot read '" + py::str(path).cast<std::string>() + "': no such file"));
   }
-  for (const auto& filter : profile.filters)
-    filters[py::str(filter.filter)] = Names(decision, filter.kept);
-  out["candidates"] = Names(decision, profile.candidates);
-  out["filters"] = filters;
-  out["scores"] = scores;
-  out["weights"] = weights;
-  out["totals"] = Array(profile.totals);
-  out["picker"] = profile.picker;
-  out["picked"] = Names(decision, profile.picked);
-  out["tied"] = profile.tied;
-  return out;
+  text += '\n';  // a text, however short
+  return FromYaml(text, seed, scorers, filters, pickers);
 }
 
-py::dict Profiles(const Decision& decision) {
-  py::dict out;
-  for (const ProfileTrace& profile : decision.trace.profiles) {
-    out[py::str(profile.profile)] = ProfileDict(decision, profile);
-  }
-  return out;
+void BindDecisions(py::module_& m) {
+  py::class_<PyDecisions>(m, "Decisions",
+                          "What schedule_many decided: columns of length n, in the order of the "
+                          "requests.")
+      .def("__len__", [](const PyDecisions& d) { return d.endpoint.size(); })
+      .def("__repr__",
+           [](const PyDecisions& d) {
+             return "<llmd.Decisions of " + std::to_string(d.endpoint.size()) + " requests>";
+           })
+      .def_property_readonly(
+          "endpoint", [](const PyDecisions& d) { return d.endpoint; },
+          "Position in the set, int32; -1 = refused.")
+      .def_property_readonly(
+          "prefill", [](const PyDecisions& d) { return d.prefill; },
+          "Position of the prefill endpoint, int32; -1 = none.")
+      .def_property_readonly(
+          "status", [](const PyDecisions& d) { return d.status; },
+          "HTTP status of a refusal, int32; 0 = none.")
+      .def_property_readonly(
+          "total", [](const PyDecisions& d) { return d.total; },
+          "Weighted total of the endpoint, float64; NaN = refused.")
+      .def_property_readonly(
+          "id", [](const PyDecisions& d) { return d.id; },
+          "For Scheduler.first_token and finish, uint64.");
 }
 
-void BindEndpoint(py::module_& m) {
-  py::class_<EndpointState>(m, "Endpoint", "A model server and what it last said of itself.")
-      .def(py::init(&MakeEndpoint), py::arg("name"), py::kw_only(),
-           py::arg("address") = "127.0.0.1", py::arg("port") = 8000,
-           py::arg("namespace") = "default",
-           py::arg("labels") = std::map<std::string, std::string>(), py::arg("waiting") = 0.0,
-           py::arg("running") = 0.0, py::arg("kv_usage") = 0.0, py::arg("block_size") = 16,
-           py::arg("num_blocks") = 0, py::arg("attributes") = std::map<std::string, double>(),
-           "waiting, running: requests; kv_usage: 0..1; block_size: tokens; num_blocks: 0 = not "
-           "reported; attributes: name or name/producer -> number, as an extractor of the "
-           "configuration would have filled it (customMetrics of core-metrics-extractor), read by "
-           "endpoint-attribute-filter and -scorer. Scheduler.schedule raises InvalidArgumentError "
-           "for one that no extractor fills.")
-      .def_property_readonly(
-          "name", [](const EndpointState& e) { return e.info.FullName(); }, "namespace/name")
-      .def_property_readonly(
-          "host_port", [](const EndpointState& e) { return e.info.HostPort(); }, "address:port")
-      .def_property_readonly(
-          "labels", [](const EndpointState& e) { return e.info.labels; }, "Pod labels, a copy.")
-      .def_property(
-          "waiting", [](const EndpointState& e) { return e.metrics.waiting; },
-          [](EndpointState& e, double v) { e.metrics.waiting = v; }, "Requests waiting.")
-      .def_property(
-          "running", [](const EndpointState& e) { return e.metrics.running; },
-          [](EndpointState& e, double v) { e.metrics.running = v; }, "Requests running.")
-      .def_property(
-          "kv_usage", [](const EndpointState& e) { return e.metrics.kv_usage; },
-          [](EndpointState& e, double v) { e.metrics.kv_usage = v; },
-          "Share of KV blocks in use, 0..1.")
-      .def_property(
-          "attributes", [](const EndpointState& e) { return e.attributes; },
-          [](EndpointState& e, std::map<std::string, double> v) { e.attributes = std::move(v); },
-          "Named numbers, a copy; assign to change them.")
-      .def("__repr__", [](const EndpointState& e) {
-        return "Endpoint('" + e.info.FullName() + "', " + e.info.HostPort() + ")";
-      });
-}
+constexpr const char* kFromYamlDoc =
+    "From an EndpointPickerConfig document; '' is the built-in default. InvalidArgumentError "
+    "names line and key.\n\n"
+    "seed: of tie-breaks and of request.random(); the same document, seed and calls give the same "
+    "decisions.\n\n"
+    "scorers, filters, pickers: plugin type -> callable, for types the document names. "
+    "scorer(request, candidates, **parameters) returns numbers [n], NaN = not scored; "
+    "filter(request, candidates, **parameters) returns bool [n], True = keep; "
+    "picker(request, candidates, totals, **parameters) returns positions, best first. A "
+    "class is made once with the parameters and its objects are called without. Attribute "
+    "`consumes` lists the data types to read with candidates.data(). Optional methods "
+    "on_routed(request, endpoint, prefill), on_first_token(request, endpoint) and "
+    "on_end(request, endpoint, usage) are told how requests fare.";
 
-void BindDecision(py::module_& m) {
-  py::class_<Decision>(m, "Decision", "Where a request goes, and why.")
-      .def_readonly("ok", &Decision::ok, "False when the request was refused.")
-      .def_property_readonly(
-          "endpoint",
-          [](const Decision& d) -> py::object {
-            if (d.picked.empty()) return py::none();
-            return py::str(d.picked[0].endpoint);
-          },
-          "namespace/name of the chosen endpoint; None when refused.")
-      .def_property_readonly(
-          "picked",
-          [](const Decision& d) {
-            py::list out;
-            for (const auto& p : d.picked)
-              out.append(py::make_tuple(p.endpoint, p.address, p.total));
-            return out;
-          },
-          "(namespace/name, address:port, weighted total), best first.")
-      .def_property_readonly(
-          "prefill",
-          [](const Decision& d) -> py::object {
-            if (d.prefill.empty()) return py::none();
-            return py::str(d.prefill);
-          },
-          "The prefill endpoint; None when the request is not disaggregated.")
-      .def_readonly("decision_type", &Decision::decision_type, "decode-only, prefill-decode, …")
-      .def_readonly("denied_status", &Decision::denied_status, "HTTP status of a refusal, else 0.")
-      .def_readonly("denied_reason", &Decision::denied_reason)
-      .def_property_readonly(
-          "set_headers",
-          [](const Decision& d) {
-            return std::map<std::string, std::string>(d.set_headers.begin(), d.set_headers.end());
-          },
-          "Headers to set on the request.")
-      .def_property_readonly("profiles", &Profiles,
-                             "Per profile: candidates, filters, scores (scorer -> float64 array "
-                             "[candidates], NaN = not scored), weights, "
-                             "totals (float64 array [candidates]), picker, picked, tied.")
-      .def_readonly("id", &Decision::id, "For Scheduler.finish.")
+void BindMaking(py::class_<PyScheduler>& c) {
+  c.def_static("from_yaml", &FromYaml, py::arg("text") = "", py::kw_only(), py::arg("seed") = 1,
+               py::arg("scorers") = py::dict(), py::arg("filters") = py::dict(),
+               py::arg("pickers") = py::dict(), kFromYamlDoc)
+      .def_static("from_file", &FromFile, py::arg("path"), py::kw_only(), py::arg("seed") = 1,
+                  py::arg("scorers") = py::dict(), py::arg("filters") = py::dict(),
+                  py::arg("pickers") = py::dict(),
+                  "from_yaml of what the file holds. NotFoundError.")
       .def(
-          "to_json", [](const Decision& d) { return sched::ToJson(d.trace).Dump(); },
-          "The decision trace as JSON text.")
-      .def("__str__", [](const Decision& d) { return sched::ToText(d.trace); });
+          "prepare", &Prepare, py::arg("endpoints"), py::keep_alive<0, 1>(),
+          "Makes endpoints ready once, for many calls. InvalidArgumentError when two share a name.")
+      .def_property("now", &Now, &SetNow,
+                    "Seconds since the scheduler was made, as its plugins see the time. It stands "
+                    "still until it is set, and goes forward only.")
+      .def_property_readonly(
+          "warnings", [](const PyScheduler& s) { return s.scheduler->Warnings(); },
+          "What the loader completed or doubts.");
+}
+
+void BindCalls(py::class_<PyScheduler>& c) {
+  c.def("schedule", &Schedule, py::arg("request"), py::arg("endpoints"), py::kw_only(),
+        py::arg("path") = "", py::arg("headers") = std::map<std::string, std::string>(),
+        py::arg("request_id") = "", py::arg("priority") = 0, py::arg("keep_in_flight") = false,
+        "Places a request: an OpenAI body as dict, str or bytes, on one of the endpoints: a "
+        "sequence of Endpoint (cheapest as the same list each time) or what prepare made.\n\n"
+        "path: '' = by the body: messages -> /v1/chat/completions, prompt -> /v1/completions, "
+        "input -> /v1/responses or /v1/embeddings; what follows '?' is ignored, a path that no "
+        "parser is for is refused. keep_in_flight: count it on its endpoints until "
+        "finish(decision.id).\n\n"
+        "InvalidArgumentError when it cannot be parsed; Error (INTERNAL) that names the plugin, "
+        "caused by its exception, when a Python plugin fails: nothing is counted then. Releases "
+        "the GIL.")
+      .def("schedule_many", &ScheduleMany, py::arg("requests"), py::arg("endpoints"), py::kw_only(),
+           py::arg("path") = "", py::arg("headers") = std::map<std::string, std::string>(),
+           py::arg("priority") = 0, py::arg("keep_in_flight") = false,
+           "schedule for a sequence of bodies, one after another, over a prepared set; path, "
+           "headers and priority are those of all. An error names the request: those before it "
+           "are decided.")
+      .def("first_token", &FirstToken, py::arg("decision_id"),
+           "The answer of a request kept in flight has begun. Returns headers to set on the "
+           "answer. Unknown ids, and a second call, do nothing.")
+      .def("finish", &Finish, py::arg("decision_id"), py::kw_only(), py::arg("usage") = py::none(),
+           py::arg("aborted") = false,
+           "Ends a request that was kept in flight. usage: prompt_tokens, completion_tokens, "
+           "total_tokens, cached_tokens, as in an OpenAI answer; aborted: the answer did not end "
+           "by itself. Unknown ids are ignored.")
+      .def("__repr__", [](const PyScheduler& s) {
+        return "<llmd.Scheduler at " + Repr(py::float_(Now(s))) + " s>";
+      });
 }
 
 }  // namespace
 
 void BindScheduler(py::module_& m) {
-  BindEndpoint(m);
-  BindDecision(m);
-  py::class_<Scheduler>(m, "Scheduler",
-                        "The endpoint picker's scheduler, without threads or sockets.")
-      .def_static(
-          "from_yaml", &FromYaml, py::arg("text") = "", py::kw_only(), py::arg("seed") = 1,
-          py::arg("scorers") = py::dict(), py::arg("filters") = py::dict(),
-          py::arg("pickers") = py::dict(),
-          "From an EndpointPickerConfig document; '' is the built-in default. InvalidArgumentError "
-          "names line and key.\n\n"
-          "scorers, filters, pickers: plugin type -> callable, for types the document names. "
-          "scorer(request, candidates, **parameters) returns numbers [n], NaN = not scored; "
-          "filter(request, candidates, **parameters) returns bool [n], True = keep; "
-          "picker(request, candidates, totals, **parameters) returns positions, best first. A "
-          "class is made once with the parameters and its objects are called without. Attribute "
-          "`consumes` lists the data types to read with candidates.data().")
-      .def(
-          "schedule", &Schedule, py::arg("request"), py::arg("endpoints"), py::kw_only(),
-          py::arg("path") = "/v1/completions",
-          py::arg("headers") = std::map<std::string, std::string>(), py::arg("request_id") = "",
-          py::arg("priority") = 0, py::arg("keep_in_flight") = false,
-          "Places a request: an OpenAI body as dict, str or bytes. InvalidArgumentError when it "
-          "cannot be parsed; Error (INTERNAL) that names the plugin, caused by its exception, when "
-          "a Python plugin fails: nothing is counted then. Releases the GIL.")
-      .def("finish", &Finish, py::arg("decision_id"), "Ends a request that was kept in flight.")
-      .def_property_readonly("warnings", &Scheduler::Warnings,
-                             "What the loader completed or doubts.");
+  ForkGeneration();
+  py::class_<PyScheduler> scheduler(m, "Scheduler",
+                                    "The endpoint picker's scheduler, without threads or sockets.");
+  BindDecisions(m);
+  BindMaking(scheduler);
+  BindCalls(scheduler);
 }
 
 }  // namespace llmd::python

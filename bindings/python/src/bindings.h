@@ -3,6 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
+
 #include "llmd/status.h"
 
 namespace llmd::python {
@@ -20,7 +22,15 @@ T Value(StatusOr<T> result) {
   return std::move(*result);
 }
 
+// A body as JSON text: str and bytes as they are, anything else as json.dumps writes it. TypeError
+// of json.dumps. With the GIL held.
+void BodyText(py::handle body, std::string& out);
+// repr() of a Python value, as text.
+std::string Repr(py::handle value);
+
+void BindEndpoint(py::module_& m);
 void BindPluginViews(py::module_& m);
+void BindDecision(py::module_& m);
 void BindScheduler(py::module_& m);
 void BindTokenizer(py::module_& m);
 void BindEngine(py::module_& m);

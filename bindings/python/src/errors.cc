@@ -36,4 +36,23 @@ void Raise(const Status& status) {
   throw py::error_already_set();
 }
 
+void BodyText(py::handle body, std::string& out) {
+  if (PyUnicode_Check(body.ptr()) != 0) {
+    Py_ssize_t size = 0;
+    const char* text = PyUnicode_AsUTF8AndSize(body.ptr(), &size);
+    if (text == nullptr) throw py::error_already_set();
+    out.assign(text, static_cast<size_t>(size));
+  } else if (PyBytes_Check(body.ptr()) != 0) {
+    out.assign(PyBytes_AS_STRING(body.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(body.ptr())));
+  } else {
+    // Never freed: objects may not outlive the interpreter.
+    static const py::object& dumps = *new py::object(py::module_::import("json").attr("dumps"));
+    out = dumps(body).cast<std::string>();
+  }
+}
+
+std::string Repr(py::handle value) {
+  return py::repr(value).cast<std::string>();
+}
+
 }  // namespace llmd::python

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings.h"
+#include "own_views.h"
 
 namespace llmd::python {
 namespace {
@@ -32,6 +33,8 @@ std::string_view ApiName(sched::Api api) {
       return "generate";
     case sched::Api::kImages:
       return "images";
+    case sched::Api::kConversations:
+      return "conversations";
     case sched::Api::kNone:
       break;
   }
@@ -57,21 +60,53 @@ py::array_t<T> Column(const CandidatesView& view, const Value& value) {
   return out;
 }
 
-py::array_t<double> Gauge(const CandidatesView& view, std::vector<double> Snapshot::* gauge) {
+// `make()` the first time that the call asks for `name`.
+template <typename Make>
+py::object Once(const CandidatesView& view, const char* name, const Make& make) {
   view.scope->RequireOpen();
-  const std::vector<double>& values = view.scope->snapshot->*gauge;
-  return Column<double>(view, [&](uint32_t c) { return values[c]; });
+  py::dict& made = view.scope->columns;
+  if (!made.contains(name)) made[name] = make();
+  return made[name];
 }
 
-py::array_t<int64_t> CacheNumber(const CandidatesView& view, int sched::EndpointMetrics::* number) {
-  return Column<int64_t>(view,
-                         [&](uint32_t c) { return (*view.scope->snapshot->metrics[c]).*number; });
+py::object Gauge(const CandidatesView& view, const char* name,
+                 std::vector<double> Snapshot::* gauge) {
+  return Once(view, name, [&] {
+    const std::vector<double>& values = view.scope->snapshot->*gauge;
+    return Column<double>(view, [&](uint32_t c) { return values[c]; });
+  });
 }
 
-std::vector<std::string> Names(const CandidatesView& view) {
+py::object CacheNumber(const CandidatesView& view, const char* name,
+                       int sched::EndpointMetrics::* number) {
+  return Once(view, name, [&] {
+    return Column<int64_t>(view,
+                           [&](uint32_t c) { return (*view.scope->snapshot->metrics[c]).*number; });
+  });
+}
+
+py::object Stale(const CandidatesView& view) {
+  return Once(view, "stale", [&] {
+    const auto& stale = view.scope->snapshot->stale;
+    return Column<bool>(view, [&](uint32_t c) { return stale[c] != 0; });
+  });
+}
+
+py::object Names(const CandidatesView& view) {
+  return Once(view, "names", [&] {
+    py::list out;
+    for (uint32_t c : view.scope->candidates)
+      out.append(py::str(view.scope->snapshot->set->names[c]));
+    return out;
+  });
+}
+
+py::list Adapters(const CandidatesView& view,
+                  std::vector<std::string> sched::EndpointMetrics::* list) {
   view.scope->RequireOpen();
-  std::vector<std::string> out;
-  for (uint32_t c : view.scope->candidates) out.push_back(view.scope->snapshot->set->names[c]);
+  py::list out;
+  for (uint32_t c : view.scope->candidates)
+    out.append(py::cast((*view.scope->snapshot->metrics[c]).*list));
   return out;
 }
 
@@ -114,7 +149,23 @@ py::object Data(const CandidatesView& view, const std::string& type) {
 void BindRequest(py::module_& m) {
   py::class_<RequestView>(m, "Request",
                           "The request a Python plugin decides on. Ends with the call: kept "
-                          "longer, every read raises llmd.Error (FAILED_PRECONDITION).")
+                          "longer, every read raises llmd.Error (FAILED_PRECONDITION). One made "
+                          "by itself, for tests of plugins, stays.")
+      .def(py::init(&MakeRequest), py::arg("body"), py::kw_only(), py::arg("path") = "",
+           py::arg("headers") = std::map<std::string, std::string>(),
+           py::arg("request_id") = "test", py::arg("priority") = 0, py::arg("objective") = "",
+           py::arg("fairness_id") = "", py::arg("seed") = 1,
+           "An OpenAI body, as Scheduler.schedule takes it; seed: of random().")
+      .def("__repr__",
+           [](const RequestView& v) {
+             if (v.scope->request == nullptr) return std::string("<llmd.Request, ended>");
+             return "<llmd.Request " + Repr(py::str(v.scope->request->request_id)) + " " +
+                    v.scope->request->path + ", model " + Repr(py::str(v.scope->request->model)) +
+                    ">";
+           })
+      .def_property_readonly(
+          "decision_id", [](const RequestView& v) { return Of(v).id; },
+          "Decision.id of what is being decided.")
       .def_property_readonly("request_id", [](const RequestView& v) { return Of(v).request_id; })
       .def_property_readonly(
           "model", [](const RequestView& v) { return Of(v).model; }, "As the client wrote it.")
@@ -159,7 +210,12 @@ void BindRequest(py::module_& m) {
 void BindCandidates(py::module_& m) {
   py::class_<CandidatesView>(m, "Candidates",
                              "The endpoints to choose from, as columns of length n. Ends with the "
-                             "call; arrays taken from it are copies and stay.")
+                             "call; arrays taken from it are copies and stay. One made by itself, "
+                             "for tests of plugins, stays.")
+      .def(py::init(&MakeCandidates), py::arg("endpoints"), py::kw_only(),
+           py::arg("stale") = py::none(), py::arg("data") = py::dict(),
+           "stale: bool [n], whose gauges then are NaN; data: type -> what data() shall give, as "
+           "a dict of total, block_size, per_endpoint, second, tokens, exact, text.")
       .def("__len__",
            [](const CandidatesView& v) {
              v.scope->RequireOpen();
@@ -167,34 +223,53 @@ void BindCandidates(py::module_& m) {
            })
       .def_property_readonly("names", &Names, "namespace/name, length n.")
       .def_property_readonly(
-          "waiting", [](const CandidatesView& v) { return Gauge(v, &Snapshot::waiting); },
+          "waiting",
+          [](const CandidatesView& v) { return Gauge(v, "waiting", &Snapshot::waiting); },
           "Requests waiting, float64 [n]; NaN = unknown.")
       .def_property_readonly(
-          "running", [](const CandidatesView& v) { return Gauge(v, &Snapshot::running); },
+          "running",
+          [](const CandidatesView& v) { return Gauge(v, "running", &Snapshot::running); },
           "Requests running, float64 [n]; NaN = unknown.")
       .def_property_readonly(
-          "kv_usage", [](const CandidatesView& v) { return Gauge(v, &Snapshot::kv_usage); },
+          "kv_usage",
+          [](const CandidatesView& v) { return Gauge(v, "kv_usage", &Snapshot::kv_usage); },
           "Share of KV blocks in use, 0..1, float64 [n]; NaN = unknown.")
       .def_property_readonly(
           "block_size",
           [](const CandidatesView& v) {
-            return CacheNumber(v, &sched::EndpointMetrics::block_size);
+            return CacheNumber(v, "block_size", &sched::EndpointMetrics::block_size);
           },
           "Tokens a KV block, int64 [n]; 0 = not reported.")
       .def_property_readonly(
           "num_blocks",
           [](const CandidatesView& v) {
-            return CacheNumber(v, &sched::EndpointMetrics::num_blocks);
+            return CacheNumber(v, "num_blocks", &sched::EndpointMetrics::num_blocks);
           },
           "KV blocks in all, int64 [n]; 0 = not reported.")
+      .def_property_readonly("stale", &Stale, "Not heard of for too long, bool [n].")
       .def_property_readonly(
-          "stale",
+          "active_models",
           [](const CandidatesView& v) {
-            v.scope->RequireOpen();
-            const auto& stale = v.scope->snapshot->stale;
-            return Column<bool>(v, [&](uint32_t c) { return stale[c] != 0; });
+            return Adapters(v, &sched::EndpointMetrics::active_models);
           },
-          "Not heard of for too long, bool [n].")
+          "LoRA adapters loaded, a list of names for each, length n.")
+      .def_property_readonly(
+          "waiting_models",
+          [](const CandidatesView& v) {
+            return Adapters(v, &sched::EndpointMetrics::waiting_models);
+          },
+          "LoRA adapters waited for, a list of names for each, length n.")
+      .def_property_readonly(
+          "max_active_models",
+          [](const CandidatesView& v) {
+            return CacheNumber(v, "max_active_models", &sched::EndpointMetrics::max_active_models);
+          },
+          "LoRA adapters that fit, int64 [n].")
+      .def("__repr__",
+           [](const CandidatesView& v) {
+             if (v.scope->request == nullptr) return std::string("<llmd.Candidates, ended>");
+             return "<llmd.Candidates " + Repr(Names(v)) + ">";
+           })
       .def("label", &Label, py::arg("key"), "The label's value or None, length n.")
       .def("data", &Data, py::arg("type"),
            "What a producer left under a data type that the plugin lists in its attribute "

@@ -1,5 +1,6 @@
 // What a Python plugin is called with: views of a request and of the candidates that end with the
-// call. Arrays they give are copies and stay.
+// call. Arrays they give are copies and stay; one call gives the same array each time. Those that a
+// test makes by itself own what they show and do not end.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -23,6 +24,8 @@ struct ViewScope {
   const sched::Snapshot* snapshot = nullptr;
   std::span<const uint32_t> candidates;
   const std::map<std::string, sched::DataKey>* data = nullptr;
+  std::shared_ptr<void> owned = nullptr;  // what a view of its own shows
+  py::dict columns = {};                  // made so far, by name
   // Throws llmd.Error (FAILED_PRECONDITION) after the call.
   void RequireOpen() const;
 };

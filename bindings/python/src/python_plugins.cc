@@ -6,6 +6,7 @@
 
 #include "bindings.h"
 #include "llmd/sched/filter.h"
+#include "llmd/sched/hooks.h"
 #include "llmd/sched/picker.h"
 #include "llmd/sched/scorer.h"
 #include "plugin_views.h"
@@ -50,8 +51,11 @@ py::array VectorOf(const py::object& result, size_t n, std::string_view kinds, c
 }
 
 template <typename T>
-py::array_t<T, py::array::c_style | py::array::forcecast> As(const py::array& array) {
-  return py::array_t < T, py::array::c_style | py::array::forcecast > (array);
+using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
+
+template <typename T>
+Array<T> As(const py::array& array) {
+  return Array<T>(array);
 }
 
 // A Python callable, its keyword arguments and the data it reads.
@@ -93,22 +97,45 @@ class Callable {
   template <typename Use>
   void Run(RequestContext& request, const Snapshot& snapshot, std::span<const uint32_t> candidates,
            const std::span<const double>* totals, const Use& use) const {
+    InScope(
+        [&] { return ViewScope{&request, &snapshot, candidates, &data_}; },
+        [&](const auto& scope) {
+          py::object r = py::cast(RequestView{scope}), c = py::cast(CandidatesView{scope});
+          if (totals == nullptr) {
+            use(call_(r, c, **kwargs_));
+          } else {
+            use(call_(r, c,
+                      py::array_t<double>(static_cast<py::ssize_t>(totals->size()), totals->data()),
+                      **kwargs_));
+          }
+        });
+  }
+
+  bool Has(const char* method) const { return py::hasattr(call_, method); }
+  // Calls the method, if there is one, with the request and what `arguments()` makes.
+  template <typename Arguments>
+  void Tell(const char* method, RequestContext& request, const Arguments& arguments) const {
+    InScope([&] { return ViewScope{&request}; },
+            [&](const auto& scope) {
+              if (!Has(method)) return;
+              call_.attr(method)(py::cast(RequestView{scope}), *py::tuple(arguments()));
+            });
+  }
+
+ private:
+  // With the GIL not held: takes it and runs `body(scope)` on what `views()` makes, which ends with
+  // it.
+  template <typename Views, typename Body>
+  static void InScope(const Views& views, const Body& body) {
     const py::gil_scoped_acquire gil;
-    auto scope = std::make_shared<ViewScope>(ViewScope{&request, &snapshot, candidates, &data_});
+    const auto scope = std::make_shared<ViewScope>(views());
     struct Closer {
       ViewScope& scope;
       ~Closer() { scope.request = nullptr; }
     } closer{*scope};
     std::string text;
     try {
-      py::object r = py::cast(RequestView{scope}), c = py::cast(CandidatesView{scope});
-      if (totals == nullptr) {
-        use(call_(r, c, **kwargs_));
-      } else {
-        use(call_(r, c,
-                  py::array_t<double>(static_cast<py::ssize_t>(totals->size()), totals->data()),
-                  **kwargs_));
-      }
+      body(scope);
       return;
     } catch (const py::error_already_set& error) {
       text = Text(error);
@@ -118,7 +145,6 @@ class Callable {
     throw std::runtime_error(text);
   }
 
- private:
   void CheckSignature(const py::dict& parameters, int positional) const {
     const py::module_ inspect = py::module_::import("inspect");
     py::object signature;
@@ -138,7 +164,7 @@ class Callable {
   std::map<std::string, sched::DataKey> data_;
 };
 
-class PyScorer final : public sched::Scorer {
+class PyScorer : public sched::Scorer {
  public:
   static constexpr int kArguments = 2;
   explicit PyScorer(std::unique_ptr<Callable> callable) : callable_(std::move(callable)) {}
@@ -151,10 +177,11 @@ class PyScorer final : public sched::Scorer {
   }
 
  private:
+ protected:
   const std::unique_ptr<Callable> callable_;
 };
 
-class PyFilter final : public sched::Filter {
+class PyFilter : public sched::Filter {
  public:
   static constexpr int kArguments = 2;
   explicit PyFilter(std::unique_ptr<Callable> callable) : callable_(std::move(callable)) {}
@@ -171,10 +198,11 @@ class PyFilter final : public sched::Filter {
   }
 
  private:
+ protected:
   const std::unique_ptr<Callable> callable_;
 };
 
-class PyPicker final : public sched::Picker {
+class PyPicker : public sched::Picker {
  public:
   static constexpr int kArguments = 3;
   explicit PyPicker(std::unique_ptr<Callable> callable) : callable_(std::move(callable)) {}
@@ -204,7 +232,53 @@ class PyPicker final : public sched::Picker {
     }
     return static_cast<size_t>(position);
   }
+
+ protected:
   const std::unique_ptr<Callable> callable_;
+};
+
+py::object OrNone(std::string_view text) {
+  return text.empty() ? py::object(py::none()) : py::str(std::string(text));
+}
+py::object OrNone(int64_t number) {
+  return number < 0 ? py::object(py::none()) : py::int_(number);
+}
+
+constexpr const char *kOnRouted = "on_routed", *kOnFirstToken = "on_first_token",
+                     *kOnEnd = "on_end";
+
+// A plugin whose object wants to know how its requests fare.
+template <typename Kind>
+class Told final : public Kind, public sched::PreRequestHook, public sched::ResponseHook {
+ public:
+  using Kind::Kind;
+  void PreRequest(RequestContext& request, const Snapshot& snapshot,
+                  const sched::ScheduleOutcome& outcome, sched::HeaderList&) override {
+    const auto name = [&](const std::vector<uint32_t>& chosen) {
+      return OrNone(chosen.empty() ? std::string_view() : snapshot.set->names[chosen[0]]);
+    };
+    this->callable_->Tell(kOnRouted, request, [&] {
+      return py::make_tuple(name(outcome.primary), name(outcome.prefill));
+    });
+  }
+  void OnFirstChunk(RequestContext& request, const sched::ResponseInfo& response) override {
+    this->callable_->Tell(kOnFirstToken, request, [&] { return py::make_tuple(NameOf(response)); });
+  }
+  void OnEnd(RequestContext& request, const sched::ResponseInfo& response) override {
+    this->callable_->Tell(kOnEnd, request, [&] {
+      py::dict usage;
+      usage["prompt_tokens"] = OrNone(response.usage.prompt_tokens);
+      usage["completion_tokens"] = OrNone(response.usage.completion_tokens);
+      usage["cached_tokens"] = OrNone(response.usage.cached_tokens);
+      usage["aborted"] = response.aborted;
+      return py::make_tuple(NameOf(response), usage);
+    });
+  }
+
+ private:
+  static py::object NameOf(const sched::ResponseInfo& response) {
+    return OrNone(response.endpoint == nullptr ? "" : response.endpoint->FullName());
+  }
 };
 
 py::dict ParametersOf(const PluginArgs& args) {
@@ -223,6 +297,8 @@ StatusOr<std::unique_ptr<sched::Plugin>> Make(PluginArgs& args, const py::object
     auto callable = std::make_unique<Callable>(given);
     callable->Bind(ParametersOf(args), Kind::kArguments);
     callable->Consume(args.env);
+    if (callable->Has(kOnRouted) || callable->Has(kOnFirstToken) || callable->Has(kOnEnd))
+      return std::unique_ptr<sched::Plugin>(std::make_unique<Told<Kind>>(std::move(callable)));
     return std::unique_ptr<sched::Plugin>(std::make_unique<Kind>(std::move(callable)));
   } catch (const py::error_already_set& error) {
     return failed(Text(error));
@@ -241,9 +317,9 @@ std::string HelpOf(const py::object& given) {
 template <typename Kind>
 Status Add(sched::PluginRegistry& registry, const py::dict& plugins, const std::string& kind,
            std::set<std::string>* used) {
-  for (const auto& [key, value] : plugins) {
-    const std::string type = key.cast<std::string>();
-    const auto given = py::reinterpret_borrow<py::object>(value);
+  for (const auto& item : plugins) {
+    const std::string type = py::str(item.first).cast<std::string>();
+    const auto given = py::reinterpret_borrow<py::object>(item.second);
     if (PyCallable_Check(given.ptr()) == 0)
       return InvalidArgument(kind + "s['" + type + "'] is not callable");
     sched::PluginDescriptor descriptor;

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "llmd/nearest.h"
 #include "llmd/status.h"
 
 namespace llmd {
@@ -23,12 +24,10 @@ class Registry {
     }
     return OkStatus();
   }
-  // NOT_FOUND listing the known types.
+  // NOT_FOUND naming up to three near types, or all of a few.
   StatusOr<const Factory*> Find(std::string_view type) const {
     if (auto it = factories_.find(type); it != factories_.end()) return &it->second;
-    std::string known;
-    for (const auto& [name, unused] : factories_) known += (known.empty() ? "" : ", ") + name;
-    return NotFound("unknown plugin type '" + std::string(type) + "'; known types: " + known);
+    return NotFound("unknown plugin type '" + std::string(type) + "'" + DidYouMean(type, Types()));
   }
   std::vector<std::string> Types() const {
     std::vector<std::string> out;

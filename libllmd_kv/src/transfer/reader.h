@@ -10,7 +10,6 @@
 #include <mutex>
 #include <string>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "llmd/kv/transfer.h"
@@ -74,7 +73,7 @@ class TransferReader final : private RegionCache {
   std::list<Job> queue_;
   std::map<Peer, int> busy_;
   std::map<Peer, std::vector<std::unique_ptr<Session>>> idle_;
-  std::unordered_map<std::string, std::shared_ptr<const MappedRegion>> regions_;
+  std::map<std::string, std::shared_ptr<const MappedRegion>> regions_;
   std::vector<std::thread> threads_;
 };
 

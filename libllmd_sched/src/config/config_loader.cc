@@ -16,6 +16,8 @@ plugins:
 - type: queue-scorer
 - type: kv-cache-utilization-scorer
 - type: prefix-cache-scorer
+- type: approx-prefix-cache-producer
+- type: token-producer
 schedulingProfiles:
 - name: default
   plugins:

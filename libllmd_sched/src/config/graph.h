@@ -115,8 +115,10 @@ struct GraphNames {
 };
 
 struct Graph {
+  const Clock* clock = nullptr;  // never null in a loaded graph; outlives it
   // Declared first: plugins hold references into it. Shared with the graph this one replaced.
   std::shared_ptr<MetricsRegistry> own_metrics;  // when none was given
+  std::shared_ptr<InFlightLedger> ledger;        // shared with the graph this one replaced too
   std::deque<EndpointAttribute> attributes;      // plugins hold pointers into it
   AttributeId next_attribute = kFirstAttribute;
   // In the order they were built; a reload shares those that did not change.

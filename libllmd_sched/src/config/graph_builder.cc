@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <set>
 
+#include "llmd/nearest.h"
+
 namespace llmd::sched {
 namespace {
 
-// The producer created for a data type that is consumed and produced by nobody (endpoint-picker.md
-// §1).
+// The producer created for a data type that is consumed and produced by nobody
+// (docs/reference/scheduling.md, "Data").
 const std::map<std::string, std::string, std::less<>>& DefaultProducers() {
   static const std::map<std::string, std::string, std::less<>> kMap = {
       {"PrefixCacheMatchInfo", "approx-prefix-cache-producer"},
@@ -39,6 +41,7 @@ class GraphBuilder::Env final : public PluginEnv {
   Env(GraphBuilder& builder, size_t declaration) : builder_(builder), declaration_(declaration) {
     clock = builder.clock_;
     metrics = builder.metrics_;
+    ledger = builder.graph_->ledger;
     logger = builder.options_.logger;
     pool_namespace = builder.options_.pool_namespace;
     fetch = builder.options_.fetch;
@@ -91,6 +94,8 @@ GraphBuilder::GraphBuilder(const PluginRegistry& registry, const LoadOptions& op
       metrics_(options.metrics),
       clock_(options.clock ? options.clock : &SystemClock()),
       graph_(std::make_shared<Graph>()) {
+  graph_->clock = clock_;
+  graph_->ledger = options.previous ? options.previous->ledger : std::make_shared<InFlightLedger>();
   // Keys keep their numbers, so that plugins that stay find their data under them.
   if (options.previous) {
     keys_ = options.previous->data_keys;
@@ -148,9 +153,11 @@ Plugin* GraphBuilder::Build(size_t i) {
   if (d.type.empty()) return nullptr;
   const StatusOr<const PluginDescriptor*> descriptor = registry_.Find(d.type);
   if (!descriptor.ok()) {
-    Error(d.node, descriptor.status().message() + (d.type.starts_with("multicluster-")
-                                                       ? "; multicluster types are not part of llmd"
-                                                       : ""));
+    Error(d.node,
+          "unknown plugin type '" + d.type + "'" +
+              (d.type.starts_with("multicluster-") ? "; multicluster types are not part of llmd"
+                                                   : DidYouMean(d.type, registry_.Types())) +
+              "; `llmd plugins` lists them all");
     return nullptr;
   }
   if ((*descriptor)->stability == Stability::kAlpha && !options_.allow_experimental) {
@@ -191,7 +198,7 @@ StatusOr<Plugin*> GraphBuilder::Dependency(const std::string& name) {
     Create(name, "it is needed by another plugin");
     i = IndexOf(name);
   }
-  if (!i) return NotFound("no plugin is called '" + name + "'");
+  if (!i) return NotFound(NobodyCalled(name));
   if (declared_[*i].state == Declaration::kBuilding)
     return InvalidArgument("plugin '" + name + "' depends on itself");
   if (Plugin* plugin = Build(*i)) return plugin;
@@ -201,13 +208,16 @@ StatusOr<Plugin*> GraphBuilder::Dependency(const std::string& name) {
 Plugin* GraphBuilder::Find(const config::Node& where, const std::string& name, bool may_create) {
   if (const std::optional<size_t> i = IndexOf(name)) return Build(*i);
   if (may_create) return Create(name, "");
+  const bool is_type = registry_.Find(name).ok();
+  Error(where, NobodyCalled(name) + (is_type ? "; to use that type list it under plugins" : ""));
+  return nullptr;
+}
+
+std::string GraphBuilder::NobodyCalled(const std::string& name) const {
   std::vector<std::string> known;
   known.reserve(declared_.size());
   for (const Declaration& d : declared_) known.push_back(d.name);
-  const std::string near = config::Nearest(name, known);
-  Error(where, "no plugin is called '" + name + "'" +
-                   (near.empty() ? "" : "; did you mean '" + near + "'?"));
-  return nullptr;
+  return "no plugin is called '" + name + "'" + DidYouMean(name, known);
 }
 
 Plugin* GraphBuilder::Create(const std::string& type, const std::string& why) {

@@ -83,6 +83,7 @@ class GraphBuilder {
   DataKey Consume(size_t declaration, const std::string& data_type, const std::string& producer,
                   bool required);
   StatusOr<Plugin*> Dependency(const std::string& name);
+  std::string NobodyCalled(const std::string& name) const;
   std::optional<size_t> IndexOf(const std::string& name) const;
   StatusOr<AttributeId> ReadAttribute(const std::string& name, const std::string& producer);
   void BindAttributes();

@@ -24,19 +24,36 @@ uint8_t RolesOf(const EndpointInfo& info) {
 }
 
 void EndpointSet::Add(std::shared_ptr<const EndpointInfo> info, uint32_t slot) {
+  Add(std::move(info), std::make_shared<const EndpointLife>(slot));
+}
+
+void EndpointSet::Add(std::shared_ptr<const EndpointInfo> info,
+                      std::shared_ptr<const EndpointLife> life) {
   roles.push_back(RolesOf(*info));
   names.push_back(info->FullName());
   host_ports.push_back(info->HostPort());
-  slots.push_back(slot);
-  max_slot = std::max(max_slot, slot + 1);
+  slots.push_back(life->slot());
+  max_slot = std::max(max_slot, life->slot() + 1);
   infos.push_back(std::move(info));
+  lives.push_back(std::move(life));
+}
+
+std::shared_ptr<const EndpointSet> EndpointSet::WithoutLives() const {
+  auto out = std::make_shared<EndpointSet>();
+  out->infos = infos;
+  out->slots = slots;
+  out->roles = roles;
+  out->names = names;
+  out->host_ports = host_ports;
+  out->max_slot = max_slot;
+  return out;
 }
 
 void EndpointMetrics::SetAttribute(AttributeId id, double value) {
   if (id < kFirstAttribute) return;
   const size_t at = static_cast<size_t>(id - kFirstAttribute);
   if (attributes.size() <= at) attributes.resize(at + 1);
-  attributes[at].value = value;
+  attributes[at] = {.value = value};
 }
 
 double Snapshot::Attribute(AttributeId id, size_t i) const {

@@ -222,7 +222,9 @@ Status Scraper::Extract(Target& target, const std::string& page) {
     any = true;
     for (AttributeId id : binding.attributes[i]) {
       const size_t at = static_cast<size_t>(id - kFirstAttribute);
-      if (at < metrics.attributes.size()) metrics.attributes[at].fresh_until = fresh_until;
+      // One that this page did not set keeps the time of the page that did.
+      if (at < metrics.attributes.size() && metrics.attributes[at].fresh_until == TimePoint::max())
+        metrics.attributes[at].fresh_until = fresh_until;
     }
     if (!binding.extractors[i]->reads_gauges()) continue;
     metrics.updated = now;

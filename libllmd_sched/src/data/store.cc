@@ -1,56 +1,119 @@
 #include "llmd/sched/data/store.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace llmd::sched {
 namespace {
+
+// Of process start times, seconds: some engines compute them anew for each page.
+constexpr double kSameStart = 1;
 
 const std::shared_ptr<const EndpointMetrics>& NoMetrics() {
   static const auto kNone = std::make_shared<const EndpointMetrics>();
   return kNone;
 }
 
+std::string IdentityOf(const EndpointInfo& info) {
+  return info.FullName() + " " + info.HostPort();
+}
+
+// Several processes may answer at one address: only a younger one than all before counts.
+bool Younger(const EndpointMetrics& now, const EndpointMetrics& before) {
+  return before.process_start > 0 && now.process_start > before.process_start + kSameStart;
+}
+
 }  // namespace
 
 void EndpointStore::Update(std::vector<EndpointInfo> endpoints) {
-  std::vector<std::pair<std::shared_ptr<const EndpointInfo>, uint32_t>> gone;
+  FreeSlots();
+  std::vector<Left> gone;
   {
     std::lock_guard lock(mutex_);
-    std::vector<bool> stays(set_->size());
-    std::vector<size_t> old_index;
-    for (const EndpointInfo& e : endpoints) {
-      const auto same = std::find_if(set_->infos.begin(), set_->infos.end(),
-                                     [&](const auto& i) { return *i == e; });
-      old_index.push_back(static_cast<size_t>(same - set_->infos.begin()));
-      if (same != set_->infos.end()) stays[old_index.back()] = true;
-    }
-    for (size_t i = 0; i < stays.size(); ++i) {
-      if (!stays[i]) gone.emplace_back(set_->infos[i], set_->slots[i]);
-    }
-    auto set = std::make_shared<EndpointSet>();
-    std::vector<std::shared_ptr<const EndpointMetrics>> metrics;
-    for (size_t i = 0; i < endpoints.size(); ++i) {
-      const bool known = old_index[i] < set_->size();
-      // A slot that became free in this call is not reused in it: its state is dropped after the
-      // lock.
-      const uint32_t slot = known ? set_->slots[old_index[i]] : NewSlot();
-      metrics.push_back(known ? metrics_[old_index[i]] : NoMetrics());
-      set->Add(known ? set_->infos[old_index[i]]
-                     : std::make_shared<const EndpointInfo>(std::move(endpoints[i])),
-               slot);
-    }
-    set_ = std::move(set);
-    metrics_ = std::move(metrics);
-    snapshot_.reset();
+    gone = Replace(std::move(endpoints), Now());
   }
-  for (const auto& [info, slot] : gone) {
-    if (gone_) gone_(*info, slot);
-  }
-  {
-    std::lock_guard lock(mutex_);
-    for (const auto& [info, slot] : gone) slot_used_[slot] = false;
+  for (const Left& left : gone) {
+    if (gone_) gone_(*left.info, left.life->slot());
   }
   synced_.store(true, std::memory_order_release);
+}
+
+// What plugins keep under a slot is dropped outside the lock, and only then may it be taken.
+void EndpointStore::FreeSlots() {
+  const std::vector<uint32_t> slots = slots_->TakeReturned();
+  for (const uint32_t slot : slots) {
+    if (slot_free_) slot_free_(slot);
+  }
+  slots_->Reuse(slots);
+}
+
+std::vector<EndpointStore::Left> EndpointStore::Replace(std::vector<EndpointInfo> endpoints,
+                                                        TimePoint now) {
+  std::unordered_map<std::string, size_t> before;
+  for (size_t i = 0; i < set_->size(); ++i) before.emplace(IdentityOf(*set_->infos[i]), i);
+  std::vector<Member> members(endpoints.size());
+  for (size_t i = 0; i < endpoints.size(); ++i) {
+    const auto known = before.find(IdentityOf(endpoints[i]));
+    if (known == before.end()) continue;
+    const size_t old = known->second;
+    const bool edited = endpoints[i] != *set_->infos[old];
+    members[i] = {
+        edited ? std::make_shared<const EndpointInfo>(std::move(endpoints[i])) : set_->infos[old],
+        set_->lives[old], metrics_[old]};
+    before.erase(known);
+  }
+  ForgetLeft(now);
+  std::vector<Left> gone;
+  for (const auto& [identity, i] : before) {
+    gone.push_back({set_->infos[i], set_->lives[i], now, metrics_[i]->process_start});
+    left_[set_->host_ports[i]] = gone.back();
+  }
+  for (size_t i = 0; i < endpoints.size(); ++i) {
+    if (!members[i].info) members[i] = Join(std::move(endpoints[i]), now);
+  }
+  SetMembers(std::move(members));
+  ForgetLeft(now);
+  std::sort(gone.begin(), gone.end(),
+            [](const Left& a, const Left& b) { return a.life->slot() < b.life->slot(); });
+  return gone;
+}
+
+EndpointStore::Member EndpointStore::Join(EndpointInfo info, TimePoint now) {
+  const auto back = left_.find(info.HostPort());
+  const bool same = back != left_.end() && back->second.life->account().requests() > 0 &&
+                    now - back->second.at <= kShortAbsence;
+  Member out{std::make_shared<const EndpointInfo>(std::move(info)), nullptr, NoMetrics()};
+  if (!same) {
+    out.life = std::make_shared<const EndpointLife>(slots_);
+    return out;
+  }
+  EndpointMetrics known;
+  known.process_start = back->second.process_start;
+  out.life = std::move(back->second.life);
+  out.metrics = std::make_shared<const EndpointMetrics>(std::move(known));
+  left_.erase(back);
+  return out;
+}
+
+void EndpointStore::ForgetLeft(TimePoint now) {
+  std::erase_if(left_, [now](const auto& entry) {
+    const Left& left = entry.second;
+    return left.life->account().requests() <= 0 || now - left.at > kShortAbsence;
+  });
+}
+
+void EndpointStore::SetMembers(std::vector<Member> members) {
+  auto set = std::make_shared<EndpointSet>();
+  metrics_.clear();
+  at_.clear();
+  for (Member& m : members) {
+    at_.emplace(m.info.get(), at_.size());
+    metrics_.push_back(std::move(m.metrics));
+    set->Add(std::move(m.info), std::move(m.life));
+  }
+  set->shown = set->WithoutLives();
+  set_ = std::move(set);
+  snapshot_.reset();
 }
 
 void EndpointStore::SetLimit(Duration limit) {
@@ -59,39 +122,48 @@ void EndpointStore::SetLimit(Duration limit) {
   snapshot_.reset();
 }
 
-uint32_t EndpointStore::NewSlot() {
-  const auto free = std::find(slot_used_.begin(), slot_used_.end(), false);
-  const uint32_t slot = static_cast<uint32_t>(free - slot_used_.begin());
-  if (free == slot_used_.end())
-    slot_used_.push_back(true);
-  else
-    *free = true;
-  return slot;
-}
-
 void EndpointStore::SetMetrics(const std::shared_ptr<const EndpointInfo>& endpoint,
                                EndpointMetrics metrics) {
-  auto shared = std::make_shared<const EndpointMetrics>(std::move(metrics));
-  std::lock_guard lock(mutex_);
-  const auto it = std::find(set_->infos.begin(), set_->infos.end(), endpoint);
-  if (it == set_->infos.end()) return;
-  metrics_[static_cast<size_t>(it - set_->infos.begin())] = std::move(shared);
-  snapshot_.reset();
+  std::shared_ptr<const EndpointLife> ended;
+  {
+    std::lock_guard lock(mutex_);
+    const auto it = at_.find(endpoint.get());
+    if (it == at_.end()) return;
+    const size_t i = it->second;
+    if (Younger(metrics, *metrics_[i])) ended = Restart(i);
+    metrics.process_start = std::max(metrics.process_start, metrics_[i]->process_start);
+    metrics_[i] = std::make_shared<const EndpointMetrics>(std::move(metrics));
+    snapshot_.reset();
+  }
+  if (ended && gone_) gone_(*endpoint, ended->slot());
+}
+
+std::shared_ptr<const EndpointLife> EndpointStore::Restart(size_t i) {
+  std::vector<Member> members;
+  for (size_t k = 0; k < set_->size(); ++k)
+    members.push_back({set_->infos[k], set_->lives[k], metrics_[k]});
+  auto ended = std::exchange(members[i].life, std::make_shared<const EndpointLife>(slots_));
+  SetMembers(std::move(members));
+  return ended;
 }
 
 std::shared_ptr<const EndpointMetrics> EndpointStore::Metrics(
     const std::shared_ptr<const EndpointInfo>& endpoint) const {
   std::lock_guard lock(mutex_);
-  const auto it = std::find(set_->infos.begin(), set_->infos.end(), endpoint);
-  return it == set_->infos.end() ? NoMetrics()
-                                 : metrics_[static_cast<size_t>(it - set_->infos.begin())];
+  const auto it = at_.find(endpoint.get());
+  return it == at_.end() ? NoMetrics() : metrics_[it->second];
 }
 
 std::shared_ptr<const Snapshot> EndpointStore::Get() const {
-  const TimePoint now = clock_ ? clock_->Now() : TimePoint();
+  const TimePoint now = Now();
   std::lock_guard lock(mutex_);
   if (!snapshot_ || now > good_until_) snapshot_ = Build(now);
   return snapshot_;
+}
+
+TimePoint EndpointStore::GoodUntil() const {
+  std::lock_guard lock(mutex_);
+  return good_until_ == TimePoint::max() ? good_until_ : good_until_ + Duration(1);
 }
 
 std::shared_ptr<const Snapshot> EndpointStore::Build(TimePoint now) const {

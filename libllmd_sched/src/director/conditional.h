@@ -1,5 +1,5 @@
 // Conditional decode: a request that wants to be served from the cache or not at all
-// (endpoint-picker.md §4).
+// (docs/reference/profile-handlers.md, "Conditional decode").
 #pragma once
 
 #include <algorithm>

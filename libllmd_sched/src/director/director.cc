@@ -1,15 +1,13 @@
 #include "llmd/sched/director.h"
 
 #include "director/impl.h"
+#include "llmd/sched/decision_tries.h"
 #include "llmd/uuid.h"
 
 namespace llmd::sched {
 namespace {
 
-constexpr auto kIdleTick = std::chrono::seconds(1);
 constexpr auto kConfigQuiet = std::chrono::milliseconds(200);  // editors write in several steps
-constexpr auto kFlowTick =
-    std::chrono::milliseconds(10);  // a gate opened by fresh metrics is seen within this
 
 }  // namespace
 
@@ -20,6 +18,22 @@ StatusOr<std::unique_ptr<Director>> Director::Create(DirectorOptions options,
                                                  std::move(logger), metrics, clock);
   LLMD_RETURN_IF_ERROR(director->Start());
   return std::unique_ptr<Director>(std::move(director));
+}
+
+void Routing::Clear() {
+  ok = skip_response = reads_response = edits_response = false;
+  denial = {};
+  handles.clear();
+  prefill = {};
+  port = 0;
+  endpoints.clear();
+  set_headers.clear();
+  remove_headers.clear();
+  body_edits.clear();
+  scores.clear();
+  request_id.clear();
+  state.reset();
+  trace.reset();
 }
 
 DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<Fetch> fetch, Logger logger,
@@ -36,8 +50,12 @@ DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<Fetch> fetch
       recording_(ring_.enabled() || options_.attach_trace || options_.emit_endpoint_scores ||
                  !options_.explain_token.empty()),
       seed_(options_.seed ? options_.seed : RandomBits()) {
-  store_.OnGone(
-      [this](const EndpointInfo& endpoint, uint32_t slot) { TellObservers(endpoint, slot); });
+  store_.OnGone([this](const EndpointInfo& endpoint, uint32_t slot) {
+    ForObservers([&](EndpointObserver& observer) { observer.OnEndpointGone(endpoint, slot); });
+  });
+  store_.OnSlotFree([this](uint32_t slot) {
+    ForObservers([slot](EndpointObserver& observer) { observer.OnSlotFree(slot); });
+  });
   metrics_.FollowPool([this] { return store_.Get(); });
 }
 
@@ -46,9 +64,10 @@ Status DirectorImpl::Start() {
     std::lock_guard lock(reload_mutex_);
     seen_yaml_ = options_.config_yaml;
     LLMD_RETURN_IF_ERROR(Apply(options_.config_yaml));
-    if (discovery_ == nullptr)
+    if (discovery_ == nullptr && !options_.manual)
       logger_.Warn("no dataLayer.discovery is configured: the pool stays empty");
   }
+  if (options_.manual) return OkStatus();
   maintenance_ = std::thread([this] { Maintain(); });
   if (!options_.watch_config || options_.config_path.empty()) return OkStatus();
   return watch_.Start(options_.config_path, [this] { FileChanged(); }, kConfigQuiet);
@@ -66,30 +85,6 @@ void DirectorImpl::OnEndpoints(std::vector<EndpointInfo> endpoints,
   store_.Update(std::move(endpoints));
   const std::shared_ptr<const Setup> setup = setup_.Load();
   if (setup && setup->flow) setup->flow->Pump();
-}
-
-void DirectorImpl::Maintain() {
-  std::unique_lock lock(mutex_);
-  TimePoint show_load_at{};
-  while (!stopping_) {
-    lock.unlock();
-    const std::shared_ptr<FlowController> flow = setup_.Load()->flow;
-    if (flow) {
-      if (const TimePoint now = clock_.Now(); now >= show_load_at) {
-        flow->ShowLoad();
-        show_load_at = now + kIdleTick;
-      }
-      flow->Expire();
-      flow->Pump();
-    }
-    const bool slow = slow_waiting_.load(std::memory_order_relaxed) > 0;
-    if (slow) TickProducers(clock_.Now());
-    lock.lock();
-    const bool busy = slow || (flow && flow->size() > 0);
-    wake_.wait_for(lock, busy ? Duration(kFlowTick) : Duration(kIdleTick), [&] {
-      return stopping_ || (!slow && slow_waiting_.load(std::memory_order_relaxed) > 0);
-    });
-  }
 }
 
 void DirectorImpl::Stop() {
@@ -136,9 +131,12 @@ std::vector<ServedModel> DirectorImpl::ServedModels() const {
 }
 
 StatusOr<std::string> DirectorImpl::Explain(std::string_view request_id) const {
-  LLMD_ASSIGN_OR_RETURN(DecisionTrace trace, ring_.Find(request_id));
-  if (options_.label_pool) trace.pool = options_.pool_name;
-  return ToJson(trace).Dump();
+  LLMD_ASSIGN_OR_RETURN(std::vector<DecisionTrace> tries,
+                        ring_.Find(BoundedName(request_id, kMaxRequestIdBytes)));
+  for (DecisionTrace& trace : tries) {
+    if (options_.label_pool) trace.pool = options_.pool_name;
+  }
+  return TriesToJson(tries).Dump();
 }
 
 json::Value DirectorImpl::PluginState() const {

@@ -4,16 +4,15 @@
 
 #include <condition_variable>
 #include <mutex>
-#include <optional>
 #include <thread>
 
 #include "config/graph.h"
 #include "data/file_watch.h"
 #include "director/discovery_feed.h"
 #include "director/gate.h"
+#include "director/name_cap.h"
 #include "director/request_metrics.h"
-#include "director/response_scan.h"
-#include "flow/controller.h"
+#include "life/request_pool.h"
 #include "llmd/sched/config_loader.h"
 #include "llmd/sched/data/scraper.h"
 #include "llmd/sched/data/store.h"
@@ -26,68 +25,6 @@
 
 namespace llmd::sched {
 
-// One request from Route to the end of its answer. Ends itself when it is dropped. Guarded by its
-// mutex once routed.
-class RequestState {
- public:
-  explicit RequestState(std::shared_ptr<const Graph> g) : graph(g), parsed_under(std::move(g)) {}
-  ~RequestState();
-  // Runs the end hooks once.
-  void End(bool aborted);
-  // Shows a hook the answer, each one whatever the others do. Under the mutex.
-  template <typename Call>
-  void ForHooks(const Call& call) {
-    for (ResponseHook* hook : graph->response)
-      failures->Run(*hook, context.request_id, [&] { call(*hook); });
-  }
-  // Of a piece of the answer's body. Under the mutex.
-  void ReadUsage(std::string_view chunk);
-  // Closes the trace of a sampled request and hands it to the exporter. Under the mutex.
-  void EndSpans(int http_status, const std::string& error);
-
-  std::shared_ptr<const Graph> graph;         // by which it is decided; not changed once routed
-  std::shared_ptr<const Graph> parsed_under;  // keeps `parser` alive
-  std::mutex mutex;
-  RequestContext context;
-  const Parser* parser = nullptr;
-  std::function<void(const Usage&)> on_end;    // tells flow control that there is room
-  std::function<void(const Denial&)> evicted;  // of RequestInput
-  HeaderList queue_headers;                    // how long it was queued, and why
-  const Clock* clock = nullptr;
-  std::optional<Logger> log;       // with x-request-id
-  std::unique_ptr<SpanLog> spans;  // of a sampled request
-  Tracer* tracer = nullptr;
-  std::string decision_header;  // for the answer; "" = not asked for
-  Director* director = nullptr;
-  std::shared_ptr<const EndpointInfo> endpoint;
-  const RequestSeries* series = nullptr;  // null until routed
-  FlowController* queue = nullptr;        // where it waits, under `ticket`; lives as the Director
-  uint64_t ticket = 0;
-  bool ended = false, first_chunk = false, sse = false;
-  bool body_skipped = false;  // the answer's body is not shown to us
-  bool encoded = false;  // the answer is compressed: neither usage nor a name can be read in it
-  int status = 0;
-  size_t response_bytes = 0;
-  Duration response_work{};  // spent in the response hooks
-  Histogram* responding = nullptr;
-  PluginFailures* failures = nullptr;  // lives as the director
-  TimePoint first_chunk_at{}, last_chunk_at{};
-  Usage usage;
-  std::optional<std::string> served;      // ResponseInfo::served
-  std::vector<ReportedAttribute> report;  // filled at the end
-  UsageScanner scanner;
-  std::unique_ptr<ResponseReader> reader;  // instead of the scanner
-  std::optional<ModelRestorer> restorer;
-};
-
-// What one configuration is turned into. Immutable; a request uses one from its arrival to its
-// dispatch.
-struct Setup {
-  std::shared_ptr<const Graph> graph;
-  std::shared_ptr<PoolMeter> meter;      // of the graph's detector
-  std::shared_ptr<FlowController> flow;  // null with the gate off
-};
-
 class DirectorImpl final : public Director {
  public:
   DirectorImpl(DirectorOptions options, std::shared_ptr<Fetch> fetch, Logger logger,
@@ -96,6 +33,7 @@ class DirectorImpl final : public Director {
   Status Start();
 
   void Route(RequestInput input, std::function<void(Routing)> done) override;
+  bool RouteNow(RequestInput input, Routing& routing, std::function<void(Routing)> later) override;
   void Cancel(const std::shared_ptr<RequestState>& state) override;
   void OnServed(const std::shared_ptr<RequestState>& state, std::string_view endpoint) override;
   std::vector<ReportedAttribute> TakeReport(const std::shared_ptr<RequestState>& state) override;
@@ -105,54 +43,78 @@ class DirectorImpl final : public Director {
                       std::string* replaced) override;
   void OnResponseBodySkipped(const std::shared_ptr<RequestState>& state) override;
   bool wants_response_body() const override { return setup_.Load()->graph->wants_response_body; }
-  bool ready() const override { return store_.synced() && store_.Members()->size() > 0; }
+  bool ready() const override { return store_.synced(); }
   std::vector<EndpointInfo> Endpoints() const override;
   std::vector<ServedModel> ServedModels() const override;
   StatusOr<std::string> Explain(std::string_view request_id) const override;
   json::Value Decisions(size_t limit) const override;
   json::Value PluginState() const override;
+  TimePoint Tick(TimePoint now) override;
+  void SetEndpoints(std::vector<EndpointInfo> endpoints) override;
+  Status SetMetrics(std::string_view name, EndpointMetrics metrics) override;
+  Status SetMetrics(EndpointId id, EndpointMetrics metrics) override;
   Status Reload(std::string_view config_yaml) override;
   Status ReloadFile() override;
   void Stop() override;
 
  private:
-  struct Question;  // a request on its way in: input, state, callback
-  Status Read(Question& q);
-  void Admit(std::shared_ptr<Question> q);
+  std::shared_ptr<RequestState> Receive(RequestInput input, std::function<void(Routing)> done);
+  void Begin(std::shared_ptr<RequestState> q);
+  Status Read(RequestState& q);
+  void Admit(std::shared_ptr<RequestState> q);
   // Decides; where a producer may wait, once all of them have run.
-  void Prepare(std::shared_ptr<Question> q);
-  void RunProducers(std::shared_ptr<Question> q, size_t next);
-  void Wait(const std::shared_ptr<Question>& q, size_t producer);
+  void Prepare(std::shared_ptr<RequestState> q);
+  static void ShutDown(RequestState& q);
+  void RunProducers(std::shared_ptr<RequestState> q, size_t next);
+  void Wait(const std::shared_ptr<RequestState>& q, size_t producer);
+  // After slow producers: takes out who has left meanwhile. False when nobody is left and it looks
+  // again, once.
+  bool Recheck(const std::shared_ptr<RequestState>& q);
   // Tells the producers that may wait what the time is, those of replaced graphs too.
   void TickProducers(TimePoint now);
   // The present graph and those with requests under way.
   std::vector<std::shared_ptr<const Graph>> LiveGraphs();
-  void Decide(Question& q);
+  void Decide(const std::shared_ptr<RequestState>& self);
   // Refuses before a decision was begun; the record holds the cause only.
-  void Deny(Question& q, int status, std::string message, std::string reason);
-  // Refuses with what the decision came to.
-  void Deny(Question& q, DecisionRecord& record, int status, std::string message,
+  void Deny(const std::shared_ptr<RequestState>& q, int status, std::string message,
             std::string reason);
-  void Refuse(Question& q, int status, std::string message, std::string reason);
-  void Describe(const Question& q, DecisionRecord& record) const;
-  void Grant(Question& q, const Snapshot& snapshot, const ScheduleOutcome& outcome,
-             DecisionRecord& record);
-  void Keep(Question& q, DecisionRecord& record, Routing& routing);
+  // Refuses with what the decision came to.
+  void Deny(const std::shared_ptr<RequestState>& q, DecisionRecord& record, int status,
+            std::string message, std::string reason);
+  void Refuse(const std::shared_ptr<RequestState>& q, int status, std::string message,
+              std::string reason);
+  void Describe(const RequestState& q, DecisionRecord& record) const;
+  void Grant(const std::shared_ptr<RequestState>& q, const Snapshot& snapshot,
+             const ScheduleOutcome& outcome, DecisionRecord& record);
+  // Hands on what is asked of the decision; the scores are those of `primary_profile`.
+  // The request is on its way: hooks, charges, figures. False when it was cancelled before. With
+  // the turn.
+  bool Commit(RequestState& q, const Snapshot& snapshot, const ScheduleOutcome& outcome,
+              Routing& routing);
+  // The decision in HTTP's terms.
+  void Address(RequestState& q, const Snapshot& snapshot, const ScheduleOutcome& outcome,
+               Routing& routing);
+  void Keep(RequestState& q, DecisionRecord& record, int primary_profile, Routing& routing);
   // Puts it in the ring, and in the answer's headers where the caller asked and may.
-  void Remember(Question& q, DecisionRecord& record);
+  void Remember(RequestState& q, DecisionRecord& record);
   // Gives the request its place in a trace.
-  void Trace(Question& q);
+  void Trace(RequestState& q, uint64_t& ids);
   bool MayExplain(const RequestContext& request) const;
-  void SetEligible(Question& q, const Snapshot& snapshot) const;
-  void Dispatched(const std::shared_ptr<Question>& q, const FlowResult& result);
-  // What tells flow control of the request's end.
-  static std::function<void(const Usage&)> OnEnd(FlowController* flow, uint64_t ticket);
-  void Evict(const std::shared_ptr<RequestState>& state);
+  // Whom the proxy's subset and the caller's exclusions leave.
+  void SetEligible(RequestState& q, const Snapshot& snapshot) const;
+  void AddEligible(RequestState& q, const Snapshot& snapshot) const;
+  void Dispatched(const std::shared_ptr<RequestState>& q, const FlowResult& result);
+  void Evict(RequestState& q);
   // Moves a request that waited through a reload over to the configuration of now.
-  void Refresh(Question& q) const;
+  void Refresh(RequestState& q) const;
   void OnEndpoints(std::vector<EndpointInfo> endpoints, std::shared_ptr<const PoolPolicy> policy);
   std::shared_ptr<const PoolPolicy> Policy() const;
   void Maintain();
+  // Something waits whose time may come.
+  bool Busy() const;
+  Status SetMetrics(const EndpointSet& members, size_t i, EndpointMetrics metrics);
+  // Its wait was reckoned when there was less to do.
+  void WakeMaintenance();
 
   // reload.cc; all under reload_mutex_.
   Status MayReload();
@@ -163,7 +125,7 @@ class DirectorImpl final : public Director {
   void Publish(const std::shared_ptr<const Graph>& graph);
   void FileChanged();
   Status Finished(Status status);
-  void TellObservers(const EndpointInfo& endpoint, uint32_t slot);
+  void ForObservers(const std::function<void(EndpointObserver&)>& tell);
 
   const DirectorOptions options_;
   const std::shared_ptr<Fetch> fetch_;
@@ -177,9 +139,11 @@ class DirectorImpl final : public Director {
   RequestMetrics metrics_;
   PluginFailures failures_;
   DecisionRing ring_;
+  const std::shared_ptr<RequestPool> requests_ = std::make_shared<RequestPool>();
   const bool recording_;  // someone may ask which endpoints a decision saw
   const uint64_t seed_;
   std::atomic<uint64_t> next_id_{1};
+  std::atomic<TimePoint> show_load_at_{TimePoint()};
   std::atomic<int> slow_waiting_{0};  // requests whose producers wait
   // Through which they come back.
   const std::shared_ptr<Gate<DirectorImpl>> gate_ = std::make_shared<Gate<DirectorImpl>>(*this);
@@ -199,6 +163,7 @@ class DirectorImpl final : public Director {
   std::mutex mutex_;
   std::condition_variable wake_;
   bool stopping_ = false;  // guarded by mutex_
+  bool idle_ = false;      // maintenance sleeps long; guarded by mutex_
   std::thread maintenance_;
 };
 

@@ -11,12 +11,14 @@
 
 namespace llmd::sched {
 
-// From a list of texts to a T*, which it does not own. Thread-safe. Holds at most kMaxEntries: what
-// comes later is made anew each time (clients choose some of the texts).
+// From a list of texts to a T*, which it does not own. Thread-safe. Holds at most kMaxEntries of at
+// most kMaxKeyBytes each: what comes later or is longer is made anew each time (clients choose some
+// of the texts).
 template <typename T>
 class KeyedCache {
  public:
   static constexpr size_t kMaxEntries = 1 << 16;
+  static constexpr size_t kMaxKeyBytes = 1024;
 
   // What `make` gave for these texts; it runs without the lock and must give the same object for
   // the same texts.
@@ -31,7 +33,7 @@ class KeyedCache {
     }
     T& made = make();
     std::unique_lock lock(mutex_);
-    if (map_.size() < kMaxEntries) map_.emplace(key, &made);
+    if (map_.size() < kMaxEntries && key.size() <= kMaxKeyBytes) map_.emplace(key, &made);
     return made;
   }
 

@@ -1,4 +1,4 @@
-// What the picker's series were called before (endpoint-picker.md §6.2, deploy-observe.md §6.1).
+// What the picker's series were called before (docs/metrics.md, "Older names").
 #pragma once
 
 #include "llmd/metrics.h"

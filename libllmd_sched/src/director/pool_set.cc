@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <iterator>
 #include <map>
 
 #include "director/impl.h"
 #include "llmd/json.h"
+#include "llmd/sched/decision_tries.h"
 #include "llmd/sched/pools.h"
 #include "llmd/uuid.h"
 
@@ -52,12 +54,18 @@ class PoolSetImpl final : public PoolSet {
     if (Director* director = Choose(input, message)) {
       return director->Route(std::move(input), std::move(done));
     }
-    unclaimed_.Add();
     Routing routing;
-    routing.request_id = FindHeader(*input.headers, "x-request-id");
-    if (routing.request_id.empty()) routing.request_id = NewUuid();
-    routing.denial = {404, std::move(message), "", 0};
+    Unclaimed(input, std::move(message), routing);
     done(std::move(routing));
+  }
+
+  bool RouteNow(RequestInput input, Routing& routing, std::function<void(Routing)> later) override {
+    std::string message;
+    if (Director* director = Choose(input, message))
+      return director->RouteNow(std::move(input), routing, std::move(later));
+    routing.Clear();
+    Unclaimed(input, std::move(message), routing);
+    return true;
   }
 
   void Cancel(const std::shared_ptr<RequestState>& state) override {
@@ -109,12 +117,22 @@ class PoolSetImpl final : public PoolSet {
   }
   StatusOr<std::string> Explain(std::string_view request_id) const override {
     Status missing = NotFound("there is no pool");
+    std::vector<DecisionTrace> all;
     for (const Member& m : members_) {
-      StatusOr<std::string> found = m.director->Explain(request_id);
-      if (found.ok()) return found;
-      missing = found.status();
+      const StatusOr<std::string> found = m.director->Explain(request_id);
+      if (!found.ok()) {
+        missing = found.status();
+        continue;
+      }
+      LLMD_ASSIGN_OR_RETURN(const json::Value value, json::Parse(*found));
+      LLMD_ASSIGN_OR_RETURN(std::vector<DecisionTrace> tries, TriesFromJson(value));
+      std::move(tries.begin(), tries.end(), std::back_inserter(all));
     }
-    return missing;
+    if (all.empty()) return missing;
+    std::stable_sort(all.begin(), all.end(), [](const DecisionTrace& a, const DecisionTrace& b) {
+      return a.unix_nanos < b.unix_nanos;
+    });
+    return TriesToJson(all).Dump();
   }
   json::Value Decisions(size_t limit) const override {
     json::Array all;
@@ -149,6 +167,12 @@ class PoolSetImpl final : public PoolSet {
   }
 
  private:
+  void Unclaimed(const RequestInput& input, std::string message, Routing& routing) {
+    unclaimed_.Add();
+    routing.request_id = FindHeader(*input.headers, "x-request-id");
+    if (routing.request_id.empty()) routing.request_id = NewUuid();
+    routing.denial = {404, std::move(message), "", 0, {}};
+  }
   Director* Named(std::string_view name) const {
     for (const Member& m : members_) {
       if (m.rule.name == name) return m.director.get();

@@ -1,15 +1,29 @@
 // Producers that may have to wait: the request leaves the thread it came on and goes on where the
 // last of them is done.
-#include "director/question.h"
+#include <algorithm>
+
+#include "director/impl.h"
 #include "pass/scheduling_pass.h"
 #include "pass/stopwatch.h"
 #include "trace/schedule_log.h"
 
 namespace llmd::sched {
 
-void DirectorImpl::Prepare(std::shared_ptr<Question> q) {
-  if (!q->setup->graph->slow) return Decide(*q);
-  if (gate_->Enter() == nullptr) return q->ShutDown();
+// The answer when the director is gone.
+void DirectorImpl::ShutDown(RequestState& q) {
+  Routing own;
+  Routing& routing = q.Target(own);
+  routing.request_id = q.context.request_id;
+  routing.denial = {503, "shutting down", "rejected-shutting-down", 1, {}};
+  q.Take(Step::kRefuse);
+  q.Answer(routing);
+}
+
+void DirectorImpl::Prepare(std::shared_ptr<RequestState> q) {
+  q->Take(Step::kProduce);
+  if (!q->graph->slow) return Decide(q);
+  if (gate_->Enter() == nullptr) return ShutDown(*q);
+  if (q->flow != nullptr) q->flow->Hold(q->dispatched);
   q->snapshot = store_.Get();
   SetEligible(*q, *q->snapshot);
   RunProducers(std::move(q), 0);
@@ -18,10 +32,10 @@ void DirectorImpl::Prepare(std::shared_ptr<Question> q) {
 
 // Holds the request itself: the callback it comes from may go away meanwhile.
 // NOLINTNEXTLINE(performance-unnecessary-value-param)
-void DirectorImpl::RunProducers(std::shared_ptr<Question> q, size_t next) {
-  RequestContext& request = q->context();
+void DirectorImpl::RunProducers(std::shared_ptr<RequestState> q, size_t next) {
+  RequestContext& request = q->context;
   const std::vector<TimedProducer>& producers = q->setup->graph->producers;
-  Stopwatch watch;
+  Stopwatch watch(clock_);
   for (; next < producers.size(); ++next) {
     const TimedProducer& producer = producers[next];
     if (producer.slow != nullptr) return Wait(q, next);
@@ -30,17 +44,30 @@ void DirectorImpl::RunProducers(std::shared_ptr<Question> q, size_t next) {
       failures_.Note(*producer.plugin, failed, request.request_id);
     watch.Lap(producer.duration);
   }
-  Decide(*q);
+  if (!Recheck(q)) return;
+  Decide(q);
+  if (q->flow != nullptr) q->flow->Release(q->dispatched);
 }
 
-void DirectorImpl::Wait(const std::shared_ptr<Question>& q, size_t producer) {
-  if (slow_waiting_.fetch_add(1, std::memory_order_relaxed) == 0) {
-    {
-      const std::lock_guard lock(mutex_);
-    }  // maintenance either sees the count or sleeps already
-    wake_.notify_all();
-  }
-  RequestContext& request = q->context();
+bool DirectorImpl::Recheck(const std::shared_ptr<RequestState>& q) {
+  const std::shared_ptr<const EndpointSet> now = store_.Members();
+  const EndpointSet& seen = *q->snapshot->set;
+  if (now.get() == &seen) return true;
+  std::erase_if(q->context.eligible, [&](uint32_t i) {
+    return std::find(now->lives.begin(), now->lives.end(), seen.lives[i]) == now->lives.end();
+  });
+  if (!q->context.eligible.empty() || q->again) return true;
+  q->again = true;
+  for (Attribute& attribute : q->context.attributes) attribute.Clear();
+  q->snapshot = store_.Get();
+  SetEligible(*q, *q->snapshot);
+  RunProducers(q, 0);
+  return false;
+}
+
+void DirectorImpl::Wait(const std::shared_ptr<RequestState>& q, size_t producer) {
+  if (slow_waiting_.fetch_add(1, std::memory_order_relaxed) == 0) WakeMaintenance();
+  RequestContext& request = q->context;
   const std::shared_ptr<const Snapshot> snapshot = q->snapshot;
   // The producer outlives its call, whatever becomes of the request in it.
   const std::shared_ptr<const Setup> setup = q->setup;
@@ -48,14 +75,14 @@ void DirectorImpl::Wait(const std::shared_ptr<Question>& q, size_t producer) {
   // A producer that throws may have kept the call all the same: the first answer counts.
   const auto answered = std::make_shared<std::atomic<bool>>(false);
   auto done = [gate = gate_, q, producer, answered,
-               watch = Stopwatch()](const Status& status) mutable {
+               watch = Stopwatch(clock_)](const Status& status) mutable {
     if (answered->exchange(true)) return;
     DirectorImpl* self = gate->Enter();
-    if (self == nullptr) return q->ShutDown();
+    if (self == nullptr) return ShutDown(*q);
     self->slow_waiting_.fetch_sub(1, std::memory_order_relaxed);
     const TimedProducer& waited = q->setup->graph->producers[producer];
     watch.Lap(waited.duration);
-    schedule_log::ProducerFailed(q->context(), *waited.plugin, status);
+    schedule_log::ProducerFailed(q->context, *waited.plugin, status);
     self->RunProducers(q, producer + 1);
     gate->Leave();
   };

@@ -98,7 +98,7 @@ Status DirectorImpl::Apply(std::string_view yaml) {
 
 // The new discovery must work before the old one is let go.
 Status DirectorImpl::Discover(const Graph& graph) {
-  if (graph.discovery == discovery_) return OkStatus();
+  if (options_.manual || graph.discovery == discovery_) return OkStatus();
   auto feed = std::make_shared<DiscoveryFeed>(
       [this](std::vector<EndpointInfo> endpoints, DiscoveryFeed::Policy policy) {
         OnEndpoints(std::move(endpoints), std::move(policy));
@@ -146,6 +146,9 @@ void DirectorImpl::Publish(const std::shared_ptr<const Graph>& graph) {
 }
 
 void DirectorImpl::Scrape(const std::shared_ptr<const Graph>& graph) {
+  // By hand metrics come whatever the sources: they age all the same.
+  if (options_.manual)
+    return store_.SetLimit(graph->ReadsGauges() ? options_.metrics_staleness : kNeverStale);
   const bool wanted = fetch_ && !graph->sources.empty();
   if (scraped_ && wanted && SameSources(*scraped_, *graph)) return;
   if (scraper_) scraper_->Stop();
@@ -169,13 +172,13 @@ std::vector<std::shared_ptr<const Graph>> DirectorImpl::LiveGraphs() {
   return graphs;
 }
 
-void DirectorImpl::TellObservers(const EndpointInfo& endpoint, uint32_t slot) {
+void DirectorImpl::ForObservers(const std::function<void(EndpointObserver&)>& tell) {
   const std::vector<std::shared_ptr<const Graph>> graphs = LiveGraphs();
   std::set<EndpointObserver*> told;
   for (const auto& graph : graphs) {
     for (EndpointObserver* observer : graph->observers) {
       if (!told.insert(observer).second) continue;
-      failures_.Run(*observer, "", [&] { observer->OnEndpointGone(endpoint, slot); });
+      failures_.Run(*observer, "", [&] { tell(*observer); });
     }
   }
 }

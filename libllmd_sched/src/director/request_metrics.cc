@@ -206,12 +206,23 @@ void RequestMetrics::Error(const RequestContext& request, int http_status) {
   errors_
       .Of({request.model, request.target_model, request.fairness_id, priority.text(), code.text()},
           [&]() -> Counter& {
-            return registry_.AddCounter(
-                kErrorTotal, kErrorHelp,
-                ErrorLabels(models_.Fold(request.model), models_.Fold(request.target_model),
-                            fairness_.Fold(request.fairness_id), priority.text(), code.text()));
+            return registry_.AddCounter(kErrorTotal, kErrorHelp,
+                                        BoundedErrorLabels(request, priority.text(), code.text()));
           })
       .Add();
+}
+
+Labels RequestMetrics::BoundedErrorLabels(const RequestContext& request, std::string_view priority,
+                                          std::string_view code) {
+  Labels labels = ErrorLabels(models_.Fold(request.model), models_.Fold(request.target_model),
+                              fairness_.Fold(request.fairness_id), priority, code);
+  std::string key = KeyOf(labels);
+  std::lock_guard lock(mutex_);
+  if (error_keys_.contains(key)) return labels;
+  if (error_keys_.size() >= kMaxSeries)
+    return ErrorLabels("other", "other", "other", "other", code);
+  error_keys_.insert(std::move(key));
+  return labels;
 }
 
 void RequestMetrics::FailedAttempt(const std::string& target) {
@@ -224,31 +235,46 @@ void RequestMetrics::FailedAttempt(const std::string& target) {
       .Add();
 }
 
-void RequestMetrics::Attempt(const std::string& target, const EndpointInfo* endpoint) {
-  if (endpoint == nullptr) return FailedAttempt(target);
+namespace {
+
+// For the length of the call: the next one on the thread writes over it.
+const std::string& AttemptKey(std::string_view target, const EndpointInfo& to) {
   static thread_local std::string key;
   key.clear();
-  const Digits port(endpoint->port);
-  for (std::string_view part : {std::string_view(target), std::string_view(endpoint->name),
-                                std::string_view(endpoint->ns), port.text()})
+  const Digits port(to.port);
+  for (std::string_view part :
+       {target, std::string_view(to.name), std::string_view(to.ns), port.text()})
     key.append(part).push_back('\0');
+  return key;
+}
+
+}  // namespace
+
+void RequestMetrics::Attempt(const std::string& target, const EndpointInfo* endpoint) {
+  if (endpoint == nullptr) return FailedAttempt(target);
+  // A target that counts already is a label as it stands.
+  if (CountAttempt(target, *endpoint)) return;
+  const std::string folded = models_.Fold(target);
   for (int tries = 0; tries < 2; ++tries) {
-    {
-      std::shared_lock lock(attempts_mutex_);
-      if (const auto it = attempts_.find(key); it != attempts_.end()) return it->second.count.Add();
-    }
-    MakeAttempts(key, target, *endpoint);
+    if (CountAttempt(folded, *endpoint)) return;
+    MakeAttempts(folded, *endpoint);
   }
 }
 
-void RequestMetrics::MakeAttempts(const std::string& key, const std::string& target,
-                                  const EndpointInfo& to) {
-  std::string folded = models_.Fold(target);
+bool RequestMetrics::CountAttempt(std::string_view target, const EndpointInfo& to) {
+  std::shared_lock lock(attempts_mutex_);
+  const auto it = attempts_.find(AttemptKey(target, to));
+  if (it == attempts_.end()) return false;
+  it->second.count.Add();
+  return true;
+}
+
+void RequestMetrics::MakeAttempts(std::string_view target, const EndpointInfo& to) {
   const std::shared_ptr<const Snapshot> now = snapshot_ ? snapshot_() : nullptr;
   std::unique_lock lock(attempts_mutex_);
   if (attempts_.size() >= next_sweep_ && now && now->set) SweepAttempts(*now->set);
-  Attempts& made = attempts_[key];
-  made.target = std::move(folded);
+  Attempts& made = attempts_[AttemptKey(target, to)];
+  made.target = target;
   made.name = to.name;
   made.ns = to.ns;
   made.port = to.port;
@@ -342,7 +368,7 @@ void RequestMetrics::FollowPool(std::function<std::shared_ptr<const Snapshot>()>
       [pool = pool_, snapshot](const MetricsRegistry::GaugeEmit& emit) {
         const std::shared_ptr<const Snapshot> s = snapshot();
         for (size_t i = 0; i < s->size(); ++i) {
-          if (s->stale[i]) continue;
+          if (std::isnan(s->waiting[i])) continue;
           emit({{"name", pool}, {"model_server_endpoint", s->info(i).name}}, s->waiting[i]);
         }
       }));

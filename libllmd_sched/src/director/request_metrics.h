@@ -1,4 +1,4 @@
-// The llm_d_epp_* series of requests and of the pool (endpoint-picker.md §6.2); the older names are
+// The llm_d_epp_* series of requests and of the pool (docs/metrics.md); the older names are
 // in metric_names.h.
 #pragma once
 
@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <shared_mutex>
 #include <string>
 #include <unordered_map>
@@ -29,7 +30,8 @@ struct RequestSeries {
   Gauge* running;
 };
 
-// Thread-safe. Bounded: beyond kMaxSeries combinations of labels all of them read "other".
+// Thread-safe. Bounded: names by NameCap, and beyond kMaxSeries combinations of labels of a kind
+// all that clients choose of them read "other".
 class RequestMetrics {
  public:
   static constexpr size_t kMaxSeries = 4096;
@@ -65,8 +67,13 @@ class RequestMetrics {
     Counter count;
   };
   static constexpr size_t kFirstSweep = 1024;
+  // The labels of an error, those of clients as "other" beyond kMaxSeries combinations.
+  Labels BoundedErrorLabels(const RequestContext& request, std::string_view priority,
+                            std::string_view code);
   void FailedAttempt(const std::string& target);
-  void MakeAttempts(const std::string& key, const std::string& target, const EndpointInfo& to);
+  // Of a target as a label; false when none was made for the endpoint yet.
+  bool CountAttempt(std::string_view target, const EndpointInfo& to);
+  void MakeAttempts(std::string_view target, const EndpointInfo& to);
   void EmitAttempts(const MetricsRegistry::GaugeEmit& emit);
   // Those of endpoints that have left go. Under attempts_mutex_.
   void SweepAttempts(const EndpointSet& members);
@@ -81,8 +88,10 @@ class RequestMetrics {
   NameCap models_, fairness_;
   std::mutex mutex_;
   std::map<std::string, std::unique_ptr<RequestSeries>> series_;  // guarded by mutex_
+  std::set<std::string> error_keys_;                              // guarded by mutex_
   std::function<std::shared_ptr<const Snapshot>()> snapshot_;     // null = endpoints are not known
   std::shared_mutex attempts_mutex_;
+  // By target as a label and endpoint.
   std::unordered_map<std::string, Attempts> attempts_;   // guarded by attempts_mutex_
   size_t next_sweep_ = kFirstSweep;                      // guarded by attempts_mutex_
   std::vector<std::shared_ptr<const void>> collectors_;  // end before what they read

@@ -1,4 +1,5 @@
 #include "director/impl.h"
+#include "pass/stopwatch.h"
 
 namespace llmd::sched {
 namespace {
@@ -24,68 +25,58 @@ json::Value UsageJson(const Usage& usage) {
 // Adds the time of its scope to the answer's.
 class WorkTimer {
  public:
-  explicit WorkTimer(Duration& total) : total_(total) {}
-  ~WorkTimer() { total_ += std::chrono::steady_clock::now() - start_; }
+  WorkTimer(const Clock& clock, Duration& total) : total_(total), watch_(clock) {}
+  ~WorkTimer() { total_ += watch_.Lap(); }
   WorkTimer(const WorkTimer&) = delete;
   WorkTimer& operator=(const WorkTimer&) = delete;
 
  private:
   Duration& total_;
-  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Stopwatch watch_;
 };
 
 }  // namespace
 
-RequestState::~RequestState() {
-  End(true);
+void RequestState::ObserveEnd() const {
+  series->running->Add(-1);
+  const double took = Seconds(clock->Now() - context.received);
+  series->duration->Observe(took);
+  if (!body_skipped) series->response_size->Observe(static_cast<double>(response_bytes));
+  if (status != 0) responding->Observe(Seconds(response_work));
+  ObserveTokens(*series, usage);
+  if (usage.completion_tokens > 0)
+    series->ntpot->Observe(took / static_cast<double>(usage.completion_tokens));
+  if (first_chunk && sse && usage.completion_tokens > 1) {
+    series->tpot->Observe(Seconds(clock->Now() - first_chunk_at) /
+                          static_cast<double>(usage.completion_tokens - 1));
+  }
 }
 
-void RequestState::End(bool aborted) {
-  std::function<void(const Usage&)> tell;
-  Usage told;
-  {
-    std::lock_guard lock(mutex);
-    if (ended || series == nullptr) return;
-    ended = true;
-    ResponseInfo info{.status = status,
-                      .headers = nullptr,
-                      .endpoint = endpoint.get(),
-                      .served = served ? &*served : nullptr,
-                      .usage = usage,
-                      .aborted = aborted};
-    ForHooks([&](ResponseHook& hook) { hook.OnEnd(context, info); });
-    if (!aborted) ForHooks([&](ResponseHook& hook) { hook.Report(context, info, report); });
-    series->running->Add(-1);
-    const double took = Seconds(clock->Now() - context.received);
-    series->duration->Observe(took);
-    if (!body_skipped) series->response_size->Observe(static_cast<double>(response_bytes));
-    if (status != 0) responding->Observe(Seconds(response_work));
-    ObserveTokens(*series, usage);
-    if (usage.completion_tokens > 0)
-      series->ntpot->Observe(took / static_cast<double>(usage.completion_tokens));
-    if (first_chunk && sse && usage.completion_tokens > 1) {
-      series->tpot->Observe(Seconds(clock->Now() - first_chunk_at) /
-                            static_cast<double>(usage.completion_tokens - 1));
-    }
-    if (usage.any())
-      log->Log(LogLevel::kVerbose, "Response generated", {{"usage", UsageJson(usage)}});
-    EndSpans(status, aborted ? "the answer did not end" : "");
-    tell = std::move(on_end);
-    told = usage;
-  }
-  if (tell) tell(told);
+void RequestState::Finish(bool aborted) {
+  const ResponseInfo info{.status = status,
+                          .headers = nullptr,
+                          .endpoint = endpoint.get(),
+                          .served = served ? &*served : nullptr,
+                          .usage = usage,
+                          .aborted = aborted};
+  ForHooks([&](ResponseHook& hook) { hook.OnEnd(context, info); });
+  context.charges.End();
+  if (!aborted) ForHooks([&](ResponseHook& hook) { hook.Report(context, info, report); });
+  ObserveEnd();
+  if (usage.any() && Logs(LogLevel::kVerbose))
+    Log().Log(LogLevel::kVerbose, "Response generated", {{"usage", UsageJson(usage)}});
+  EndSpans(status, aborted ? "the answer did not end" : "");
 }
 
 void DirectorImpl::OnServed(const std::shared_ptr<RequestState>& state, std::string_view endpoint) {
   if (!state) return;
-  std::lock_guard lock(state->mutex);
-  state->served = std::string(endpoint);
+  if (const Turn turn(*state); turn) state->served = std::string(endpoint);
 }
 
 std::vector<ReportedAttribute> DirectorImpl::TakeReport(
     const std::shared_ptr<RequestState>& state) {
   if (!state) return {};
-  std::lock_guard lock(state->mutex);
+  const Turn turn(*state);
   return std::exchange(state->report, {});
 }
 
@@ -112,9 +103,10 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
                                            const HeaderList& headers) {
   HeaderList out;
   if (!state) return out;
-  std::lock_guard lock(state->mutex);
-  if (state->ended) return out;
-  const WorkTimer timer(state->response_work);
+  const Turn turn(*state);
+  if (!turn) return out;
+  state->Take(Step::kAnswer);
+  const WorkTimer timer(clock_, state->response_work);
   state->status = status;
   state->sse =
       FindHeader(headers, "content-type").find("text/event-stream") != std::string_view::npos ||
@@ -131,7 +123,7 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
                           .usage = {}};
   state->ForHooks([&](ResponseHook& hook) { hook.OnHeaders(state->context, info, out); });
   if (status >= 400) metrics_.Error(state->context, status);
-  if (state->log->Enabled(LogLevel::kDebug)) {
+  if (state->Logs(LogLevel::kDebug)) {
     json::Object shown;
     for (const auto& [name, value] : headers)
       shown.emplace_back(name, name == "set-cookie" ? "<hidden>" : value);
@@ -139,30 +131,33 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
                                         {"Headers", std::move(shown)},
                                         {"IsStreaming", state->sse},
                                         {"EndOfStream", false}};
-    state->log->Log(LogLevel::kDebug, "LLM response assembled",
-                    {{"response", std::move(response)}});
+    state->Log().Log(LogLevel::kDebug, "LLM response assembled",
+                     {{"response", std::move(response)}});
   }
   return out;
 }
 
 void DirectorImpl::OnResponseBodySkipped(const std::shared_ptr<RequestState>& state) {
   if (!state) return;
-  std::lock_guard lock(state->mutex);
-  if (state->ended) return;
+  const Turn turn(*state);
+  if (!turn) return;
   state->body_skipped = true;
   const ResponseInfo info{
       .status = state->status, .headers = nullptr, .endpoint = state->endpoint.get(), .usage = {}};
   state->ForHooks([&](ResponseHook& hook) { hook.OnFirstChunk(state->context, info); });
+  state->context.charges.FirstChunk();
 }
 
 bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
                                   std::string_view chunk, bool end, std::string* replaced) {
   if (!state) return false;
+  const std::shared_ptr<RequestState> held = state;  // `state` may go in a callback
   bool changed = false;
   {
-    std::lock_guard lock(state->mutex);
-    if (state->ended) return false;
-    const WorkTimer timer(state->response_work);
+    const Turn turn(*state);
+    if (!turn) return false;
+    state->Take(Step::kAnswer);
+    const WorkTimer timer(clock_, state->response_work);
     const TimePoint now = clock_.Now();
     if (!chunk.empty()) {
       if (!std::exchange(state->first_chunk, true)) {
@@ -174,6 +169,7 @@ bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
                                 .endpoint = state->endpoint.get(),
                                 .usage = {}};
         state->ForHooks([&](ResponseHook& hook) { hook.OnFirstChunk(state->context, info); });
+        state->context.charges.FirstChunk();
       } else if (state->sse) {
         state->series->itl->Observe(Seconds(now - state->last_chunk_at));
       }
@@ -188,7 +184,7 @@ bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
       changed = true;
     }
   }
-  if (end) state->End(false);
+  if (end) held->End(false);
   return changed;
 }
 

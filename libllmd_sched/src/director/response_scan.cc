@@ -8,12 +8,24 @@ namespace llmd::sched {
 namespace {
 
 constexpr std::string_view kUsage = "\"usage\"";
-constexpr std::string_view kModel = "\"model\"";
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 constexpr size_t kMaxObject = 64 << 10;
-constexpr size_t kMaxBlanks = 16;
+constexpr size_t kMaxKey = 64;
+constexpr size_t kMaxEscape = 6;  // bytes by which JSON may write one
 
 bool IsBlank(char c) {
   return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+std::string Quoted(std::string_view text) {
+  std::string out;
+  json::AppendQuoted(out, text);
+  return out;
+}
+
+// With the quotes around it again.
+std::string Enquoted(std::string_view raw) {
+  return std::string(1, '"').append(raw).append(1, '"');
 }
 
 }  // namespace
@@ -75,47 +87,120 @@ void UsageScanner::Step(char c, const std::function<void(std::string_view)>& fou
   if (object_.size() > kMaxObject) state_ = State::kSearch;
 }
 
-ModelRestorer::ModelRestorer(std::string_view from, std::string_view to) {
-  json::AppendQuoted(from_, from);
-  json::AppendQuoted(to_, to);
-}
-
-size_t ModelRestorer::Match(std::string_view text, size_t at) const {
-  const auto prefix = [&](std::string_view want) {
-    const std::string_view have = text.substr(at, want.size());
-    if (have != want.substr(0, have.size())) return size_t{0};
-    at += have.size();
-    return have.size() == want.size() ? size_t{1} : std::string_view::npos;
-  };
-  const size_t begin = at;
-  if (const size_t key = prefix(kModel); key != 1) return key;
-  if (const size_t colon = prefix(":"); colon != 1) return colon;
-  for (size_t blanks = 0; at < text.size() && IsBlank(text[at]) && blanks < kMaxBlanks; ++blanks)
-    ++at;
-  if (const size_t name = prefix(from_); name != 1) return name;
-  return at - begin;
-}
+ModelRestorer::ModelRestorer(std::string_view from, std::string_view to)
+    : from_(from), to_(Quoted(to)), longest_(kMaxEscape * from.size() + 2) {}
 
 std::string ModelRestorer::Feed(std::string_view chunk, bool end) {
-  const std::string text = std::move(held_) + std::string(chunk);
-  held_.clear();
   std::string out;
-  size_t done = 0;
-  for (size_t at = text.find('"'); at != std::string::npos; at = text.find('"', at)) {
-    const size_t length = Match(text, at);
-    if (length == std::string::npos && !end) {
-      held_ = text.substr(at);
-      return out + text.substr(done, at - done);
-    }
-    if (length == 0 || length == std::string::npos) {
-      ++at;
-      continue;
-    }
-    out.append(text, done, at + length - from_.size() - done).append(to_);
-    at += length;
-    done = at;
+  out.reserve(held_.size() + chunk.size());
+  for (const char c : chunk) Step(c, out);
+  if (end) BreakString(out);
+  return out;
+}
+
+void ModelRestorer::Step(char c, std::string& out) {
+  if (text_ == Text::kUnknown && !IsBlank(c) && kByteOrderMark.find(c) == std::string_view::npos)
+    text_ = c == '{' || c == '[' ? Text::kJson : Text::kEvents;
+  const bool json = text_ == Text::kJson || (text_ == Text::kEvents && IsData(c, out));
+  if (json)
+    Json(c, out);
+  else
+    out += c;
+  last_ = c;
+}
+
+bool ModelRestorer::IsData(char c, std::string& out) {
+  if (c == '\n' || c == '\r') {
+    if (c == '\n' && last_ == '\r') return false;
+    // Whatever is open ends with its event; a name held back is none.
+    if (line_ == Line::kStart && field_.empty()) depth_ = 0;
+    if (in_ != In::kNothing) BreakString(out);
+    line_ = Line::kStart;
+    field_.clear();
+    return false;
   }
-  return out + text.substr(done);
+  if (line_ != Line::kStart) return line_ == Line::kData;
+  if (c == ':')
+    line_ = field_ == "data" ? Line::kData : Line::kOther;
+  else if (field_.size() < kMaxKey)
+    field_ += c;
+  return false;
+}
+
+void ModelRestorer::Json(char c, std::string& out) {
+  if (in_ != In::kNothing) return JsonString(c, out);
+  if (c == '"' && depth_ > 0) {
+    BeginString();
+    if (in_ == In::kName) {
+      held_.assign(1, c);
+      return;
+    }
+  } else if (c == '{' || c == '[') {
+    Open(c);
+  } else if (c == '}' || c == ']') {
+    depth_ -= depth_ > 0 ? 1 : 0;
+    after_colon_ = true;
+  } else if (c == ':') {
+    after_colon_ = true;
+  } else if (c == ',') {
+    after_colon_ = false;
+  }
+  out += c;
+}
+
+void ModelRestorer::Open(char c) {
+  ++depth_;
+  if (depth_ == 1) object_ = c == '{';
+  if (depth_ == 2)
+    inner_ = c == '{' && object_ && after_colon_ && (key_ == "message" || key_ == "response");
+  after_colon_ = false;
+}
+
+void ModelRestorer::BeginString() {
+  escaped_ = false;
+  in_ = In::kString;
+  if (!names_model()) return;
+  if (!after_colon_) {
+    in_ = In::kKey;
+    key_.clear();
+  } else if (key_ == "model") {
+    in_ = In::kName;
+  }
+}
+
+void ModelRestorer::JsonString(char c, std::string& out) {
+  const bool ends = c == '"' && !escaped_;
+  escaped_ = c == '\\' && !escaped_;
+  if (in_ == In::kName) {
+    held_ += c;
+    if (ends) return EndName(out);
+    if (held_.size() <= longest_) return;
+    out += held_;
+    held_.clear();
+    in_ = In::kString;
+    return;
+  }
+  if (in_ == In::kKey) {
+    if (!ends && key_.size() < kMaxKey) key_ += c;
+    if (ends && key_.find('\\') != std::string::npos)
+      key_ = json::Unquote(Enquoted(key_)).value_or("");
+  }
+  if (ends) in_ = In::kNothing;
+  out += c;
+}
+
+// JSON strings do not go over lines.
+void ModelRestorer::BreakString(std::string& out) {
+  out += held_;
+  held_.clear();
+  in_ = In::kNothing;
+}
+
+void ModelRestorer::EndName(std::string& out) {
+  in_ = In::kNothing;
+  const StatusOr<std::string> name = json::Unquote(held_);
+  out += name.ok() && *name == from_ ? to_ : held_;
+  held_.clear();
 }
 
 }  // namespace llmd::sched

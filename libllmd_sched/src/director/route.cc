@@ -1,14 +1,15 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 
 #include "director/body_edits.h"
 #include "director/conditional.h"
-#include "director/question.h"
+#include "director/impl.h"
 #include "llmd/config.h"
 #include "llmd/trace.h"
-#include "llmd/uuid.h"
 #include "pass/scheduling_pass.h"
+#include "pass/stopwatch.h"
 #include "trace/schedule_log.h"
 
 namespace llmd::sched {
@@ -20,10 +21,15 @@ double Millis(std::string_view text) {
   return ec == std::errc() && end == text.data() + text.size() && v >= 0 ? v : -1;
 }
 
-std::string PathOf(const RequestContext& request) {
+Duration SaturatingMillis(double ms, Duration most) {
+  return ms * 1e6 < static_cast<double>(most.count()) ? Duration(static_cast<int64_t>(ms * 1e6))
+                                                      : most;
+}
+
+std::string_view PathOf(const RequestContext& request) {
   for (const char* name : {":path", "x-original-path", "x-forwarded-path"}) {
     if (const std::string_view path = request.Header(name); !path.empty()) {
-      return std::string(path.substr(0, path.find('?')));
+      return path.substr(0, path.find('?'));
     }
   }
   return "/v1/completions";
@@ -66,22 +72,53 @@ HeaderList QueueHeaders(const FlowResult& result) {
   return out;
 }
 
+// A random identifier (RFC 9562 version 4), in the string's own memory.
+void AssignId(std::string& out, uint64_t& random) {
+  const uint64_t high = NextRandom(random), low = NextRandom(random);
+  char text[37];
+  std::snprintf(text, sizeof(text), "%08x-%04x-4%03x-%04x-%012llx",
+                static_cast<unsigned>(high >> 32), static_cast<unsigned>(high >> 16 & 0xffff),
+                static_cast<unsigned>(high & 0xfff),
+                static_cast<unsigned>(0x8000 | (low >> 48 & 0x3fff)),
+                static_cast<unsigned long long>(low & 0xffffffffffff));
+  out.assign(text, sizeof(text) - 1);
+}
+
+constexpr std::string_view kCancelled = "rejected-context-cancelled";
 constexpr std::string_view kNoEndpoints = "rejected-no-endpoints";
 constexpr std::string_view kSaturated = "rejected-saturated";
 
 }  // namespace
 
 void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) {
-  auto q = std::make_shared<Question>();
+  Begin(Receive(std::move(input), std::move(done)));
+}
+
+bool DirectorImpl::RouteNow(RequestInput input, Routing& routing,
+                            std::function<void(Routing)> later) {
+  routing.Clear();
+  InCall in_call{.routing = &routing, .thread = std::this_thread::get_id()};
+  const std::shared_ptr<RequestState> q = Receive(std::move(input), std::move(later));
+  q->SetInCall(&in_call);
+  Begin(q);
+  q->SetInCall(nullptr);
+  return in_call.answered;
+}
+
+std::shared_ptr<RequestState> DirectorImpl::Receive(RequestInput input,
+                                                    std::function<void(Routing)> done) {
+  std::shared_ptr<RequestState> q = requests_->Take();
   q->input = std::move(input);
   q->done = std::move(done);
   q->setup = setup_.Load();
-  q->state = std::make_shared<RequestState>(q->setup->graph);
-  q->state->clock = &clock_;
-  q->state->failures = &failures_;
-  if (q->input.state) *q->input.state = q->state;
-  q->state->evicted = std::move(q->input.evicted);
-  RequestContext& request = q->context();
+  q->graph = q->parsed_under = q->setup->graph;
+  q->clock = &clock_;
+  q->logger = &logger_;
+  q->failures = &failures_;
+  q->director = this;
+  q->evicted = std::move(q->input.evicted);
+  q->revocable = q->evicted != nullptr;
+  RequestContext& request = q->context;
   request.Reset(q->setup->graph->attribute_count);
   request.id = next_id_.fetch_add(1, std::memory_order_relaxed);
   request.headers = q->input.headers;
@@ -90,20 +127,26 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
   request.received = clock_.Now();
   request.received_unix_nanos = clock_.UnixNanos();
   request.random = seed_ ^ (request.id * 0x9e3779b97f4a7c15);
-  request.request_id = request.Header("x-request-id");
-  if (request.request_id.empty()) request.request_id = NewUuid();
-  q->state->director = this;
-  Trace(*q);
-  q->state->log = logger_.With("x-request-id", request.request_id);
-  if (logger_.Enabled(LogLevel::kDebug)) request.log = &*q->state->log;
+  if (const std::string_view id = request.Header("x-request-id"); !id.empty())
+    request.request_id = BoundedName(id, kMaxRequestIdBytes);
+  uint64_t ids = ~request.random;  // so that decisions are the same whoever names the request
+  if (request.request_id.empty()) AssignId(request.request_id, ids);
+  Trace(*q, ids);
+  if (logger_.Enabled(LogLevel::kDebug)) request.log = &q->debug_log.emplace(q->Log());
+  if (q->input.state) *q->input.state = q;
+  return q;
+}
+
+void DirectorImpl::Begin(std::shared_ptr<RequestState> q) {
+  RequestContext& request = q->context;
   if (request.body.size() > options_.max_body_bytes) {
     return Refuse(
-        *q, 413,
-        "request body is larger than " + std::to_string(options_.max_body_bytes) + " bytes", "");
+        q, 413, "request body is larger than " + std::to_string(options_.max_body_bytes) + " bytes",
+        "");
   }
   if (Status status = Read(*q); !status.ok()) {
     const bool ours = status.code() == StatusCode::kInternal;  // a plugin that threw
-    return Refuse(*q, ours ? 500 : 400, status.message(), "");
+    return Refuse(q, ours ? 500 : 400, status.message(), "");
   }
   if (request.log) {
     request.log->Log(LogLevel::kDebug, "LLM request assembled",
@@ -112,24 +155,29 @@ void DirectorImpl::Route(RequestInput input, std::function<void(Routing)> done) 
   Admit(std::move(q));
 }
 
-void DirectorImpl::Trace(Question& q) {
-  const std::optional<TraceContext> parent = ParseTraceparent(q.context().Header("traceparent"));
+void DirectorImpl::Trace(RequestState& q, uint64_t& ids) {
+  const std::optional<TraceContext> parent = ParseTraceparent(q.context.Header("traceparent"));
   if (options_.tracer == nullptr) {
-    q.trace = parent ? parent->Child() : TraceContext::NewRoot(false);
+    q.trace = parent ? *parent : TraceContext();
+    if (!parent) {
+      q.trace.trace_id_high = NextRandom(ids) | 1;
+      q.trace.trace_id_low = NextRandom(ids);
+    }
+    q.trace.span_id = NextRandom(ids) | 1;
     return;
   }
   q.trace = options_.tracer->Start(parent);
   if (!q.trace.sampled) return;
-  q.state->tracer = options_.tracer;
-  q.state->spans = std::make_unique<SpanLog>(q.trace, parent ? parent->span_id : 0, clock_);
-  q.state->spans->Begin("gateway.request", Span::Kind::kServer);
-  q.state->spans->Add("llm_d.request_id", q.context().request_id);
-  q.state->spans->Begin("gateway.request_orchestration");
-  q.context().spans = q.state->spans.get();
+  q.tracer = options_.tracer;
+  q.spans = std::make_unique<SpanLog>(q.trace, parent ? parent->span_id : 0, clock_);
+  q.spans->Begin("gateway.request", Span::Kind::kServer);
+  q.spans->Add("llm_d.request_id", q.context.request_id);
+  q.spans->Begin("gateway.request_orchestration");
+  q.context.spans = q.spans.get();
 }
 
-Status DirectorImpl::Read(Question& q) {
-  RequestContext& request = q.context();
+Status DirectorImpl::Read(RequestState& q) {
+  RequestContext& request = q.context;
   request.path = PathOf(request);
   request.fairness_id =
       EitherHeader(request, "x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id");
@@ -137,6 +185,8 @@ Status DirectorImpl::Read(Question& q) {
   for (RequestHeaderHook* hook : graph.request_headers)
     failures_.Run(*hook, request.request_id, [&] { hook->OnRequestHeaders(request); });
   if (request.fairness_id.empty()) request.fairness_id = "default-flow";
+  if (request.fairness_id.size() > kMaxNameBytes)
+    request.fairness_id = BoundedName(request.fairness_id);
   request.objective =
       EitherHeader(request, "x-llm-d-inference-objective", "x-gateway-inference-objective");
   request.slo_ttft_ms = Millis(EitherHeader(request, "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"));
@@ -147,7 +197,7 @@ Status DirectorImpl::Read(Question& q) {
   if (!request.has_body) return OkStatus();
   Parser* parser = graph.FindParser(request.path);
   if (parser == nullptr) return InvalidArgument("no parser takes the path '" + request.path + "'");
-  q.state->parser = parser;
+  q.parser = parser;
   Status parsed;
   Guarded(
       *parser, [&] { parsed = parser->Parse(request); },
@@ -168,12 +218,12 @@ Status DirectorImpl::Read(Question& q) {
   return OkStatus();
 }
 
-void DirectorImpl::Admit(std::shared_ptr<Question> q) {
-  RequestContext& request = q->context();
+void DirectorImpl::Admit(std::shared_ptr<RequestState> q) {
+  RequestContext& request = q->context;
   FlowController* const flow = q->setup->flow.get();
   if (flow == nullptr) {
     if (request.priority < 0 && q->setup->meter->Read(*store_.Get()).effective >= 1) {
-      return Deny(*q, 429, "the pool is saturated and the request is sheddable",
+      return Deny(q, 429, "the pool is saturated and the request is sheddable",
                   std::string(kSaturated));
     }
     return Prepare(std::move(q));
@@ -188,61 +238,70 @@ void DirectorImpl::Admit(std::shared_ptr<Question> q) {
                    .prompt_tokens = std::ceil(static_cast<double>(prompt.size()) / 4),
                    .max_output_tokens = static_cast<double>(request.max_tokens)};
   if (request.slo_ttft_ms >= 0) {
-    item.slo_deadline =
-        request.received + Duration(static_cast<int64_t>(request.slo_ttft_ms * 1e6));
+    item.slo_deadline = request.received +
+                        SaturatingMillis(request.slo_ttft_ms, TimePoint::max() - request.received);
   }
-  item.resume = [this, q](const FlowResult& result) { Dispatched(q, result); };
-  const std::shared_ptr<RequestState> state = q->state;
+  item.resume = [this, raw = q.get()](const FlowResult& result) {
+    Dispatched(std::exchange(raw->kept, nullptr), result);
+  };
+  item.ticket = &q->ticket;
   q->flow = flow;
+  q->kept = q;
+  q->Take(Step::kQueue);
   const uint64_t ticket = flow->Enqueue(std::move(item));
-  if (flow->size() > 0) wake_.notify_all();
-  std::lock_guard lock(state->mutex);
-  state->ticket = ticket;
-  state->queue = flow;
+  if (flow->size() > 0) WakeMaintenance();
+  if (q->cancelled()) flow->Cancel(ticket);  // it may have come before the ticket
 }
 
-void DirectorImpl::Refresh(Question& q) const {
+void DirectorImpl::Refresh(RequestState& q) const {
   std::shared_ptr<const Setup> now = setup_.Load();
   if (now == q.setup) return;
-  std::lock_guard lock(q.state->mutex);
   q.setup = std::move(now);
-  q.state->graph = q.setup->graph;
-  RequestContext& request = q.context();
+  q.graph = q.setup->graph;
+  RequestContext& request = q.context;
   for (Attribute& attribute : request.attributes) attribute.Clear();
   request.attributes.resize(q.setup->graph->attribute_count);
 }
 
-void DirectorImpl::Dispatched(const std::shared_ptr<Question>& q, const FlowResult& result) {
-  q->state->queue_headers = QueueHeaders(result);
+void DirectorImpl::Dispatched(const std::shared_ptr<RequestState>& q, const FlowResult& result) {
+  q->queue_headers = QueueHeaders(result);
   switch (result.outcome) {
     case FlowOutcome::kDispatched:
       q->dispatched = result.ticket;
       Refresh(*q);
       return Prepare(q);
     case FlowOutcome::kRejectedCapacity:
-      return Deny(*q, 429, "the queue is full", std::string(kSaturated));
+      return Deny(q, 429, "the queue is full", std::string(kSaturated));
     case FlowOutcome::kDisplaced:
-      return Deny(*q, 429, "the queue is full and a request of higher priority came",
+      return Deny(q, 429, "the queue is full and a request of higher priority came",
                   "evicted-queue-pressure");
     case FlowOutcome::kEvictedTtl:
-      return Deny(*q, 429, "the request waited longer than its TTL", "rejected-ttl-expired");
+      return Deny(q, 429, "the request waited longer than its TTL", "rejected-ttl-expired");
     case FlowOutcome::kRejectedNoEndpoints:
     case FlowOutcome::kEvictedNoEndpoints:
-      return Deny(*q, 503, "the pool has no endpoints", std::string(kNoEndpoints));
+      return Deny(q, 503, "the pool has no endpoints", std::string(kNoEndpoints));
     case FlowOutcome::kCancelled:
-      return Deny(*q, 503, "the client left while the request was queued",
-                  "rejected-context-cancelled");
+      return Deny(q, 503, "the client left while the request was queued", std::string(kCancelled));
     case FlowOutcome::kRejectedShuttingDown:
     case FlowOutcome::kShuttingDown:
-      return Deny(*q, 503, "shutting down", "rejected-shutting-down");
+      return Deny(q, 503, "shutting down", "rejected-shutting-down");
   }
 }
 
-void DirectorImpl::SetEligible(Question& q, const Snapshot& snapshot) const {
+void DirectorImpl::SetEligible(RequestState& q, const Snapshot& snapshot) const {
+  AddEligible(q, snapshot);
+  const std::span<const EndpointId> exclude = q.input.exclude;
+  if (exclude.empty()) return;
+  std::erase_if(q.context.eligible, [&](uint32_t i) {
+    return std::find(exclude.begin(), exclude.end(), snapshot.set->lives[i]->id()) != exclude.end();
+  });
+}
+
+void DirectorImpl::AddEligible(RequestState& q, const Snapshot& snapshot) const {
   if (!q.input.has_subset || options_.disable_subset_filter) {
-    return q.context().AllEligible(snapshot.size());
+    return q.context.AllEligible(snapshot.size());
   }
-  std::vector<uint32_t>& out = q.context().eligible;
+  std::vector<uint32_t>& out = q.context.eligible;
   out.clear();
   for (uint32_t i = 0; i < snapshot.size(); ++i) {
     if (InSubset(q.input.subset, snapshot.set->host_ports[i], snapshot.info(i).address))
@@ -250,23 +309,25 @@ void DirectorImpl::SetEligible(Question& q, const Snapshot& snapshot) const {
   }
 }
 
-void DirectorImpl::Decide(Question& q) {
-  RequestContext& request = q.context();
+void DirectorImpl::Decide(const std::shared_ptr<RequestState>& self) {
+  RequestState& q = *self;
+  RequestContext& request = q.context;
   const std::shared_ptr<const Snapshot> snapshot = q.snapshot ? q.snapshot : store_.Get();
   static thread_local DecisionRecord record;
   static thread_local ScheduleOutcome outcome;
   record.Reset();
   if (!q.snapshot) SetEligible(q, *snapshot);
   Describe(q, record);
+  if (q.cancelled()) return Deny(self, record, 503, "the client left", std::string(kCancelled));
   if (recording_) record.SetEndpoints(*snapshot, clock_.Now());
   if (request.eligible.empty()) {
-    return Deny(q, record, 503,
+    return Deny(self, record, 503,
                 snapshot->size() == 0 ? "no pods available in datastore"
                                       : "no endpoint is in the requested subset",
                 std::string(kNoEndpoints));
   }
-  const auto started = std::chrono::steady_clock::now();
-  const Graph& graph = *q.setup->graph;
+  Stopwatch watch(clock_);
+  const Graph& graph = *q.graph;
   SchedulingPass pass(graph, request, *snapshot, record);
   if (!q.snapshot) pass.Produce();
   for (Admitter* admitter : graph.admitters) {
@@ -274,25 +335,25 @@ void DirectorImpl::Decide(Question& q) {
     failures_.Run(*admitter, request.request_id,
                   [&] { denied = admitter->Admit(request, *snapshot); });
     if (denied.http_status != 0) {
-      return Deny(q, record, denied.http_status, std::move(denied.message),
+      return Deny(self, record, denied.http_status, std::move(denied.message),
                   std::move(denied.dropped_reason));
     }
   }
   pass.Schedule(outcome);
   if (pass.failed() != nullptr) failures_.Note(*pass.failed(), pass.failure(), request.request_id);
-  const Duration took = std::chrono::steady_clock::now() - started;
+  const Duration took = watch.Lap();
   record.decision_ns = static_cast<uint64_t>(took.count());
   metrics_.scheduling.Observe(static_cast<double>(took.count()) * 1e-9);
   if (outcome.primary.empty()) {
     const int status = outcome.error_status ? outcome.error_status : pass.saturated() ? 429 : 503;
     metrics_.Attempt(request.target_model, nullptr);
-    return Deny(q, record, status, std::string(outcome.error),
+    return Deny(self, record, status, std::string(outcome.error),
                 std::string(status == 429 ? kSaturated : kNoEndpoints));
   }
   if (WantsCached(request) && !HoldsCached(request, graph.prefix_match, outcome.primary[0])) {
-    return Deny(q, record, 412, "no decode worker has the requested KV cache", "");
+    return Deny(self, record, 412, "no decode worker has the requested KV cache", "");
   }
-  Grant(q, *snapshot, outcome, record);
+  Grant(self, *snapshot, outcome, record);
 }
 
 }  // namespace llmd::sched

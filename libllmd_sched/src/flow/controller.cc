@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "pass/stopwatch.h"
+
 namespace llmd::sched {
 namespace {
 
-constexpr Duration kCollectEvery = std::chrono::seconds(10);
-
 TimePoint After(TimePoint start, Duration ttl) {
-  return ttl > Duration::zero() ? start + ttl : TimePoint::max();
+  // Whoever wants to wait longer than the clock can say waits for ever.
+  return ttl > Duration::zero() && ttl < TimePoint::max() - start ? start + ttl : TimePoint::max();
 }
 
 double Seconds(Duration d) {
@@ -136,7 +137,7 @@ FlowItem& FlowController::Queue(FlowRequest request, Band& band, const FlowSerie
 }
 
 uint64_t FlowController::Enqueue(FlowRequest request) {
-  const auto started = std::chrono::steady_clock::now();
+  Stopwatch watch(clock_);
   Ended ended;
   uint64_t ticket = 0;
   {
@@ -150,6 +151,7 @@ uint64_t FlowController::Enqueue(FlowRequest request) {
     if (admitted) {
       FlowItem& item = Queue(std::move(request), band, series);
       ticket = item.ticket();
+      if (request.ticket != nullptr) request.ticket->store(ticket);
       if (!config_->enabled) ended.push_back(Leave(item, FlowOutcome::kDispatched, clock_.Now()));
     } else {
       refused = stopped_     ? FlowOutcome::kRejectedShuttingDown
@@ -158,8 +160,7 @@ uint64_t FlowController::Enqueue(FlowRequest request) {
       metrics_.Left(series, refused, 0);
       ended.emplace_back(std::move(request.resume), FlowResult{.outcome = refused});
     }
-    metrics_.Enqueued(series, admitted ? nullptr : &refused,
-                      Seconds(std::chrono::steady_clock::now() - started));
+    metrics_.Enqueued(series, admitted ? nullptr : &refused, Seconds(watch.Lap()));
   }
   Run(ended);
   Pump();
@@ -231,10 +232,7 @@ FlowItem* FlowController::Choose(TimePoint now) {
       return nullptr;
     }
     // Whoever decides on those comes back here afterwards.
-    if (deciding_ > 0 &&
-        load.effective + static_cast<double>(deciding_) * load.per_request >= ceilings_[rank]) {
-      return nullptr;
-    }
+    if (deciding_ + held_ > 0 && load.effective + UnderWay(load) >= ceilings_[rank]) return nullptr;
     return &it->second->Next(now);
   }
   return nullptr;
@@ -270,16 +268,17 @@ void FlowController::Pump() {
 }
 
 bool FlowController::DispatchOne(std::unique_lock<std::mutex>& lock) {
-  const auto started = std::chrono::steady_clock::now();
+  Stopwatch watch(clock_);
   const TimePoint now = clock_.Now();
   FollowRegime(now);
   FlowItem* const item = Choose(now);
   if (item == nullptr) return false;
-  const Resume resume = Leave(*item, FlowOutcome::kDispatched, now);
-  metrics_.cycle.Observe(Seconds(std::chrono::steady_clock::now() - started));
+  Resume resume = Leave(*item, FlowOutcome::kDispatched, now);
+  metrics_.cycle.Observe(Seconds(watch.Lap()));
   ++deciding_;
   lock.unlock();
   resume.first(resume.second);
+  resume.first = nullptr;  // what it holds may come back here
   lock.lock();
   --deciding_;
   return true;
@@ -287,9 +286,10 @@ bool FlowController::DispatchOne(std::unique_lock<std::mutex>& lock) {
 
 bool FlowController::Revoke(std::unique_lock<std::mutex>& lock) {
   if (revocations_.empty()) return false;
-  const std::vector<std::function<void()>> revocations = std::exchange(revocations_, {});
+  std::vector<std::function<void()>> revocations = std::exchange(revocations_, {});
   lock.unlock();
   for (const std::function<void()>& revoke : revocations) revoke();
+  revocations.clear();
   lock.lock();
   return true;
 }
@@ -300,94 +300,6 @@ void FlowController::Revocable(uint64_t ticket, std::function<void()> revoke) {
   if (evictor_ == nullptr || item == nullptr) return;
   item->revoke = std::move(revoke);
   evictor_->Track(*item);
-}
-
-void FlowController::Complete(uint64_t ticket, const FlowUsage& usage) {
-  {
-    std::lock_guard lock(mutex_);
-    FlowItem* const item = items_.Find(ticket, FlowItem::State::kInFlight);
-    if (item == nullptr) return;
-    const TimePoint now = clock_.Now();
-    FlowQueue& flow = *item->flow;
-    flow.band->fairness->Completed(flow, now, item->charge, usage);
-    if (evictor_) evictor_->Ended(*item, now);
-    --in_flight_;
-    items_.Free(*item);
-    flow.band->Ended(flow, now);
-  }
-  Pump();
-}
-
-// The clock of waiting requests restarts when the pool becomes empty, or usable again; a client's
-// own deadline does not.
-void FlowController::FollowRegime(TimePoint now) {
-  const bool empty = hooks_.empty();
-  if (std::exchange(was_empty_, empty) == empty) return;
-  for (const auto& [priority, band] : bands_) {
-    for (FlowItem* item = band->oldest; item != nullptr; item = item->newer) {
-      item->regime_start = now;
-      SetExpiry(*item);
-      if (item->in_expiry != kNotInHeap) expiry_.Remove(item);
-      if (item->expires != TimePoint::max()) expiry_.Push(item);
-    }
-  }
-}
-
-void FlowController::Expire() {
-  Ended ended;
-  {
-    std::lock_guard lock(mutex_);
-    const TimePoint now = clock_.Now();
-    FollowRegime(now);
-    while (!expiry_.empty() && expiry_.top()->expires <= now) {
-      ended.push_back(
-          Leave(*expiry_.top(),
-                was_empty_ ? FlowOutcome::kEvictedNoEndpoints : FlowOutcome::kEvictedTtl, now));
-    }
-    if (now >= collect_at_) Collect(now);
-  }
-  Run(ended);
-}
-
-void FlowController::Collect(TimePoint now) {
-  collect_at_ = now + kCollectEvery;
-  for (auto it = bands_.begin(); it != bands_.end();) {
-    Band& band = *it->second;
-    band.CollectIdle(now - kIdleFlow);
-    const bool idle = band.requests == 0 && band.flow_count() == 0;
-    if (!idle || band.configured || now - band.last_used < kIdleBand) {
-      ++it;
-      continue;
-    }
-    priorities_.erase(std::find(priorities_.begin(), priorities_.end(), it->first));
-    ceilings_.resize(priorities_.size());
-    it = bands_.erase(it);
-  }
-}
-
-void FlowController::Cancel(uint64_t ticket) {
-  Ended ended;
-  {
-    std::lock_guard lock(mutex_);
-    if (FlowItem* const item = items_.Find(ticket, FlowItem::State::kQueued)) {
-      ended.push_back(Leave(*item, FlowOutcome::kCancelled, clock_.Now()));
-    }
-  }
-  Run(ended);
-}
-
-void FlowController::Stop() {
-  Ended ended;
-  {
-    std::lock_guard lock(mutex_);
-    stopped_ = true;
-    const TimePoint now = clock_.Now();
-    for (const auto& [priority, band] : bands_) {
-      while (band->oldest != nullptr)
-        ended.push_back(Leave(*band->oldest, FlowOutcome::kShuttingDown, now));
-    }
-  }
-  Run(ended);
 }
 
 void FlowController::Run(Ended& ended) {

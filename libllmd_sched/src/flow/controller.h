@@ -1,7 +1,7 @@
-// Flow control: requests wait in priority bands until the pool has room (endpoint-picker.md §7).
-// Higher bands go first; in a band the fairness policy picks a flow, the ordering policy its head.
-// Dispatch runs when something arrives, ends or changes, and goes on until the gate closes. Several
-// threads may decide on requests at once, as far as the gate would let all of them through.
+// Flow control: requests wait in priority bands until the pool has room. Higher bands go first; in
+// a band the fairness policy picks a flow, the ordering policy its head
+// (docs/reference/flow-control.md). Dispatch runs when something arrives, ends or changes, and goes
+// on until the gate closes. Several threads may decide at once, as far as the gate lets all pass.
 #pragma once
 
 #include <atomic>
@@ -41,7 +41,11 @@ struct FlowRequest {
   TimePoint slo_deadline = TimePoint::max();
   Duration ttl{};  // the client's own, from now; 0 = none
   double prompt_tokens = 0, max_output_tokens = -1;
-  std::function<void(const FlowResult&)> resume;  // runs exactly once, outside all locks
+  // When given, holds the ticket before anything else can happen to the request; 0 = refused.
+  // Outlives the call of Enqueue.
+  std::atomic<uint64_t>* ticket = nullptr;
+  // Runs exactly once and is destroyed, both outside all locks.
+  std::function<void(const FlowResult&)> resume;
 };
 
 struct FlowHooks {
@@ -72,12 +76,21 @@ class FlowController {
   // A dispatched request may be taken back: `revoke` is called at most once, outside all locks.
   // Without enableEviction it never is.
   void Revocable(uint64_t ticket, std::function<void()> revoke);
+  // A dispatched request is not yet decided on when its `resume` returns: until Release it counts
+  // as on its way to an endpoint. What several of those may add is PoolLoad::per_request each;
+  // where that is not known, the mean share of the requests in flight that were decided on, and
+  // while there are none of those, only one request is let through at a time.
+  void Hold(uint64_t ticket);
+  // It was decided on; dispatches what may go now. Idempotent; Complete does the same.
+  void Release(uint64_t ticket);
   // A dispatched request ended; dispatches what now has room. Idempotent.
   void Complete(uint64_t ticket, const FlowUsage& usage);
   // Dispatches what the gate lets through: call after a change of the pool or its metrics.
   void Pump();
   // Ends what waited longer than its TTL, drops idle flows and bands. Cheap when nothing is due.
   void Expire();
+  // When Expire or Pump has something to do by the passing of time alone; max = never.
+  TimePoint NextDue(TimePoint now) const;
   // Goes on under another configuration. What waits keeps its place and its EDF deadline, what is
   // in flight its ticket; bands, policies, capacities and TTLs are the new ones, and a band whose
   // policies are the same objects keeps what they know. With the gate off all that waits is
@@ -122,6 +135,10 @@ class FlowController {
   void FollowRegime(TimePoint now);
   PoolLoad ReadLoad();
   FlowItem* Choose(TimePoint now);
+  // What the requests on their way to an endpoint may add to the saturation.
+  double UnderWay(const PoolLoad& load) const;
+  // Takes back the hold of an item in flight.
+  void Unhold(FlowItem& item);
   void Blocked(const PoolLoad& load,
                std::map<int, std::unique_ptr<Band>, std::greater<>>::iterator at, size_t rank,
                TimePoint now);
@@ -157,7 +174,8 @@ class FlowController {
   size_t requests_ = 0, in_flight_ = 0;
   double bytes_ = 0;
   TimePoint collect_at_{};
-  size_t deciding_ = 0;  // dispatched, but not yet to be seen in the saturation
+  // Dispatched, but not yet to be seen in the saturation: in their `resume`, and held after it.
+  size_t deciding_ = 0, held_ = 0;
   bool stopped_ = false, was_empty_ = false;
 };
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "llmd/clock.h"
+#include "math/repeatable.h"
 
 namespace llmd::sched {
 
@@ -31,12 +32,12 @@ class DrainRate {
   static constexpr double kWindowSeconds = 10, kMaxSeconds = 60;
   double Weight(TimePoint now) const {
     const double age = std::chrono::duration<double>(now - last_).count();
-    return weight_ * std::exp(-std::max(age, 0.0) / kWindowSeconds);
+    return weight_ * RepeatableExp(-std::max(age, 0.0) / kWindowSeconds);
   }
   // The part of the window that has been seen.
   double Window(TimePoint now) const {
     const double seen = std::chrono::duration<double>(now - first_).count();
-    return std::max(1.0, kWindowSeconds * (1 - std::exp(-seen / kWindowSeconds)));
+    return std::max(1.0, kWindowSeconds * (1 - RepeatableExp(-seen / kWindowSeconds)));
   }
   double weight_ = 0;
   TimePoint first_{}, last_{};

@@ -2,7 +2,7 @@
 // dispatch (enableEviction). Sizes in units of the saturation gauge: each victim is credited the
 // mean share of a request, saturation / in flight, and nothing more is taken back until the ones
 // before have ended and their room had time to show. Source: llm-d's design of in-flight eviction
-// (endpoint-picker.md §7).
+// (docs/reference/flow-control.md, "Eviction").
 #pragma once
 
 #include <cstddef>
@@ -36,6 +36,9 @@ class Evictor {
   void Track(FlowItem& item);
   // The item's request ended, by itself or because it was taken back.
   void Ended(FlowItem& item, TimePoint now);
+
+  // Something was taken back whose room may not show yet.
+  bool waiting() const { return !debits_.empty(); }
 
   // The victims for the first of `demands` (descending priority) that outranks one, best first. The
   // caller revokes them. `in_flight` counts all dispatched requests.

@@ -7,6 +7,7 @@ namespace llmd::sched {
 namespace {
 
 constexpr size_t kMaxNames = 1000;
+constexpr size_t kMaxSeries = 4096;
 constexpr char kPrefix[] = "llm_d_epp_flow_control_";
 
 const std::vector<double>& QueueBounds() {
@@ -87,9 +88,10 @@ Labels FlowMetrics::Pool(Labels labels) const {
 }
 
 std::string FlowMetrics::Fold(std::set<std::string, std::less<>>& known, std::string_view name) {
-  if (known.contains(name)) return std::string(name);
+  std::string bounded = BoundedName(name);
+  if (known.contains(bounded)) return bounded;
   if (known.size() >= kMaxNames) return "other";
-  return *known.emplace(name).first;
+  return *known.insert(std::move(bounded)).first;
 }
 
 const FlowSeries& FlowMetrics::Of(std::string_view flow, int priority, std::string_view model,
@@ -109,6 +111,9 @@ FlowSeries& FlowMetrics::Make(std::string_view flow, std::string_view priority,
                .target = Fold(models_, target),
                .size = nullptr,
                .bytes = nullptr};
+  if (series_.size() >= kMaxSeries &&
+      !series_.contains(s.flow + '\0' + s.priority + '\0' + s.model + '\0' + s.target))
+    s.flow = s.model = s.target = "other";
   std::unique_ptr<FlowSeries>& slot =
       series_[s.flow + '\0' + s.priority + '\0' + s.model + '\0' + s.target];
   if (slot) return *slot;

@@ -1,4 +1,4 @@
-// The llm_d_epp_flow_control_* series (endpoint-picker.md §6.2).
+// The llm_d_epp_flow_control_* series (docs/metrics.md).
 #pragma once
 
 #include <array>
@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "director/keyed_cache.h"
+#include "director/name_cap.h"
 #include "llmd/metrics.h"
 
 namespace llmd::sched {

@@ -1,5 +1,5 @@
-// The saturation of the pool by stage (endpoint-picker.md §7): endpoints by role, dual-role ones in
-// both; the fuller stage counts.
+// The saturation of the pool by stage (docs/reference/flow-control.md): endpoints by role,
+// dual-role ones in both; the fuller stage counts.
 #pragma once
 
 #include <cmath>

@@ -1,5 +1,6 @@
 #include "flow/queue.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace llmd::sched {
@@ -19,6 +20,7 @@ void FlowItems::Free(FlowItem& item) {
   item.state = FlowItem::State::kFree;
   ++item.generation;
   item.flow = nullptr;
+  item.held = false;
   item.series = nullptr;
   item.resume = nullptr;
   item.revoke = nullptr;
@@ -92,7 +94,7 @@ void Band::Remove(FlowItem& item, TimePoint now) {
 }
 
 FlowItem& Band::Next(TimePoint now) {
-  double charge = 0;
+  FlowCharge charge;
   auto& flow = static_cast<FlowQueue&>(fairness->Next(now, &charge));
   FlowItem& item = *flow.items.top();
   item.charge = charge;
@@ -102,6 +104,23 @@ FlowItem& Band::Next(TimePoint now) {
 void Band::Ended(FlowQueue& flow, TimePoint now) {
   --flow.in_flight;
   last_used = now;
+  MarkIdle(flow, now);
+}
+
+std::vector<const FlowQueue*> Band::Flows() const {
+  std::vector<const FlowQueue*> out;
+  out.reserve(flows_.size());
+  for (const auto& [id, flow] : flows_) out.push_back(flow.get());
+  std::sort(out.begin(), out.end(), [](const FlowQueue* a, const FlowQueue* b) {
+    return a->idle_since != b->idle_since ? a->idle_since < b->idle_since : a->id < b->id;
+  });
+  return out;
+}
+
+void Band::Carry(const FlowQueue& before, TimePoint now) {
+  if (before.idle && flows_.size() >= kMaxFlows) return;
+  FlowQueue& flow = FlowOf(before.id);
+  fairness->Carry(flow, before);
   MarkIdle(flow, now);
 }
 

@@ -33,7 +33,8 @@ struct FlowItem : QueuedItem {
   TimePoint own_deadline = TimePoint::max();    // of the client's own TTL
   TimePoint regime_start{};  // when the pool last became empty or usable, or the arrival
   TimePoint expires{};
-  double charge = 0;
+  FlowCharge charge;
+  bool held = false;  // FlowController::Hold
   InFlightItem in_flight;
   const FlowSeries* series = nullptr;
   std::function<void(const FlowResult&)> resume;
@@ -111,6 +112,11 @@ struct Band {
   FlowItem *oldest = nullptr, *newest = nullptr;
   TimePoint last_used{};
   size_t flow_count() const { return flows_.size(); }
+  // By the time since which they are idle, then by id.
+  std::vector<const FlowQueue*> Flows() const;
+  // What the policies know of a flow of the band that this one replaces. Among the bounds on flows
+  // it keeps to those that wait, are in flight, or have room.
+  void Carry(const FlowQueue& before, TimePoint now);
 
  private:
   struct Hash {

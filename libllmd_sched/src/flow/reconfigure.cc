@@ -48,6 +48,7 @@ void FlowController::Reband(std::unique_ptr<Band>& band) {
 
 // In order of arrival, so that ties are broken as before.
 void FlowController::Requeue(Band& from, Band& to) {
+  to.fairness->Follow(*from.fairness);
   for (FlowItem* item = from.oldest; item != nullptr;) {
     FlowItem* const next = item->newer;
     item->in_flow = kNotInHeap;
@@ -57,8 +58,12 @@ void FlowController::Requeue(Band& from, Band& to) {
   items_.ForEach(FlowItem::State::kInFlight, [&](FlowItem& item) {
     if (item.flow->band != &from) return;
     item.flow = &to.FlowOf(item.flow->id);
-    item.charge = 0;  // the old policy's account is closed
     ++item.flow->in_flight;
+  });
+  for (const FlowQueue* flow : from.Flows()) to.Carry(*flow, clock_.Now());
+  items_.ForEach(FlowItem::State::kInFlight, [&](FlowItem& item) {
+    // Where the new policy keeps no accounts, nor does the next one find any of this request.
+    if (item.flow->band == &to && item.flow->account.in_flight <= 0) item.charge = {};
   });
 }
 

@@ -1,4 +1,4 @@
-// How far predictions stay from what a request asks for (endpoint-picker.md §2.6).
+// How far predictions stay from what a request asks for (docs/reference/predicted-latency.md).
 #pragma once
 
 #include <algorithm>

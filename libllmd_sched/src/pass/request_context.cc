@@ -92,7 +92,7 @@ void RequestContext::Reset(size_t attribute_count) {
   priority = 0;
   peer = -1;
   slo_ttft_ms = slo_tpot_ms = -1;
-  charges.clear();
+  charges.Reset();
   visits.clear();
   response_headers.clear();
   log = nullptr;

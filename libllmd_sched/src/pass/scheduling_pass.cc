@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "llmd/tracing.h"
 #include "pass/plugin_guard.h"
@@ -49,7 +50,7 @@ bool RunProducer(Producer& producer, const Graph& graph, RequestContext& request
 }
 
 void SchedulingPass::Produce() {
-  Stopwatch watch;
+  Stopwatch watch(*graph_.clock);
   for (const TimedProducer& producer : graph_.producers) {
     Status failed;
     if (!RunProducer(*producer.plugin, graph_, request_, snapshot_, failed))
@@ -77,9 +78,12 @@ int SchedulingPass::Find(std::string_view profile) const {
 }
 
 ProfileRecord& SchedulingPass::NextRecord(int profile) {
-  // References handed out by Run must survive the next Run: reserve before the first.
+  // Room for every profile twice; a handler may run more.
   if (record_.profile_count == 0) record_.profiles.reserve(graph_.profiles.size() * 2);
-  if (record_.profiles.size() == record_.profile_count) record_.profiles.emplace_back();
+  if (record_.profiles.size() == record_.profile_count) {
+    if (record_.profiles.size() == record_.profiles.capacity()) Grow();
+    record_.profiles.emplace_back();
+  }
   ProfileRecord& out = record_.profiles[record_.profile_count++];
   out.profile = profile;
   out.kept.clear();
@@ -91,6 +95,14 @@ ProfileRecord& SchedulingPass::NextRecord(int profile) {
   out.tied = 0;
   out.saturated = false;
   return out;
+}
+
+// What Run handed out stays where it is.
+void SchedulingPass::Grow() {
+  std::vector<ProfileRecord> grown;
+  grown.reserve(record_.profiles.capacity() * 2);
+  grown.assign(record_.profiles.begin(), record_.profiles.end());
+  outgrown_.push_back(std::exchange(record_.profiles, std::move(grown)));
 }
 
 const std::vector<uint32_t>& SchedulingPass::Run(int profile) {
@@ -124,7 +136,7 @@ void SchedulingPass::RunFilters(const Profile& profile, ProfileRecord& record) {
   schedule_log::LineWithPods(request_, "Before running filter plugins", snapshot_,
                              record.candidates);
   ScopedSpan span(request_.spans, "filter_endpoints");
-  Stopwatch watch;
+  Stopwatch watch(*graph_.clock);
   for (const Timed<Filter>& filter : profile.filters) {
     schedule_log::LineWith(request_, "Running filter plugin", "plugin", *filter.plugin);
     if (!Succeeds(*filter.plugin,
@@ -151,7 +163,7 @@ void SchedulingPass::RunScorers(const Profile& profile, ProfileRecord& record) {
   const size_t n = record.candidates.size();
   record.totals.assign(n, 0.0);
   record.raw.assign(n * profile.scorers.size(), std::numeric_limits<double>::quiet_NaN());
-  Stopwatch watch;
+  Stopwatch watch(*graph_.clock);
   for (size_t s = 0; s < profile.scorers.size(); ++s) {
     const WeightedScorer& scorer = profile.scorers[s];
     ScopedSpan span(request_.spans, "llm_d.epp.scorer.", scorer.plugin->type());
@@ -171,7 +183,7 @@ void SchedulingPass::RunScorers(const Profile& profile, ProfileRecord& record) {
 void SchedulingPass::RunPicker(const Profile& profile, ProfileRecord& record) {
   schedule_log::BeforePicker(request_, snapshot_, record);
   ScopedSpan span(request_.spans, "pick_endpoints");
-  Stopwatch watch;
+  Stopwatch watch(*graph_.clock);
   if (!Succeeds(*profile.picker.plugin, [&] {
         record.tied = profile.picker.plugin->Pick(request_, snapshot_, record.candidates,
                                                   record.totals, record.picked);

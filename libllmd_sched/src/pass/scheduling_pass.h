@@ -33,6 +33,7 @@ class SchedulingPass final : public ProfileRunner {
 
  private:
   ProfileRecord& NextRecord(int profile);
+  void Grow();
   void RunFilters(const Profile& profile, ProfileRecord& record);
   void RunScorers(const Profile& profile, ProfileRecord& record);
   void RunPicker(const Profile& profile, ProfileRecord& record);
@@ -45,6 +46,7 @@ class SchedulingPass final : public ProfileRunner {
   RequestContext& request_;
   const Snapshot& snapshot_;
   DecisionRecord& record_;
+  std::vector<std::vector<ProfileRecord>> outgrown_;  // earlier places of the record's profiles
   bool saturated_ = false;
   Status failure_;
   const Plugin* failed_ = nullptr;

@@ -1,24 +1,30 @@
-// Plugins' time into their histograms.
+// Time spent, by a clock that may be a fake one, into histograms.
 #pragma once
 
-#include <chrono>
+#include <utility>
 
+#include "llmd/clock.h"
 #include "llmd/metrics.h"
 
 namespace llmd::sched {
 
-// Chains one clock reading per plugin into their duration histograms.
+// Chains one clock reading per piece of work.
 class Stopwatch {
  public:
+  explicit Stopwatch(const Clock& clock) : clock_(&clock), last_(clock.Now()) {}
   void Lap(Histogram* histogram) {
-    if (histogram == nullptr) return;
-    const auto now = std::chrono::steady_clock::now();
-    histogram->Observe(std::chrono::duration<double>(now - last_).count());
-    last_ = now;
+    if (histogram != nullptr) histogram->Observe(Seconds(Lap()));
   }
+  // Since the start or the last lap.
+  Duration Lap() {
+    const TimePoint now = clock_->Now();
+    return now - std::exchange(last_, now);
+  }
+  static double Seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
 
  private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+  const Clock* clock_;
+  TimePoint last_;
 };
 
 }  // namespace llmd::sched

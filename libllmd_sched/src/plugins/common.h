@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -28,6 +29,20 @@ PluginFactory Simple() {
   };
 }
 
+// The plugin's own column of the ledger, or another one under that suffix.
+inline StatusOr<std::shared_ptr<const LedgerColumn>> TakeColumn(const PluginArgs& args,
+                                                                std::string_view suffix = "") {
+  auto column =
+      args.env.ledger ? args.env.ledger->Column(args.name + std::string(suffix)) : nullptr;
+  if (!column) {
+    return ResourceExhausted("plugin '" + args.name +
+                             "': no column of the in-flight ledger is free, "
+                             "there are " +
+                             std::to_string(kLedgerColumns));
+  }
+  return column;
+}
+
 // A value per endpoint that depends on its identity only (labels), computed once per membership.
 // Thread-safe.
 template <typename T>
@@ -36,7 +51,7 @@ class PerSet {
   std::shared_ptr<const std::vector<T>> Get(const std::shared_ptr<const EndpointSet>& set,
                                             const std::function<T(const EndpointInfo&)>& make) {
     std::lock_guard lock(mutex_);
-    if (set != set_) {
+    if (set_.lock() != set) {
       auto values = std::make_shared<std::vector<T>>();
       for (const auto& info : set->infos) values->push_back(make(*info));
       set_ = set;
@@ -47,7 +62,7 @@ class PerSet {
 
  private:
   std::mutex mutex_;
-  std::shared_ptr<const EndpointSet> set_;        // guarded by mutex_
+  std::weak_ptr<const EndpointSet> set_;          // keeps no life; guarded by mutex_
   std::shared_ptr<const std::vector<T>> values_;  // guarded by mutex_
 };
 

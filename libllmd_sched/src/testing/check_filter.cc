@@ -1,8 +1,12 @@
 #include "llmd/sched/filter.h"
+#include "testing/clock_reads.h"
+#include "testing/inputs.h"
 #include "testing/subject.h"
 
 namespace llmd::sched::testing {
 namespace {
+
+constexpr int kCalls = 60;
 
 class FilterCheck {
  public:
@@ -18,8 +22,11 @@ class FilterCheck {
     subject_.Check("order", [&] { Order(); });
     subject_.Check("unlisted", [&] { Unlisted(); });
     subject_.Check("repeats", [&] { Repeats(); });
+    subject_.Check("calls", [&] { Calls(); });
+    if (SeesClockReads()) subject_.Check("clock", [&] { ClockReads(); });
+    subject_.Check("input", [&] { Input(); });
     subject_.Check("unknown", [&] { Subset(UnknownPool(30)); });
-    if (subject_.options().threads > 0) subject_.Check("threads", [&] { Threads(); });
+    if (subject_.options().threads > 0) subject_.CheckThreads([&] { Threads(); });
     if (subject_.options().allocations) subject_.Check("allocations", [&] { Allocations(); });
   }
 
@@ -30,6 +37,8 @@ class FilterCheck {
     const std::vector<uint32_t> kept = *plugin.Keep(scene);
     if (const std::string wrong = WrongSubset(scene, scene.all, kept); !wrong.empty())
       subject_.Fail(wrong + ", of " + std::to_string(scene.all.size()) + " endpoints");
+    if (!std::is_sorted(kept.begin(), kept.end()))
+      subject_.Fail("it changes the order of the candidates that it keeps");
   }
   void Subset(const std::vector<EndpointState>& pool) {
     const auto plugin = subject_.Make();
@@ -66,11 +75,43 @@ class FilterCheck {
       ExpectSame(Fresh(pool, All(pool)), Fresh(pool, All(pool)),
                  "from a second object in the same state");
   }
+  void Calls() {
+    const auto plugin = subject_.Make();
+    const std::vector<EndpointState> pool = subject_.Pool(30);
+    const auto scene = subject_.Stage(*plugin, pool);
+    const Names want = NamesOf(*scene, *plugin->Keep(*scene));
+    for (int call = 2; call <= kCalls; ++call) {
+      const auto fresh = subject_.Stage(*plugin, pool);
+      ExpectSame(want, NamesOf(*fresh, *plugin->Keep(*fresh)),
+                 "in call " + std::to_string(call) + " of the same object");
+    }
+  }
+  void ClockReads() {
+    const auto plugin = subject_.Make();
+    const auto scene = subject_.Stage(*plugin, subject_.Pool(12));
+    const uint64_t before = ClockReadsSoFar();
+    (void)plugin->Keep(*scene);
+    subject_.ExpectNoClockReads(ClockReadsSoFar() - before);
+  }
+  void Input() {
+    for (const auto& pool : {subject_.Pool(20), UnknownPool(20)}) {
+      const auto plugin = subject_.Make();
+      const auto scene = subject_.Stage(*plugin, pool);
+      const Inputs before(*scene);
+      (void)plugin->Keep(*scene);
+      if (const std::string what = before.Changed(*scene); !what.empty())
+        subject_.Fail("it changes its input: " + what);
+    }
+  }
+  // Against what another object says alone.
   void Threads() {
     const auto plugin = subject_.Make();
     subject_.OnThreads([&](const std::vector<EndpointState>& pool, int calls) {
+      const auto alone = subject_.Make();
       const auto scene = subject_.Stage(*plugin, pool);
-      for (int i = 0; i < calls; ++i) SubsetOf(*plugin, *scene);
+      const Names want = NamesOf(*scene, *alone->Keep(*subject_.Stage(*alone, pool)));
+      for (int i = 0; i < calls; ++i)
+        ExpectSame(want, NamesOf(*scene, *plugin->Keep(*scene)), "while other threads call it too");
     });
   }
   void Allocations() {

@@ -1,8 +1,12 @@
 #include "llmd/sched/picker.h"
+#include "testing/clock_reads.h"
+#include "testing/inputs.h"
 #include "testing/subject.h"
 
 namespace llmd::sched::testing {
 namespace {
+
+constexpr int kCalls = 60;
 
 class PickerCheck {
  public:
@@ -16,8 +20,11 @@ class PickerCheck {
       for (size_t count : {0, 1, 1000}) Subset(subject_.Pool(count));
     });
     subject_.Check("repeats", [&] { Repeats(); });
+    subject_.Check("calls", [&] { Calls(); });
+    if (SeesClockReads()) subject_.Check("clock", [&] { ClockReads(); });
+    subject_.Check("input", [&] { Input(); });
     subject_.Check("ties", [&] { Ties(); });
-    if (subject_.options().threads > 0) subject_.Check("threads", [&] { Threads(); });
+    if (subject_.options().threads > 0) subject_.CheckThreads([&] { Threads(); });
     if (subject_.options().allocations) subject_.Check("allocations", [&] { Allocations(); });
   }
 
@@ -68,11 +75,53 @@ class PickerCheck {
                       "', one of four equals, is never first in 64 draws");
     }
   }
+  std::vector<uint32_t> PickOf(PluginUnderTest& plugin, const std::vector<EndpointState>& pool,
+                               uint64_t seed) {
+    const auto scene = subject_.Stage(plugin, pool, seed);
+    return (*plugin.Pick(*scene, TotalsFor(*scene))).picked;
+  }
+  void Calls() {
+    const auto plugin = subject_.Make();
+    const std::vector<EndpointState> pool = TiedPool(20);
+    const std::vector<uint32_t> want = PickOf(*plugin, pool, 5);
+    for (int call = 2; call <= kCalls; ++call) {
+      if (PickOf(*plugin, pool, 5) != want)
+        subject_.Fail("call " + std::to_string(call) +
+                      " of the same object picks others than the first, with the same seed");
+    }
+  }
+  void ClockReads() {
+    const auto plugin = subject_.Make();
+    const auto scene = subject_.Stage(*plugin, subject_.Pool(12));
+    const std::vector<double> totals = TotalsFor(*scene);
+    const uint64_t before = ClockReadsSoFar();
+    (void)plugin->Pick(*scene, totals);
+    subject_.ExpectNoClockReads(ClockReadsSoFar() - before);
+  }
+  void Input() {
+    const auto plugin = subject_.Make();
+    const auto scene = subject_.Stage(*plugin, subject_.Pool(20));
+    std::vector<double> totals = TotalsFor(*scene);
+    std::vector<uint32_t> candidates = scene->all, picked;
+    const std::vector<double> given = totals;
+    const Inputs before(*scene);
+    dynamic_cast<Picker&>(plugin->plugin())
+        .Pick(scene->request, scene->snapshot, candidates, totals, picked);
+    if (candidates != scene->all) subject_.Fail("it changes its input: the candidates");
+    if (totals != given) subject_.Fail("it changes its input: the totals");
+    if (const std::string what = before.Changed(*scene); !what.empty())
+      subject_.Fail("it changes its input: " + what);
+  }
+  // Against what another object picks alone, by the same seeds.
   void Threads() {
     const auto plugin = subject_.Make();
     subject_.OnThreads([&](const std::vector<EndpointState>& pool, int calls) {
-      const auto scene = subject_.Stage(*plugin, pool);
-      for (int i = 0; i < calls; ++i) SubsetOf(*plugin, *scene);
+      const auto alone = subject_.Make();
+      const std::vector<uint32_t> want = PickOf(*alone, pool, 5);
+      for (int i = 0; i < calls; ++i) {
+        if (PickOf(*plugin, pool, 5) != want)
+          subject_.Fail("it picks others while other threads call it too");
+      }
     });
   }
   void Allocations() {

@@ -6,6 +6,7 @@ std::string Report::ToText() const {
   std::string out;
   for (const Violation& v : violations)
     out += "plugin '" + plugin + "', property '" + v.property + "': " + v.detail + "\n";
+  for (const std::string& note : notes) out += "plugin '" + plugin + "', note on " + note + "\n";
   return out;
 }
 

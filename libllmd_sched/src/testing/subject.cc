@@ -4,6 +4,17 @@
 #include <numeric>
 #include <thread>
 
+#if defined(__SANITIZE_THREAD__)
+#define LLMD_UNDER_TSAN true
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define LLMD_UNDER_TSAN true
+#endif
+#endif
+#ifndef LLMD_UNDER_TSAN
+#define LLMD_UNDER_TSAN false
+#endif
+
 namespace llmd::sched::testing {
 namespace {
 
@@ -59,8 +70,26 @@ void Subject::Check(const char* property, const std::function<void()>& check) {
   try {
     check();
   } catch (const std::exception& e) {
-    Fail(std::string("exception: ") + e.what());
+    Fail(std::string("it throws an exception: ") + e.what());
+  } catch (...) {
+    Fail("it throws an exception that is no std::exception");
   }
+}
+
+void Subject::CheckThreads(const std::function<void()>& check) {
+  Check("threads", check);
+  constexpr bool kUnderTsan = LLMD_UNDER_TSAN;
+  if (!kUnderTsan && report_.checked.back() == "threads") {
+    report_.notes.emplace_back(
+        "property 'threads': a race need not show in the results; run it under TSan "
+        "(-fsanitize=thread)");
+  }
+}
+
+void Subject::ExpectNoClockReads(uint64_t reads) {
+  if (reads == 0) return;
+  Fail("it reads the machine's clock (" + std::to_string(reads) +
+       " times in one call); take the time from PluginEnv::clock");
 }
 
 void Subject::Fail(const std::string& detail) {
@@ -110,7 +139,9 @@ void Subject::OnThreads(const std::function<void(const std::vector<EndpointState
         calls(options_.pool(static_cast<size_t>(t) + 10, static_cast<uint64_t>(t)),
               options_.calls_per_thread);
       } catch (const std::exception& e) {
-        Fail(std::string("exception: ") + e.what());
+        Fail(std::string("it throws an exception: ") + e.what());
+      } catch (...) {
+        Fail("it throws an exception that is no std::exception");
       }
     });
   }

@@ -27,6 +27,10 @@ class Subject {
   }
   // Runs `check` under that name, unless it is excepted. An exception is a violation.
   void Check(const char* property, const std::function<void()>& check);
+  // Check("threads", check), with a note on what only ThreadSanitizer sees.
+  void CheckThreads(const std::function<void()>& check);
+  // Fails unless `reads`, of the machine's clock in one call, are none.
+  void ExpectNoClockReads(uint64_t reads);
   // Notes a violation of the property being checked; the first one counts.
   void Fail(const std::string& detail);
 

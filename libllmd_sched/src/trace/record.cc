@@ -56,7 +56,7 @@ void DecisionRecord::Reset() {
 }
 
 void DecisionRecord::SetEndpoints(const Snapshot& snapshot, TimePoint now) {
-  set = snapshot.set;
+  set = snapshot.set && snapshot.set->shown ? snapshot.set->shown : snapshot.set;
   ages_ms.resize(snapshot.size());
   stale.clear();
   for (size_t i = 0; i < snapshot.size(); ++i) {
@@ -155,16 +155,18 @@ std::vector<DecisionTrace> DecisionRing::Latest(size_t limit) const {
   return out;
 }
 
-StatusOr<DecisionTrace> DecisionRing::Find(std::string_view request_id) const {
+StatusOr<std::vector<DecisionTrace>> DecisionRing::Find(std::string_view request_id) const {
+  std::vector<DecisionTrace> out;
   if (capacity_ > 0 && !request_id.empty()) {
     const Shard& shard = ShardOf(request_id);
     std::lock_guard lock(shard.mutex);
     const size_t n = shard.slots.size();
-    for (size_t back = 1; back <= n; ++back) {
-      const DecisionRecord& record = shard.slots[(shard.next + n - back) % n];
-      if (record.request_id == request_id) return record.ToTrace();
+    for (size_t i = 0; i < n; ++i) {  // the oldest follows the newest
+      const DecisionRecord& record = shard.slots[(shard.next + i) % n];
+      if (record.request_id == request_id) out.push_back(record.ToTrace());
     }
   }
+  if (!out.empty()) return out;
   return NotFound("no decision for request '" + std::string(request_id) + "' among the last " +
                   std::to_string(capacity_));
 }

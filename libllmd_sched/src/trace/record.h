@@ -28,7 +28,7 @@ struct ProfileRecord {
 
 struct DecisionRecord {
   std::shared_ptr<const GraphNames> names;
-  std::shared_ptr<const EndpointSet> set;
+  std::shared_ptr<const EndpointSet> set;  // without lives: a ring must not keep them
   std::vector<float> ages_ms;
   std::vector<uint32_t> stale;
   uint64_t id = 0;
@@ -57,8 +57,8 @@ class DecisionRing {
   DecisionRing(size_t capacity, size_t max_bytes);
   // Puts the record in and leaves the evicted one's buffers in its place.
   void Swap(DecisionRecord& record);
-  // The newest decision with that request id.
-  StatusOr<DecisionTrace> Find(std::string_view request_id) const;
+  // Every decision with that request id, oldest first: one for each try. NOT_FOUND without any.
+  StatusOr<std::vector<DecisionTrace>> Find(std::string_view request_id) const;
   // The newest ones, newest first.
   std::vector<DecisionTrace> Latest(size_t limit) const;
   bool enabled() const { return capacity_ > 0; }

@@ -20,10 +20,8 @@ ORDERS = {
     "nothing": lambda s: s.send(s.request()),
     "second-headers": lambda s: s.headers().headers(),
     "second-headers-after-the-answer": lambda s: (s.headers().body(body_of()).routed(), s.headers()),
-    "body-after-its-end": lambda s: (s.headers().body(body_of()).routed(), s.body(b"x")),
     "response-body-before-its-headers": lambda s: (s.headers().body(body_of()).routed(), s.response_body(b"x")),
     "second-response-headers": lambda s: (s.headers().body(body_of()).routed(), s.answered(), s.response_headers()),
-    "response-body-after-its-end": lambda s: (s.headers().body(body_of()).routed(), s.answered(), s.passed(b"x", 1), s.response_body(b"y")),
     "trailers-after-the-end": lambda s: (s.headers().body(body_of()).routed(), s.answered(), s.passed(b"x", 1), s.response_trailers()),
 }
 
@@ -59,6 +57,22 @@ def test_messages_out_of_order_end_the_stream_with_a_reason(picker, channel, nam
         code, details = stream.end()
         assert code == grpc.StatusCode.INVALID_ARGUMENT and details.startswith("ext_proc: ")
     wait_for(lambda: inflight(picker) == 0)
+
+
+@pytest.mark.parametrize("more", [b"", b"x", body_of()], ids=["empty", "some", "again"])
+@pytest.mark.parametrize("end", [True, False])
+def test_a_body_message_after_the_end_is_passed_over(picker, channel, more, end):
+    """As some Envoys send the last message of a large body twice."""
+    with Stream(picker, channel) as stream:
+        stream.headers().body(body_of(200_000)).body(more, end=end)
+        assert len(stream.routed()[1]) == len(body_of(200_000))
+        stream.body(more, end=end)
+        stream.answered()
+        assert stream.passed(b"abc", 2) == b"abc"
+        stream.response_body(more, end)
+        stream.half_close()
+        assert stream.end()[0] == grpc.StatusCode.OK
+    assert sum("after a body's end" in line["msg"] for line in picker.json_lines()) == 1, "told once"
 
 
 @pytest.mark.parametrize("mode", [NONE, STREAMED, BUFFERED])
@@ -195,15 +209,21 @@ def test_health_answers_every_name_that_manifests_probe(picker, port, service):
     assert health(getattr(picker, port), service) == 1
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_without_endpoints_only_liveness_serves(empty, service):
-    assert health(empty.health_port, service) == (1 if service == "liveness" else 2)
+@pytest.mark.parametrize("service", ["", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor"])
+def test_a_pool_without_endpoints_is_served(empty, service):
+    assert health(empty.health_port, service) == 1
+
+
+def test_a_pool_without_endpoints_is_503_by_the_picker_itself(empty):
+    with Stream(empty) as stream:
+        refusal = stream.headers().body(body_of()).refused()
+        assert (refusal.status, refusal.reason) == (503, "rejected-no-endpoints")
 
 
 @pytest.fixture(scope="module")
 def empty(started_module, tmp_path_factory):
     process = started_module(Picker(tmp_path_factory.mktemp("empty"), [], config=config_of()))
-    return process.wait_http(process.admin_port, "/healthz")
+    return process.wait_http(process.admin_port, "/readyz")
 
 
 def test_health_lists_its_services(picker):

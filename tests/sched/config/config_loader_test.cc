@@ -178,6 +178,12 @@ TEST(ConfigLoader, TokenLoadScorerAloneStarts) {
               HasSubstr("inflight-load-producer"));
 }
 
+TEST(ConfigLoader, TheBuiltInDefaultHasNothingToWarnOf) {
+  const auto graph = LoadGraph("", {});
+  ASSERT_TRUE(graph.ok());
+  EXPECT_THAT(GraphWarnings(**graph), ::testing::IsEmpty());
+}
+
 TEST(ConfigLoader, ReportsEveryErrorAtOnceWithItsLine) {
   const std::string error = ErrorOf(R"(apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig

@@ -156,12 +156,23 @@ TEST_F(GraphBuilderTest, TwoPluginsOfOneNameAreRefusedAndOneTypeTwiceIsNot) {
       LoadGraph(Config({"{type: p}", "{name: q, type: p}"}), {.registry = &registry_}).ok());
 }
 
-TEST_F(GraphBuilderTest, UnknownTypesListTheNearestAndReferencesToo) {
-  const auto type = Load({"queue-scorrer"});
-  EXPECT_THAT(type.status().message(), HasSubstr("queue-scorer"));
+TEST_F(GraphBuilderTest, UnknownTypesNameTheNearestAndReferencesToo) {
+  const std::string type(Load({"queue-scorrer"}).status().message());
+  EXPECT_THAT(type, HasSubstr("unknown plugin type 'queue-scorrer'; did you mean 'queue-scorer'"));
+  EXPECT_THAT(type, HasSubstr("`llmd plugins` lists them all"));
+  EXPECT_THAT(type, Not(HasSubstr("round-robin"))) << "all types on one line help nobody";
+  EXPECT_LT(type.size(), 250u);
+  EXPECT_THAT(Load({"entirely-else"}).status().message(),
+              HasSubstr("unknown plugin type 'entirely-else'; `llmd plugins` lists them all"));
   const auto ref = Load({"queue-scorer"},
                         "schedulingProfiles: [{name: p, plugins: [{pluginRef: queue-score}]}]");
   EXPECT_THAT(ref.status().message(), HasSubstr("did you mean 'queue-scorer'"));
+  const auto undeclared = Load({"queue-scorer"},
+                               "schedulingProfiles: [{name: p, plugins: [{pluginRef: "
+                               "kv-cache-utilization-scorer}]}]");
+  EXPECT_THAT(undeclared.status().message(),
+              HasSubstr("no plugin is called 'kv-cache-utilization-scorer'; known: queue-scorer; "
+                        "to use that type list it under plugins"));
 }
 
 TEST_F(GraphBuilderTest, AProfileTakesFiltersScorersAndPickersOnly) {

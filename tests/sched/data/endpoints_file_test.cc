@@ -30,6 +30,31 @@ TEST(EndpointsFile, ReadsYamlWithDefaults) {
   EXPECT_EQ(eps->endpoints[1].FullName(), "other/b");
   EXPECT_EQ(eps->endpoints[1].HostPort(), "[::1]:8001");
   EXPECT_TRUE(ParsePoolFile("endpoints: []", "d")->endpoints.empty());
+  EXPECT_TRUE(ParsePoolFile("\xEF\xBB\xBF"
+                            "endpoints: []",
+                            "d")
+                  .ok());
+}
+
+TEST(EndpointsFile, ThatThereAreNoneMustBeSaid) {
+  for (const char* text : {"", " ", "\n", "# endpoints go here\n", "---\n", "endpoints:", "{}",
+                           "endpoints: null", "endpoints: ~\n", "endpoints: # none\n",
+                           "objectives: [{name: a, priority: 1}]", "endpoints: {}"}) {
+    const StatusOr<PoolFile> file = ParsePoolFile(text, "d");
+    ASSERT_FALSE(file.ok()) << text;
+    EXPECT_THAT(file.status().message(), HasSubstr("expected a")) << text;
+  }
+}
+
+// As an editor leaves it halfway.
+TEST(EndpointsFile, NoBeginningOfAFileEmptiesThePool) {
+  const std::string whole =
+      "# pool\nobjectives: [{name: a, priority: 1}]\nendpoints:\n- name: a\n  address: 10.0.0.1\n"
+      "  port: 1\n- {name: b, address: 10.0.0.2, port: 2}\n";
+  for (size_t size = 0; size <= whole.size(); ++size) {
+    const StatusOr<PoolFile> file = ParsePoolFile(whole.substr(0, size), "d");
+    EXPECT_TRUE(!file.ok() || !file->endpoints.empty()) << whole.substr(0, size);
+  }
 }
 
 TEST(EndpointsFile, ReportsAllErrors) {
@@ -205,9 +230,12 @@ TEST_F(FileDiscovery, FollowsTheFileAndKeepsTheOldSetOnABadOne) {
   }
   EXPECT_TRUE(told);
   EXPECT_EQ((*director)->Endpoints().size(), 2u);
+  EXPECT_THAT(metrics_.Expose(),
+              HasSubstr("llm_d_epp_endpoints_file_reloads_total{result=\"failure\"}"));
+  Write("# nothing yet\n");
   Write("endpoints: []");
   EXPECT_TRUE(Becomes(**director, 0));
-  EXPECT_FALSE((*director)->ready());
+  EXPECT_TRUE((*director)->ready()) << "it answers by itself";
   (*director)->Stop();
 }
 

@@ -259,6 +259,49 @@ TEST_F(ManySources, ThoseThatStayKeepTheirTurns) {
   EXPECT_THAT(fetch_->asked, IsEmpty());
 }
 
+constexpr const char* kCustomGauge = R"(apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: metrics-data-source
+- type: core-metrics-extractor
+  parameters: {customMetrics: [{attributeKey: Heat, metricSpec: heat}]}
+- type: endpoint-attribute-scorer
+  parameters:
+    attributeKey: Heat
+    producer: core-metrics-extractor
+    algorithm: {type: linear_lower_is_better}
+dataLayer:
+  sources: [{pluginRef: metrics-data-source, extractors: [{pluginRef: core-metrics-extractor}]}]
+)";
+
+TEST(ScraperAttributes, AgeWhereThePageNoLongerHasThem) {
+  StatusOr<std::shared_ptr<Graph>> graph = LoadGraph(kCustomGauge, {});
+  ASSERT_TRUE(graph.ok()) << graph.status().ToString();
+  FakeClock clock;
+  MetricsRegistry metrics;
+  EndpointStore store(&clock);
+  store.Update({Ep("a").info});
+  const auto fetch = std::make_shared<PathFetch>();
+  Scraper scraper(*graph, fetch, store, clock, Logger(), metrics,
+                  {.interval = milliseconds(100), .staleness = milliseconds(500)});
+  const auto heat = [&] { return store.Get()->Attribute(kFirstAttribute, 0); };
+  const auto run = [&](const char* page, int ms) {
+    fetch->pages = {{"/metrics", page}};
+    for (int t = 0; t < ms; t += 100) {
+      clock.Advance(milliseconds(100));
+      scraper.Tick();
+    }
+  };
+  run("vllm:num_requests_waiting 1\nheat 7\n", 2000);
+  EXPECT_EQ(heat(), 7);
+  run("vllm:num_requests_waiting 1\n", 500);
+  EXPECT_EQ(heat(), 7) << "not stale yet";
+  run("vllm:num_requests_waiting 1\n", 300);
+  EXPECT_TRUE(std::isnan(heat()));
+  run("vllm:num_requests_waiting 1\nheat 8\n", 100);
+  EXPECT_EQ(heat(), 8);
+}
+
 TEST_F(ScraperTest, RunsItsOwnThreadAndStops) {
   Scraper threaded(graph_, fetch_, store_, SystemClock(), Logger(), metrics_,
                    ScraperOptions{.interval = milliseconds(1)});

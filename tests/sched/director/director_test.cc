@@ -1,5 +1,7 @@
 #include "llmd/sched/director.h"
 
+#include "director/name_cap.h"
+#include "llmd/sched/decision_tries.h"
 #include "sched/director_support.h"
 
 namespace llmd::sched {
@@ -28,6 +30,22 @@ TEST_F(DirectorFixture, RoutesAndExplains) {
   EXPECT_EQ(r.trace->addresses[r.trace->primary], r.endpoints[0]);
   EXPECT_THAT(*director_->Explain("id-1"), HasSubstr("queue-scorer"));
   EXPECT_FALSE(director_->Explain("id-2").ok());
+}
+
+TEST_F(DirectorFixture, ExplainsEveryTryOfARequestId) {
+  Start(Two(), {"{type: queue-scorer}"});
+  const HeaderList id = {{"x-request-id", "again"}};
+  EXPECT_EQ(Route(kBody, id, {"9.9.9.9:1"}, true).denial.http_status, 503);
+  const Routing routed = Route(kBody, id);
+  EXPECT_EQ(Route(kBody, id, {"9.9.9.9:2"}, true).denial.http_status, 503);
+  const json::Value shown = *json::Parse(*director_->Explain("again"));
+  EXPECT_EQ(shown["denied_status"].AsInt(), 503) << "the last, as one decision was always shown";
+  const auto tries = TriesFromJson(shown);
+  ASSERT_TRUE(tries.ok()) << tries.status().ToString();
+  ASSERT_EQ(tries->size(), 3u);
+  EXPECT_EQ((*tries)[0].denied_status, 503);
+  EXPECT_EQ((*tries)[1].denied_status, 0);
+  EXPECT_EQ((*tries)[1].addresses[(*tries)[1].primary], routed.endpoints.at(0));
 }
 
 TEST_F(DirectorFixture, DeniesWithTheStatusOfTheCause) {
@@ -198,6 +216,74 @@ TEST_F(DirectorFixture, SessionTokenIsEchoedAndEndpointScoresEmitted) {
   EXPECT_THAT(r.scores, ElementsAre(Pair("127.0.0.1:8001", 0.0), Pair("127.0.0.1:8002", 1.0)));
   EXPECT_THAT(director_->OnResponseHeaders(r.state, 200, {}),
               Contains(Pair("x-session-token", "ZGVmYXVsdC9i")));
+}
+
+TEST_F(DirectorFixture, EndpointScoresAreThoseOfTheDecodeProfile) {
+  options_.emit_endpoint_scores = true;
+  const auto ep = [](const char* name, int port, const char* role) {
+    return "{name: " + std::string(name) + ", address: 127.0.0.1, port: " + std::to_string(port) +
+           ", labels: {llm-d.ai/role: " + role + "}}";
+  };
+  Start(ep("a", 8001, "both") + ", " + ep("b", 8002, "prefill-decode") + ", " +
+            ep("c", 8003, "both") + ", " + ep("d", 8004, "decode"),
+        {"{type: disagg-profile-handler, parameters: {deciders: {prefill: "
+         "always-disagg-pd-decider}}}",
+         "{type: always-disagg-pd-decider}", "{type: decode-filter}", "{type: prefill-filter}",
+         "{type: queue-scorer}"},
+        "schedulingProfiles: [{name: decode, plugins: [{pluginRef: decode-filter}, {pluginRef: "
+        "queue-scorer}]}, {name: prefill, plugins: [{pluginRef: prefill-filter}, {pluginRef: "
+        "queue-scorer}]}]");
+  for (int i = 0; i < 20; ++i) {
+    const Routing r = Route(kBody);
+    ASSERT_TRUE(r.ok) << r.denial.message;
+    EXPECT_THAT(r.scores, UnorderedElementsAre(Key("127.0.0.1:8001"), Key("127.0.0.1:8002"),
+                                               Key("127.0.0.1:8003"), Key("127.0.0.1:8004")));
+  }
+}
+
+TEST_F(DirectorFixture, LongIdsAreKeptShort) {
+  Start(Two(), {"{type: queue-scorer}"}, "", LogLevel::kDefault);
+  const std::string id(60'000, 'i');
+  const Routing r = Route(kBody, {{"x-request-id", id}, {"x-llm-d-inference-fairness-id", id}});
+  ASSERT_TRUE(r.ok) << r.denial.message;
+  EXPECT_EQ(r.request_id.size(), kMaxRequestIdBytes);
+  EXPECT_THAT(r.set_headers, Not(Contains(Key("x-request-id"))));
+  EXPECT_TRUE(director_->Explain(id).ok());
+  EXPECT_TRUE(director_->Explain(r.request_id).ok());
+  EXPECT_FALSE(director_->Explain(id + "i").ok());
+  size_t logged = 0;
+  for (const json::Value& line : sink_->Lines()) logged += line.Dump().size();
+  EXPECT_LT(logged, 10'000u);
+}
+
+TEST_F(DirectorFixture, AnEmptyPoolIsReadyAndAnswers) {
+  Start("", {"{type: queue-scorer}"});
+  EXPECT_TRUE(director_->ready());
+  const Routing r = Route(kBody);
+  EXPECT_EQ(r.denial.http_status, 503);
+  EXPECT_EQ(r.denial.dropped_reason, "rejected-no-endpoints");
+}
+
+TEST_F(DirectorFixture, AnEmptyPoolWithFlowControlQueuesUntilAnEndpointComes) {
+  Start("", {"{type: concurrency-detector}", "{name: p, type: queue-scorer}"},
+        "schedulingProfiles: [{name: p}]\nfeatureGates: [flowControl]\n"
+        "flowControl: {saturationDetector: {pluginRef: concurrency-detector}}");
+  EXPECT_TRUE(director_->ready());
+  const HeaderList headers = {{":path", "/v1/completions"}};
+  RequestInput input;
+  input.headers = &headers;
+  input.body = kBody;
+  std::shared_ptr<RequestState> state;
+  input.state = &state;
+  Routing out;
+  int calls = 0;
+  director_->Route(std::move(input), [&](Routing r) {
+    ++calls;
+    out = std::move(r);
+  });
+  EXPECT_EQ(calls, 0) << "waits: " << out.denial.message;
+  director_->Cancel(state);
+  EXPECT_EQ(calls, 1);
 }
 
 TEST_F(DirectorFixture, FlowControlQueuesAndDispatchesOnCompletion) {

@@ -124,9 +124,9 @@ TEST_F(DirectorFixture, RulesOverrideTheHeaderAndAreCounted) {
   EXPECT_THAT(metrics_.Expose(),
               HasSubstr("llm_d_epp_model_rewrite_decisions_total{model_name=\"m\",model_rewrite_"
                         "name=\"canary\",target_model=\"v2\"} 1.0"));
-  const std::string other = R"({"model":"other"})";
+  const std::string other = R"({"model":"other","prompt":"p"})";
   EXPECT_EQ(Applied(other, Route(other, {{"x-llm-d-model-name-rewrite", "asked"}}).body_edits),
-            R"({"model":"asked"})");
+            R"({"model":"asked","prompt":"p"})");
   EXPECT_THAT(Route(other).body_edits, IsEmpty());
 }
 

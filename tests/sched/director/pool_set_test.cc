@@ -1,5 +1,6 @@
 #include "llmd/sched/pools.h"
 
+#include "llmd/sched/decision_tries.h"
 #include "sched/director_support.h"
 
 namespace llmd::sched {
@@ -135,6 +136,20 @@ TEST_F(PoolSetTest, TheAnswerGoesToThePoolThatRouted) {
                               "\"coder\",pool=\"code\""));
   EXPECT_THAT(page, HasSubstr("llm_d_epp_ready_endpoints{name=\"chat\",pool=\"chat\"} 1.0"));
   EXPECT_THAT(*set_->Explain("id"), HasSubstr("\"pool\":\"code\""));
+}
+
+TEST_F(PoolSetTest, ExplainsTheTriesOfAllPoolsByTime) {
+  for (const char* model : {"coder", "llama-1", "coder"}) {
+    Route(model, {{"x-request-id", "again"}});
+    clock_.Advance(std::chrono::seconds(1));
+  }
+  const auto tries = TriesFromJson(*json::Parse(*set_->Explain("again")));
+  ASSERT_TRUE(tries.ok()) << tries.status().ToString();
+  ASSERT_THAT(*tries, SizeIs(3));
+  EXPECT_EQ((*tries)[0].pool, "code");
+  EXPECT_EQ((*tries)[1].pool, "chat");
+  EXPECT_EQ((*tries)[2].pool, "code");
+  EXPECT_FALSE(set_->Explain("never").ok());
 }
 
 TEST_F(PoolSetTest, ListsTheDecisionsOfAll) {

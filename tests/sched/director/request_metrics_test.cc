@@ -47,6 +47,88 @@ TEST(KeyedCache, IsBounded) {
   });
 }
 
+TEST(KeyedCache, DoesNotKeepLongTexts) {
+  KeyedCache<int> cache;
+  int one = 1, made = 0;
+  for (int i = 0; i < 3; ++i) {
+    cache.Of({std::string(100'000, 'm'), "a"}, [&]() -> int& {
+      ++made;
+      return one;
+    });
+  }
+  EXPECT_EQ(made, 3);
+}
+
+TEST(BoundedName, KeepsShortTextsAndTellsLongOnesApart) {
+  EXPECT_EQ(BoundedName(std::string(kMaxNameBytes, 'm')), std::string(kMaxNameBytes, 'm'));
+  const std::string one = BoundedName(std::string(100'000, 'm') + "1");
+  const std::string two = BoundedName(std::string(100'000, 'm') + "2");
+  EXPECT_EQ(one.size(), kMaxNameBytes);
+  EXPECT_NE(one, two);
+  EXPECT_EQ(one, BoundedName(std::string(100'000, 'm') + "1"));
+  EXPECT_EQ(one.substr(0, one.find('~')), two.substr(0, two.find('~')));
+}
+
+TEST(BoundedName, CutsBetweenCharacters) {
+  for (size_t shift = 0; shift < 4; ++shift) {
+    std::string text(shift, 'a');
+    while (text.size() < 200) text += "\xF0\x9F\x98\x80";
+    const std::string cut = BoundedName(text);
+    EXPECT_LE(cut.size(), kMaxNameBytes);
+    EXPECT_EQ((cut.find('~') - shift) % 4, 0u) << shift;
+  }
+  EXPECT_LE(BoundedName(std::string(500, '\x80')).size(), kMaxNameBytes);
+}
+
+// Whatever clients write: long names, many of them, bytes that are no text.
+TEST(RequestMetrics, ThePageIsBoundedWhateverTheNames) {
+  MetricsRegistry registry;
+  registry.ExposeAliases(false);
+  RequestMetrics m(registry, "pool");
+  EndpointInfo endpoint;
+  endpoint.name = "e";
+  RequestContext request;
+  for (int i = 0; i < 3; ++i) {
+    const std::string name = std::string(2'000'000, 'd') + std::to_string(i) + "\xC3(";
+    m.Of(name, name + "t", name + "f", 0);
+    request.model = name;
+    request.target_model = name + "t";
+    request.fairness_id = name + "f";
+    m.Error(request, 503);
+    m.Attempt(name, &endpoint);
+    m.Attempt(name, nullptr);
+    m.Rewrite("rule", name, "target");
+  }
+  EXPECT_LT(registry.Expose().size(), 500'000u);
+}
+
+TEST(RequestMetrics, ErrorsAndAttemptsAreBoundedInNumber) {
+  MetricsRegistry registry;
+  RequestMetrics m(registry, "pool");
+  EndpointInfo endpoint;
+  endpoint.name = "e";
+  RequestContext request;
+  const auto lines = [&](const std::string& name) {
+    const std::string page = registry.Expose();
+    size_t count = 0;
+    for (size_t at = page.find("\n" + name); at != std::string::npos;
+         at = page.find("\n" + name, at + 1))
+      ++count;
+    return count;
+  };
+  for (int i = 0; i < 6000; ++i) {
+    request.model = request.target_model = "m" + std::to_string(i % 100);
+    request.fairness_id = "f" + std::to_string(i / 100);
+    request.priority = i % 3;
+    m.Error(request, 429);
+    m.Attempt("t" + std::to_string(i), &endpoint);
+  }
+  EXPECT_LE(lines("llm_d_epp_request_error_total{"), RequestMetrics::kMaxSeries + 2);
+  EXPECT_LE(lines("llm_d_epp_scheduler_attempts_total{"), NameCap::kMaxNames + 3);
+  EXPECT_THAT(registry.Expose(),
+              HasSubstr("status=\"success\",target_model_name=\"other\"} 5000.0"));
+}
+
 TEST(RequestMetrics, SeriesAreTheSameForTheSameLabels) {
   MetricsRegistry registry;
   RequestMetrics m(registry, "pool");

@@ -340,6 +340,53 @@ TEST_F(FlowControllerTest, DecisionsUnderWayCountWhenTheirShareIsKnown) {
   EXPECT_EQ(dispatched_meanwhile(0), 8);
 }
 
+TEST_F(FlowControllerTest, AHeldRequestCountsUntilItIsReleased) {
+  Start("{}");
+  saturation_ = 0;
+  per_request_ = 0.5;
+  std::vector<uint64_t> held;
+  const auto ask = [&] {
+    flow_->Enqueue({.resume = [&](const FlowResult& r) {
+      flow_->Hold(r.ticket);
+      held.push_back(r.ticket);
+    }});
+  };
+  for (int i = 0; i < 4; ++i) ask();
+  EXPECT_EQ(held.size(), 2u);
+  flow_->Release(held[0]);
+  EXPECT_EQ(held.size(), 3u);
+  flow_->Release(held[0]);  // once only
+  EXPECT_EQ(held.size(), 3u);
+  flow_->Complete(held[1], {});
+  EXPECT_EQ(held.size(), 4u);
+}
+
+TEST_F(FlowControllerTest, HeldRequestsOfUnknownShareCountAsTheMeanOfTheOthers) {
+  Start("{}");
+  saturation_ = 0;
+  std::vector<uint64_t> held;
+  const auto ask = [&] {
+    flow_->Enqueue({.resume = [&](const FlowResult& r) {
+      flow_->Hold(r.ticket);
+      held.push_back(r.ticket);
+    }});
+  };
+  for (int i = 0; i < 8; ++i) ask();
+  EXPECT_EQ(held.size(), 1u) << "nothing to judge by: one at a time";
+  saturation_ = 0.2;  // what the first one adds
+  flow_->Release(held[0]);
+  EXPECT_EQ(held.size(), 5u) << "four more of 0.2 each fill it";
+  flow_->Stop();
+}
+
+TEST_F(FlowControllerTest, TheLongestTtlNeverExpires) {
+  Start("{}");
+  clock_.Advance(std::chrono::hours(1));
+  Ask("a", FlowRequest{.ttl = Duration::max()});
+  Pass(milliseconds(1));
+  EXPECT_THAT(Events(), IsEmpty());
+}
+
 // Arrivals, ends, cancels, evictions and ticks from several threads: every request is answered
 // once, and the counts come back to nothing.
 TEST(FlowControllerThreads, EveryRequestIsAnsweredOnce) {

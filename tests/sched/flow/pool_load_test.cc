@@ -5,7 +5,6 @@
 
 #include "config/graph.h"
 #include "llmd/sched/hooks.h"
-#include "plugins/flow/unseen_requests.h"
 #include "sched/flow/flow_support.h"
 
 namespace llmd::sched {
@@ -48,14 +47,17 @@ class PoolLoadTest : public ::testing::Test {
     ScheduleOutcome outcome;
     outcome.primary = {endpoint};
     HeaderList headers;
+    OpenCharges(request, snapshot_, outcome);
     for (PreRequestHook* hook : graph_->pre_request)
       hook->PreRequest(request, snapshot_, outcome, headers);
   }
   void Begin(RequestContext& request) {
     for (ResponseHook* hook : graph_->response) hook->OnFirstChunk(request, {});
+    request.charges.FirstChunk();
   }
   void End(RequestContext& request) {
     for (ResponseHook* hook : graph_->response) hook->OnEnd(request, {});
+    request.charges.End();
   }
   PoolLoad Read() { return meter_->Read(snapshot_); }
 
@@ -174,21 +176,6 @@ TEST_F(PoolLoadTest, RoomShowsAtOnceInOwnCountsAndLaterInScrapedOnes) {
   EXPECT_EQ(graph_->saturation->ReactionTime(milliseconds(50)), milliseconds(10));
   Start("utilization-detector", "{metricsStalenessThreshold: 300ms}");
   EXPECT_EQ(graph_->saturation->ReactionTime(milliseconds(50)), milliseconds(600));
-}
-
-TEST(UnseenRequests, AreForgottenWithANewScrapeOnly) {
-  UnseenRequests unseen;
-  const uint64_t mark = unseen.Sent(3);
-  unseen.Sent(3);
-  EXPECT_EQ(unseen.Count(3, {}), 2);
-  unseen.Answered(3, mark);
-  EXPECT_EQ(unseen.Count(3, {}), 1);
-  EXPECT_EQ(unseen.Count(3, TimePoint(seconds(2))), 0);
-  unseen.Sent(3);
-  EXPECT_EQ(unseen.Count(3, TimePoint(seconds(1))), 1);  // an older snapshot
-  unseen.Answered(3, mark);
-  EXPECT_EQ(unseen.Count(3, TimePoint(seconds(2))), 1);
-  EXPECT_EQ(unseen.Count(0, {}), 0);
 }
 
 }  // namespace

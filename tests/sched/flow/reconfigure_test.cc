@@ -103,5 +103,95 @@ TEST_F(Reconfigure, RevocableRequestsStayRevocable) {
   EXPECT_THAT(Open(1), ElementsAre("important"));
 }
 
+// Of the next `n` requests, how many are a's; each ends before the next one leaves.
+class TokenPolicies : public Reconfigure, public ::testing::WithParamInterface<const char*> {
+ protected:
+  static constexpr FlowUsage kText = {.prompt_tokens = 100, .output_tokens = 50, .known = true};
+  std::string Flow() const {
+    return "{defaultRequestTTL: 0s, defaultPriorityBand: {fairnessPolicyRef: f}}";
+  }
+  std::vector<std::string> Policy(int expected) const {
+    return {std::string("{name: f, type: ") + GetParam() +
+            ", parameters: {expectedOutputTokens: " + std::to_string(expected) + "}}"};
+  }
+  void AskMany(const std::string& flow, int n) {
+    for (int i = 0; i < n; ++i)
+      Ask(flow + std::to_string(next_++), {.flow = flow, .prompt_tokens = 100});
+  }
+  int OfA(int n) {
+    int out = 0;
+    for (int i = 0; i < n; ++i) {
+      const std::vector<std::string> next = Open(1);
+      if (next.size() != 1) return -1;
+      out += next[0][0] == 'a';
+      EndOnly(next[0], kText);
+    }
+    return out;
+  }
+  // Nothing takes its place.
+  void EndOnly(const std::string& name, FlowUsage usage) {
+    saturation_ = 1;
+    End(name, usage);
+    saturation_ = -1;
+    room_ = std::max<size_t>(in_flight_, 1);
+  }
+  int next_ = 0;
+};
+
+TEST_P(TokenPolicies, AnOverestimateIsNoCreditOnceItsCostIsKnown) {
+  for (const int ends_after : {0, 1, 20, 100, 200}) {
+    Start(Flow(), Policy(50));
+    Events();
+    Ask("picture", {.flow = "a", .prompt_tokens = 250'000});
+    EXPECT_THAT(Open(1), ElementsAre("picture"));
+    AskMany("a", 250);
+    AskMany("b", 250);
+    const int before = OfA(ends_after);
+    EndOnly("picture", {.prompt_tokens = 1500, .output_tokens = 50, .known = true});
+    EXPECT_NEAR(before + OfA(200 - ends_after), 100, 3) << ends_after;
+  }
+}
+
+TEST_P(TokenPolicies, AReloadChargesNobodyTwiceForWhatIsInFlight) {
+  Start(Flow(), Policy(50));
+  AskMany("a", 50);
+  const std::vector<std::string> running = Open(50);
+  ASSERT_EQ(running.size(), 50u);
+  AskMany("a", 250);
+  AskMany("b", 250);
+  Change(Flow(), Policy(51));
+  for (const std::string& name : running) EndOnly(name, kText);
+  EXPECT_NEAR(OfA(200), 100, 3);
+}
+
+TEST_P(TokenPolicies, AReloadForgetsNoDebt) {
+  Start(Flow(), Policy(50));
+  AskMany("a", 100);
+  AskMany("b", 300);
+  EXPECT_NEAR(OfA(2), 1, 0);
+  Ask("long", {.flow = "c", .prompt_tokens = 100});
+  for (std::string name; name != "long";) {
+    const std::vector<std::string> next = Open(1);
+    ASSERT_EQ(next.size(), 1u);
+    name = next[0];
+    EndOnly(name, name == "long" ? FlowUsage{.prompt_tokens = 20'000, .known = true} : kText);
+  }
+  Change(Flow(), Policy(51));
+  Ask("again", {.flow = "c", .prompt_tokens = 100});
+  for (int i = 0; i < 150; ++i) {
+    const std::vector<std::string> next = Open(1);
+    ASSERT_EQ(next.size(), 1u);
+    EXPECT_NE(next[0], "again") << i;
+    EndOnly(next[0], kText);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Flow, TokenPolicies,
+                         ::testing::Values("deficit-round-robin-fairness-policy",
+                                           "virtual-token-counter-fairness-policy"),
+                         [](const auto& info) {
+                           return std::string(info.param[0] == 'd' ? "Deficit" : "Counters");
+                         });
+
 }  // namespace
 }  // namespace llmd::sched

@@ -40,6 +40,9 @@ class Cluster {
       for (int k = 0; k < size; ++k) At(gap * i, job);
     }
   }
+  void ReloadAt(Duration when, const std::shared_ptr<Graph>& graph) {
+    events_.push({when, next_++, [this, graph] { flow_.Reconfigure(graph); }});
+  }
   void Run(Duration until = Duration::max()) {
     while (!events_.empty() && events_.top().at <= until) {
       const Event event = events_.top();
@@ -161,6 +164,75 @@ TEST(SimulatedFlow, DeficitRoundRobinSharesTokensFourToOneWithinOnePercent) {
 TEST(SimulatedFlow, VirtualTokenCountersShareTokensFourToOneWithinOnePercent) {
   EXPECT_NEAR(TokenShare("virtual-token-counter-fairness-policy"), 4, 0.04);
 }
+
+// Prompts are estimated by such a factor of what they come to.
+using Misjudged = std::function<double(const Job&, std::mt19937&)>;
+
+// The measured tokens of a over those of b, over the weights: both always have requests waiting,
+// and at least 10,000 end. With `reloads` the policy's parameters change now and then, and in the
+// end the policy itself.
+double MisjudgedShare(const std::string& policy, const Misjudged& factor, bool reloads) {
+  const auto graph = [](const std::string& type, int expected) {
+    return Fair(type,
+                "{weights: {a: 4, b: 1}, expectedOutputTokens: " + std::to_string(expected) + "}");
+  };
+  Cluster c(graph(policy, 128), 16);
+  std::mt19937 rng(7);
+  for (int i = 0; i < 40'000; ++i) {
+    Job job{.flow = i % 2 ? "a" : "b"};
+    job.prompt = 50 + rng() % 2000;
+    job.estimated = std::max(1.0, job.prompt * factor(job, rng));
+    job.output = 1 + rng() % 300;
+    job.service = milliseconds(5 + rng() % 20);
+    c.At({}, job);
+  }
+  if (reloads) {
+    const std::string vtc = "virtual-token-counter-fairness-policy";
+    const std::string other = policy == vtc ? "deficit-round-robin-fairness-policy" : vtc;
+    for (int i = 1; i <= 6; ++i) c.ReloadAt(seconds(i), graph(i < 5 ? policy : other, 100 + i));
+  }
+  c.Run(seconds(12));
+  EXPECT_GE(c.Served("a") + c.Served("b"), 10'000u);
+  EXPECT_LT(c.Served("a"), 20'000u);
+  EXPECT_LT(c.Served("b"), 20'000u);
+  return c.Tokens("a") / c.Tokens("b") / 4;
+}
+
+class MisjudgedPrompts : public ::testing::TestWithParam<std::tuple<std::string, bool>> {};
+
+TEST_P(MisjudgedPrompts, ShareMeasuredTokensByWeightWithinTwoPercent) {
+  const auto anything = [](const Job&, std::mt19937& rng) {
+    return 0.01 * std::pow(20'000, static_cast<double>(rng() % 1001) / 1000);
+  };
+  const std::map<std::string, Misjudged> cases = {
+      {"a far too high, b far too low",
+       [](const Job& job, std::mt19937&) { return job.flow == "a" ? 200 : 0.01; }},
+      {"a far too low, b far too high",
+       [](const Job& job, std::mt19937&) { return job.flow == "a" ? 0.01 : 200; }},
+      {"a right, b far too high",
+       [](const Job& job, std::mt19937&) { return job.flow == "a" ? 1 : 200; }},
+      {"both anything", anything},
+      {"a anything, b right",
+       [&](const Job& job, std::mt19937& rng) { return job.flow == "a" ? anything(job, rng) : 1; }},
+      {"a sends a picture now and then", [](const Job& job, std::mt19937& rng) {
+         return job.flow == "a" && rng() % 100 == 0 ? 200 : 1;
+       }}};
+  for (const auto& [name, factor] : cases) {
+    EXPECT_NEAR(MisjudgedShare(std::get<0>(GetParam()), factor, std::get<1>(GetParam())), 1, 0.02)
+        << name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    SimulatedFlow, MisjudgedPrompts,
+    ::testing::Combine(::testing::Values("deficit-round-robin-fairness-policy",
+                                         "virtual-token-counter-fairness-policy"),
+                       ::testing::Bool()),
+    [](const auto& info) {
+      std::string name = std::get<0>(info.param).substr(0, 7);
+      std::replace(name.begin(), name.end(), '-', '_');
+      return name + (std::get<1>(info.param) ? "_through_reloads" : "");
+    });
 
 // p99 of a bursty victim's waits, with or without an aggressor of ten times its load.
 double VictimWait(const std::shared_ptr<Graph>& graph, int servers, bool aggressor) {

@@ -10,7 +10,6 @@
 #include <fstream>
 #include <thread>
 
-#include "latency/endpoint_load.h"
 #include "latency/headroom.h"
 #include "latency/state_file.h"
 
@@ -167,47 +166,6 @@ TEST_F(StateFile, TheKeeperTellsWhenItCannotSave) {
   }
   ASSERT_EQ(sink->Lines().size(), 1u);
   EXPECT_THAT(sink->Lines()[0]["error"].AsString(), HasSubstr("gone/x.json"));
-}
-
-TEST(EndpointLoads, TheTightestPromiseIsThatOfTheRunning) {
-  EndpointLoads loads;
-  constexpr double kNone = std::numeric_limits<double>::infinity();
-  EXPECT_EQ(loads.Of(5).tightest_tpot_ms, kNone);
-  for (double slo : {50.0, 20.0, 20.0, 80.0}) loads.AddSlo(5, slo);
-  EXPECT_EQ(loads.Of(5).tightest_tpot_ms, 20);
-  loads.RemoveSlo(5, 20);
-  EXPECT_EQ(loads.Of(5).tightest_tpot_ms, 20);
-  loads.RemoveSlo(5, 20);
-  loads.RemoveSlo(5, 999);  // never added
-  EXPECT_EQ(loads.Of(5).tightest_tpot_ms, 50);
-  loads.RemoveSlo(5, 50);
-  loads.RemoveSlo(5, 80);
-  EXPECT_EQ(loads.Of(5).tightest_tpot_ms, kNone);
-  EXPECT_EQ(loads.Of(4).tightest_tpot_ms, kNone);
-}
-
-TEST(EndpointLoads, CountsComeBackToNothing) {
-  EndpointLoads loads;
-  std::vector<std::thread> threads;
-  for (int t = 0; t < 4; ++t) {
-    threads.emplace_back([&, t] {
-      for (int i = 0; i < 2000; ++i) {
-        const auto slot = static_cast<uint32_t>((t + i) % 7);
-        loads.Add(slot, 1, 300, 0);
-        loads.AddSlo(slot, i);
-        loads.Add(slot, 0, -300, 300);
-        loads.Add(slot, -1, 0, -300);
-        loads.RemoveSlo(slot, i);
-      }
-    });
-  }
-  for (std::thread& t : threads) t.join();
-  loads.ForEach({0, 1, 2, 3, 4, 5, 6}, [](size_t, const EndpointLoads::Load& load) {
-    EXPECT_EQ(load.dispatched, 0);
-    EXPECT_EQ(load.prefill_tokens, 0);
-    EXPECT_EQ(load.decode_tokens, 0);
-    EXPECT_EQ(load.tightest_tpot_ms, std::numeric_limits<double>::infinity());
-  });
 }
 
 LatencyPrediction Headroom(const SloTerms& slo, double tightest, bool tpot_counts, double ttft,

@@ -51,7 +51,7 @@ TEST(RequestContext, ResetEmptiesEverything) {
   r.max_tokens = 5;
   r.priority = -1;
   r.slo_ttft_ms = 3;
-  r.charges.push_back({});
+  r.charges.Open(std::make_shared<const EndpointLife>(0), false);
   r.AllEligible(2);
   r.Put(1).tokens = {1, 2};
   r.Reset(2);
@@ -61,7 +61,7 @@ TEST(RequestContext, ResetEmptiesEverything) {
   EXPECT_EQ(r.max_tokens, -1);
   EXPECT_EQ(r.priority, 0);
   EXPECT_EQ(r.slo_ttft_ms, -1);
-  EXPECT_TRUE(r.charges.empty() && r.eligible.empty());
+  EXPECT_TRUE(r.charges.all().empty() && r.eligible.empty());
   EXPECT_EQ(r.Get(1), nullptr);
 }
 

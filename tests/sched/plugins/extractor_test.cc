@@ -96,6 +96,16 @@ INSTANTIATE_TEST_SUITE_P(Extractor, EveryEngine,
                            return name;
                          });
 
+TEST(CoreMetricsExtractor, TellsWhenTheProcessStartedWhereThePageSaysIt) {
+  const std::string gauges = "vllm:num_requests_waiting 5\n";
+  Reading reading(kCore);
+  ASSERT_TRUE(reading.Read(gauges).ok());
+  EXPECT_EQ(reading.metrics.process_start, 0);
+  ASSERT_TRUE(reading.Read(gauges + "process_start_time_seconds 1.7500001e+09\n").ok());
+  EXPECT_EQ(reading.metrics.process_start, 1'750'000'100);
+  EXPECT_FALSE(Reading(kCore).Read("process_start_time_seconds 5\n").ok()) << "no engine's page";
+}
+
 TEST(CoreMetricsExtractor, TheNewLabelWinsOverTheOldAndAnotherKeyOverBoth) {
   const std::string page = "sglang:num_queue_reqs 3\nvllm:num_requests_waiting 5\n";
   Reading reading(kCore);
@@ -109,6 +119,46 @@ TEST(CoreMetricsExtractor, TheNewLabelWinsOverTheOldAndAnotherKeyOverBoth) {
                      {"engine", "vllm"}};
   ASSERT_TRUE(own.Read(page).ok());
   EXPECT_EQ(own.metrics.waiting, 5);
+}
+
+TEST(CoreMetricsExtractor, WhatThePageLacksIsNotKnown) {
+  Reading reading(kCore);
+  const std::string whole =
+      "vllm:num_requests_waiting 3\nvllm:num_requests_running 4\nvllm:kv_cache_usage_perc 0.5\n"
+      "vllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"100\"} 1\n"
+      "vllm:lora_requests_info{running_lora_adapters=\"a\",waiting_lora_adapters=\"b\","
+      "max_lora=\"2\"} 1\n";
+  for (const char* left : {"vllm:num_requests_waiting", "vllm:num_requests_running",
+                           "vllm:kv_cache_usage_perc", "vllm:cache_config_info", "vllm:lora"}) {
+    ASSERT_TRUE(reading.Read(whole).ok());
+    std::string page = whole;
+    const size_t line = page.find(left);
+    page.erase(line, page.find('\n', line) + 1 - line);
+    ASSERT_TRUE(reading.Read(page).ok());
+    const EndpointMetrics& m = reading.metrics;
+    const std::string_view name = left;
+    EXPECT_EQ(std::isnan(m.waiting), name.ends_with("waiting")) << left;
+    EXPECT_EQ(std::isnan(m.running), name.ends_with("running")) << left;
+    EXPECT_EQ(std::isnan(m.kv_usage), name.ends_with("perc")) << left;
+    EXPECT_EQ(m.block_size, name.ends_with("info") ? 0 : 16) << left;
+    EXPECT_EQ(m.num_blocks, name.ends_with("info") ? 0 : 100) << left;
+    EXPECT_EQ(m.active_models.empty(), name.ends_with("lora")) << left;
+    EXPECT_EQ(m.waiting_models.empty(), name.ends_with("lora")) << left;
+    EXPECT_EQ(m.max_active_models, name.ends_with("lora") ? 0 : 2) << left;
+  }
+}
+
+TEST(CoreMetricsExtractor, APageWithoutAnyOfItsSeriesChangesNothing) {
+  Reading reading(kCore);
+  ASSERT_TRUE(reading.Read("vllm:num_requests_waiting 3\n").ok());
+  EXPECT_FALSE(reading.Read("up 1\n").ok());
+  EXPECT_EQ(reading.metrics.waiting, 3);
+}
+
+TEST(CoreMetricsExtractor, ReadsTheFirstLineBehindAByteOrderMark) {
+  const StatusOr<EndpointMetrics> m = Read("", "\xEF\xBB\xBFvllm:num_requests_waiting 3\n");
+  ASSERT_TRUE(m.ok());
+  EXPECT_EQ(m->waiting, 3);
 }
 
 TEST(CoreMetricsExtractor, TakesTheNewestLoraSeries) {

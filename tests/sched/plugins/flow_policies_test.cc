@@ -119,7 +119,8 @@ class Fairness {
   std::string Next(TimePoint now = {}) { return band_->Next(now, &charge_).id; }
   void Complete(const std::string& id, double prompt, double output, TimePoint now = {}) {
     flows_[id].first.id = id;
-    band_->Completed(flows_[id].first, now, charge_,
+    auto& [flow, item] = flows_[id];
+    band_->Completed(flow, item, now, charge_,
                      {.prompt_tokens = prompt, .output_tokens = output, .known = true});
   }
   // How often each of the next `n` choices falls on each flow.
@@ -128,7 +129,7 @@ class Fairness {
     for (int i = 0; i < n; ++i) ++out[Next()];
     return out;
   }
-  double charge() const { return charge_; }
+  double charge() const { return charge_.tokens; }
   std::string Page() const { return graph_->own_metrics->Expose(); }
 
  private:
@@ -136,7 +137,7 @@ class Fairness {
   std::unique_ptr<FairnessBand> band_;
   std::map<std::string, std::pair<FlowState, QueuedItem>> flows_;
   uint64_t sequence_ = 0;
-  double charge_ = 0;
+  FlowCharge charge_;
 };
 
 TEST(RoundRobinFairnessPolicy, TakesFlowsInTurnAndNewOnesLast) {
@@ -203,7 +204,7 @@ TEST(DeficitRoundRobinFairnessPolicy, DebtOutlastsTheQueueAndCreditDoesNot) {
   f.Next();
   f.Complete("a", 10, 50'000);  // far more than was charged
   f.Remove("a");
-  EXPECT_LT(f.Add("a", 10).scratch.value, -90'000);
+  EXPECT_GT(f.Add("a", 10).account.settled, 90'000);
   EXPECT_EQ(f.Count(1000).count("a"), 0u);
 }
 
@@ -233,9 +234,10 @@ TEST(VirtualTokenCounterFairnessPolicy, CorrectsTheEstimateBothWays) {
   EXPECT_EQ(f.charge(), 100 + 2 * 500);
   f.Complete("a", 120, 10);
   EXPECT_EQ(a.scratch.value, 120 + 2 * 10);
-  EXPECT_LT(a.scratch.expected_output, 500);  // it learns
+  EXPECT_LT(a.account.expected_output, 500);  // it learns
   f.Next();
-  EXPECT_NEAR(f.charge(), 100 + 2 * (500 + (10 - 500) / 8.0), 1e-9);
+  const double prompts = (256 * 31 / 32.0 + 120) / (256 * 31 / 32.0 + 100);
+  EXPECT_NEAR(f.charge(), 100 * prompts + 2 * (500 + (10 - 500) / 8.0), 1e-9);
 }
 
 TEST(TokenFairness, NeedsTheAnswersUsageWhereItIsUsed) {

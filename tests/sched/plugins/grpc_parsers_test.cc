@@ -147,11 +147,11 @@ std::string Vertex(std::string_view json, const std::string& after = "") {
 }
 
 TEST_F(GrpcParsers, VertexHoldsAnOpenAiBody) {
-  ASSERT_TRUE(Parse(kChat, Vertex(R"({"model":"m","stream":true,"messages":[]})")).ok());
+  ASSERT_TRUE(Parse(kChat, Vertex(R"({"model":"m","stream":true,"messages":[{}]})")).ok());
   EXPECT_EQ(request_.api, Api::kChat);
   EXPECT_EQ(request_.model, "m");
   EXPECT_TRUE(request_.streaming);
-  EXPECT_EQ(request_.prompt_json, "[]");
+  EXPECT_EQ(request_.prompt_json, "[{}]");
   ASSERT_TRUE(Parse(kRaw, Vertex(R"({"model":"m","input":"hi"})")).ok());
   EXPECT_EQ(request_.api, Api::kResponses);
   EXPECT_EQ(request_.prompt_json, "\"hi\"");

@@ -20,6 +20,10 @@ constexpr char kParsers[] =
     "{pluginRef: vllmhttp-parser}, {pluginRef: sglanghttp-parser}, {pluginRef: "
     "passthrough-parser}]}\n";
 
+// What every API takes.
+constexpr char kAnyBody[] =
+    R"({"model":"m","messages":[{}],"prompt":"p","input":"i","token_ids":[1]})";
+
 class ParserTest : public ::testing::Test {
  protected:
   ParserTest() {
@@ -79,7 +83,7 @@ TEST_F(ParserTest, PathsChooseTheApi) {
                                                {"/generate", Api::kGenerate},
                                                {"/unheard/of", Api::kNone}};
   for (const auto& [path, api] : cases) {
-    ASSERT_TRUE(Parse(path, R"({"model":"m"})").ok()) << path;
+    ASSERT_TRUE(Parse(path, kAnyBody).ok()) << path;
     EXPECT_EQ(request_.api, api) << path;
   }
   EXPECT_EQ(graph_->FindParser("/inference/v1/generate")->type(), "vllmhttp-parser");
@@ -100,33 +104,75 @@ TEST_F(ParserTest, ReadsWhatRoutingNeeds) {
 }
 
 TEST_F(ParserTest, TheLastOfTwoModelsCounts) {
-  ASSERT_TRUE(Parse("/v1/completions", R"({"model":"one","model":"two"})").ok());
+  ASSERT_TRUE(Parse("/v1/completions", R"({"model":"one","model":"two","prompt":"p"})").ok());
   EXPECT_EQ(request_.model, "two");
 }
 
 TEST_F(ParserTest, TokenLimitsComeUnderThreeNamesAndAsText) {
-  const char* bodies[] = {R"({"model":"m","max_completion_tokens":9})",
-                          R"({"model":"m","max_output_tokens":9})",
-                          R"({"model":"m","max_tokens":"9"})"};
+  const char* bodies[] = {R"({"model":"m","messages":[{}],"max_completion_tokens":9})",
+                          R"({"model":"m","messages":[{}],"max_output_tokens":9})",
+                          R"({"model":"m","messages":[{}],"max_tokens":"9"})"};
   for (const char* body : bodies) {
     ASSERT_TRUE(Parse("/v1/chat/completions", body).ok());
     EXPECT_EQ(request_.max_tokens, 9) << body;
   }
-  for (const char* body : {R"({"model":"m","max_tokens":-1})", R"({"model":"m","max_tokens":"x"})",
-                           R"({"model":"m","max_tokens":1e99})", R"({"model":"m"})"}) {
+  for (const char* body : {R"({"model":"m","messages":[{}],"max_tokens":-1})",
+                           R"({"model":"m","messages":[{}],"max_tokens":"x"})",
+                           R"({"model":"m","messages":[{}],"max_tokens":1e99})", kAnyBody}) {
     ASSERT_TRUE(Parse("/v1/chat/completions", body).ok());
     EXPECT_EQ(request_.max_tokens, -1) << body;
   }
 }
 
 TEST_F(ParserTest, RefusesWhatIsNoRequest) {
-  for (const char* body : {"", "[]", "{", R"({"model":1})", R"({"model":null})", "{} x",
-                           "\xef\xbb\xbf{\"model\":\"m\"}", R"({"model":"m",})", R"({'a':1})"}) {
+  for (const char* body :
+       {"", "[]", "{", R"({"model":1,"prompt":"p"})", R"({"model":null,"prompt":"p"})",
+        "{\"prompt\":\"p\"} x", "\xef\xbb\xbf{\"model\":\"m\",\"prompt\":\"p\"}",
+        R"({"prompt":"p",})", R"({'a':1})"}) {
     EXPECT_FALSE(Parse("/v1/completions", body).ok()) << body;
   }
   EXPECT_THAT(Parse("/v1/completions", "{").message(), HasSubstr("invalid JSON in request body"));
   const std::string deep(10'001, '[');
-  EXPECT_FALSE(Parse("/v1/completions", "{\"a\":" + deep + std::string(10'001, ']') + "}").ok());
+  EXPECT_FALSE(
+      Parse("/v1/completions", "{\"prompt\":\"p\",\"a\":" + deep + std::string(10'001, ']') + "}")
+          .ok());
+}
+
+TEST_F(ParserTest, RefusesARequestWithoutWhatItAsks) {
+  const std::pair<std::vector<const char*>, std::vector<const char*>> kinds[] = {
+      {{"/v1/chat/completions", "/v1/chat/completions/render", "/v1/messages",
+        "/v1/messages/count_tokens"},
+       {R"("messages":[{"role":"user","content":"x"}])", R"("messages" : [ {} ])"}},
+      {{"/v1/completions", "/v1/completions/render"},
+       {R"("prompt":"x")", R"("prompt":"")", R"("prompt":[1,2])", R"("prompt":["a","b"])",
+        R"("prompt":null,"prompt_embeds":"e")"}},
+      {{"/v1/embeddings"}, {R"("input":"x")", R"("input":["x"])", R"("messages":[{}])"}},
+      {{"/v1/responses"}, {R"("input":"x")", R"("input":[{}])"}},
+      {{"/v1/images/generations"}, {R"("prompt":"x")"}},
+      {{"/inference/v1/generate", "/generate"},
+       {R"("token_ids":[1])", R"("input_ids":[1])", R"("text":"x")", R"("text":["x"])",
+        R"("input_embeds":[[0.5]])"}}};
+  const std::vector<const char*> never = {R"("other":1)",      R"("messages":[],"max_tokens":3)",
+                                          R"("messages":[ ])", R"("messages":"x")",
+                                          R"("messages":{})",  R"("messages":null)",
+                                          R"("prompt":1)",     R"("prompt":{})",
+                                          R"("prompt":true)",  R"("input":1)",
+                                          R"("input":{})",     R"("input":null)",
+                                          R"("text":1)",       R"("token_ids":"x")",
+                                          R"("input_ids":{})"};
+  for (const auto& [paths, good] : kinds) {
+    for (const char* path : paths) {
+      for (const char* members : good)
+        EXPECT_TRUE(Parse(path, std::string(R"({"model":"m",)") + members + "}").ok())
+            << path << members;
+      for (const char* members : never) {
+        const Status status = Parse(path, std::string(R"({"model":"m",)") + members + "}");
+        EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << path << members;
+        EXPECT_THAT(status.message(), HasSubstr("request body: expected ")) << path;
+      }
+    }
+  }
+  EXPECT_TRUE(Parse("/v1/conversations", R"({"model":"m"})").ok());
 }
 
 TEST_F(ParserTest, PassthroughReadsNothing) {
@@ -137,7 +183,7 @@ TEST_F(ParserTest, PassthroughReadsNothing) {
 
 TEST_F(ParserTest, UsageComesInEveryDialect) {
   const auto usage = [&](const char* path, const char* text) {
-    EXPECT_TRUE(Parse(path, R"({"model":"m"})").ok());
+    EXPECT_TRUE(Parse(path, kAnyBody).ok());
     Usage u;
     parser_->ReadUsage(text, &u);
     return std::vector<int64_t>{u.prompt_tokens, u.completion_tokens, u.cached_tokens};
@@ -158,7 +204,7 @@ TEST_F(ParserTest, UsageComesInEveryDialect) {
 }
 
 TEST_F(ParserTest, UsageOfLaterEventsMerges) {
-  ASSERT_TRUE(Parse("/v1/messages", R"({"model":"m"})").ok());
+  ASSERT_TRUE(Parse("/v1/messages", kAnyBody).ok());
   Usage u;
   parser_->ReadUsage(R"({"input_tokens":9,"output_tokens":1})", &u);
   parser_->ReadUsage(R"({"output_tokens":20})", &u);
@@ -210,9 +256,9 @@ TEST_F(ParserTest, TokenArraysAreTakenAsTheyAre) {
 }
 
 TEST_F(ParserTest, SglangsExtraKeySeparatesCachesThereAlone) {
-  ASSERT_TRUE(Parse("/generate", R"({"model":"m","extra_key":"k"})").ok());
+  ASSERT_TRUE(Parse("/generate", R"({"model":"m","text":"t","extra_key":"k"})").ok());
   EXPECT_EQ(request_.cache_salt, "k");
-  ASSERT_TRUE(Parse("/v1/completions", R"({"model":"m","extra_key":"k"})").ok());
+  ASSERT_TRUE(Parse("/v1/completions", R"({"model":"m","prompt":"p","extra_key":"k"})").ok());
   EXPECT_EQ(request_.cache_salt, "");
 }
 

@@ -161,6 +161,20 @@ TEST_F(Precise, AGuessHoldsForItsTimeOnly) {
   EXPECT_EQ(producer_->index().size(), 0u);
 }
 
+TEST_F(Precise, ANewUseRenewsTheGuess) {
+  Load("{speculativeIndexing: true, speculativeTTL: 2s}");
+  Run(Ids(1, 48));
+  Choose(1);
+  clock_.Advance(std::chrono::milliseconds(1900));
+  Run(Ids(1, 32));  // its front
+  Choose(1);
+  clock_.Advance(std::chrono::milliseconds(1999));
+  EXPECT_EQ(Run(Ids(1, 48)).per_endpoint[1], 2);
+  EXPECT_EQ(Run(Ids(1, 48)).per_endpoint[0], 0);
+  clock_.Advance(std::chrono::milliseconds(1));
+  EXPECT_EQ(Run(Ids(1, 48)).per_endpoint[1], 0);
+}
+
 TEST_F(Precise, AnEventOutlivesTheGuessOfTheSameBlock) {
   Load("{speculativeIndexing: true}");
   Run(Ids(1, 32));

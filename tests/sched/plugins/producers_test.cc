@@ -5,7 +5,6 @@
 #include <set>
 #include <thread>
 
-#include "plugins/producer/inflight.h"
 #include "plugins/producer/inflight_flows.h"
 #include "plugins/producer/prefix_index.h"
 #include "sched/director_support.h"
@@ -149,28 +148,29 @@ TEST(InflightFlows, CountsByEndpointAndFlow) {
   };
   const uint64_t red = flows.Of("red", 0), urgent = flows.Of("red", 7);
   EXPECT_EQ(flows.Of("red", 0), red);
-  flows.Start(red, 3, endpoint, 10);
-  flows.Start(red, 3, endpoint, 5);
-  flows.Start(urgent, 3, endpoint, 1);
-  flows.End(red, 3, 1, 10);
+  flows.Start(red, EndpointId{3}, endpoint, 10);
+  flows.Start(red, EndpointId{3}, endpoint, 5);
+  flows.Start(urgent, EndpointId{3}, endpoint, 1);
+  flows.End(red, EndpointId{3}, 1, 10);
   EXPECT_EQ(shown(), (std::map<std::string, double>{{"a red 0 requests", 1},
                                                     {"a red 0 tokens", 5},
                                                     {"a red 7 requests", 1},
                                                     {"a red 7 tokens", 1}}));
-  flows.Forget(3);
+  flows.Forget(*endpoint);
   EXPECT_TRUE(shown().empty());
-  flows.End(red, 3, 1, 5);
-  flows.Start(urgent, 3, endpoint, 2);  // the slot's next holder answers beside what the last left
-  EXPECT_EQ(shown()["a red 7 requests"], 2);
+  flows.End(red, EndpointId{3}, 1, 5);
+  flows.Start(urgent, EndpointId{4}, endpoint, 2);  // the next life of that name
+  EXPECT_EQ(shown(),
+            (std::map<std::string, double>{{"a red 7 requests", 1}, {"a red 7 tokens", 2}}));
 }
 
 TEST(InflightFlows, AreBounded) {
   InflightFlows flows;
   const auto endpoint = std::make_shared<EndpointInfo>();
-  for (int i = 0; i < 20'000; ++i) {
-    const uint64_t flow = flows.Of("client-" + std::to_string(i), i % 10);
-    flows.Start(flow, static_cast<uint32_t>(i), endpoint, 1);
-    flows.End(flow, static_cast<uint32_t>(i), 1, 1);
+  for (uint64_t i = 0; i < 20'000; ++i) {
+    const uint64_t flow = flows.Of("client-" + std::to_string(i), static_cast<int>(i % 10));
+    flows.Start(flow, EndpointId{i}, endpoint, 1);
+    flows.End(flow, EndpointId{i}, 1, 1);
   }
   std::set<std::string> names;
   size_t shown = 0;
@@ -181,27 +181,6 @@ TEST(InflightFlows, AreBounded) {
   EXPECT_LE(shown, 4096u);
   EXPECT_LE(names.size(), 1001u);
   EXPECT_TRUE(names.contains("other"));
-}
-
-TEST(SlotCounters, AddsFromManyThreads) {
-  SlotCounters counters;
-  std::vector<std::thread> threads;
-  for (int t = 0; t < 4; ++t) {
-    threads.emplace_back([&counters] {
-      for (uint32_t i = 0; i < 1000; ++i) {
-        counters.Add(i % 50, 1, 2);
-        if (i % 2) counters.Add(i % 50, -1, -2);
-      }
-    });
-  }
-  for (std::thread& t : threads) t.join();
-  double requests = 0, tokens = 0;
-  for (uint32_t slot = 0; slot < 60; ++slot) {
-    requests += counters.Requests(slot);
-    tokens += counters.Tokens(slot);
-  }
-  EXPECT_EQ(requests, 2000);
-  EXPECT_EQ(tokens, 4000);
 }
 
 TEST(ApproxPrefix, BlocksAreAtLeast64TokensAndAsReportedAbove) {

@@ -132,6 +132,48 @@ TEST(SessionAffinityScorer, RemembersSessionsForFiveMinutesByDefault) {
   EXPECT_THAT(Raw(Must(*s, r, {Ep("a")})), ElementsAre(0.0));
 }
 
+TEST(SessionAffinityScorer, NewSessionsStickWhenThereAreTooManyAndTheLongestUnusedGo) {
+  FakeClock clock;
+  const auto graph = LoadGraph(
+      Config({"{type: session-affinity-scorer, parameters: {strategy: session_id}}"}),
+      {.clock = &clock});
+  ASSERT_TRUE(graph.ok()) << graph.status().ToString();
+  const auto is_it = [](const auto& p) { return p->type() == "session-affinity-scorer"; };
+  Plugin& plugin = **std::ranges::find_if((*graph)->plugins, is_it);
+  Snapshot snapshot;
+  auto set = std::make_shared<EndpointSet>();
+  set->Add(std::make_shared<EndpointInfo>(Ep("a").info), 0);
+  snapshot.Add(std::make_shared<EndpointMetrics>());
+  snapshot.set = set;
+  RequestContext request;
+  request.Reset((*graph)->attribute_count);
+  HeaderList headers = {{"x-session-id", ""}}, answer;
+  request.headers = &headers;
+  ScheduleOutcome outcome;
+  outcome.primary = {0};
+  const std::vector<uint32_t> candidates = {0};
+  const auto sticks = [&](int session) {
+    headers[0].second = std::to_string(session);
+    std::vector<double> scores(1);
+    dynamic_cast<Scorer&>(plugin).Score(request, snapshot, candidates, scores);
+    return scores[0] == 1;
+  };
+  const auto send = [&](int session) {
+    headers[0].second = std::to_string(session);
+    dynamic_cast<PreRequestHook&>(plugin).PreRequest(request, snapshot, outcome, answer);
+  };
+  for (int i = 0; i < 131'072; ++i) send(i);
+  EXPECT_TRUE(sticks(0));  // used again
+  for (int i = 131'072; i < 131'272; ++i) {
+    send(i);
+    EXPECT_TRUE(sticks(i)) << i;
+  }
+  EXPECT_TRUE(sticks(0));
+  EXPECT_FALSE(sticks(1));
+  EXPECT_FALSE(sticks(200));
+  EXPECT_TRUE(sticks(201));
+}
+
 TEST(NoHitLruScorer, SpreadsColdPromptsAndIsNeutralOnAHit) {
   auto s = MakeScheduler(Config({"{type: no-hit-lru-scorer}"}));
   const std::vector<EndpointState> eps = {Ep("a"), Ep("b"), Ep("c")};

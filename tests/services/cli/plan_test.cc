@@ -56,6 +56,20 @@ TEST(Plan, UsesTheFieldsPorts) {
   EXPECT_EQ(After(Find(*plan, "gateway"), "--epp"), "127.0.0.1:9002");
 }
 
+TEST(Plan, EveryPortIsOnThisMachineOnly) {
+  const auto plan = MakePlan(Spec(), "/bin", "/run", AsWanted);
+  for (const ProcessPlan& p : plan->processes) {
+    if (p.role != "epp") EXPECT_EQ(After(p, "--host"), "127.0.0.1") << p.name;
+  }
+  EXPECT_EQ(After(Find(*plan, "epp"), "--grpc-host"), "127.0.0.1");
+  EXPECT_EQ(After(Find(*plan, "epp"), "--metrics-host"), "127.0.0.1");
+}
+
+TEST(Plan, SaysInAFewWordsWhatItStarts) {
+  EXPECT_EQ(MakePlan(Spec(), "/bin", "/run", AsWanted)->Summary(),
+            "3 engines, 2 sidecars, a picker and a gateway for model");
+}
+
 TEST(Plan, PassesThreadsMemoryAndExtraArguments) {
   const auto plan = MakePlan(Spec(), "/bin", "/run", AsWanted);
   EXPECT_EQ(After(Find(*plan, "decode-1"), "--threads"), "2");

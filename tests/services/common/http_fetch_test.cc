@@ -16,6 +16,11 @@ http::Task<void> Answer(http::Exchange& exchange) {
   const StatusOr<std::string> body = co_await exchange.ReadAll();
   http::Response answer;
   answer.head.status = exchange.request().target == "/missing" ? 404 : 200;
+  if (exchange.request().target.starts_with("/moved")) {
+    answer.head.status = 308;
+    const std::string to = exchange.request().target.substr(6);
+    answer.head.headers.Add("Location", to.empty() ? "/moved" : to);
+  }
   answer.body = exchange.request().method + " " + exchange.request().target + " " + *body;
   (void)co_await exchange.Send(std::move(answer));
 }
@@ -60,6 +65,15 @@ TEST_F(HttpFetchTest, ReadsPagesInClearText) {
   EXPECT_EQ(*Get({}), "GET /metrics ");
   EXPECT_EQ(*Post("http://" + address() + "/v1/x"), "POST /v1/x {}");
   EXPECT_THAT(Get({.path = "/missing"}).status().message(), HasSubstr("/missing answered 404"));
+}
+
+TEST_F(HttpFetchTest, FollowsRedirectsOfPagesOnly) {
+  Serve({});
+  EXPECT_EQ(*Get({.path = "/moved/moved/metrics/"}), "GET /metrics/ ");
+  EXPECT_THAT(Get({.path = "/moved"}).status().message(), HasSubstr("more than 3 redirects"));
+  EXPECT_THAT(Get({.path = "/movedhttps://" + address()}).status().message(),
+              HasSubstr("same scheme and host"));
+  EXPECT_THAT(Post("http://" + address() + "/moved/x").status().message(), HasSubstr("308"));
 }
 
 TEST_F(HttpFetchTest, ReadsPagesOverTls) {

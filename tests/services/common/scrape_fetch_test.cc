@@ -131,6 +131,44 @@ TEST_F(ScrapeFetchTest, AFreshConnectionIsNotAskedAgain) {
   EXPECT_EQ(server.connections(), 1);
 }
 
+std::string Redirect(int status, const std::string& location) {
+  return "HTTP/1.1 " + std::to_string(status) + " Moved\r\nlocation: " + location +
+         "\r\ncontent-length: 4\r\n\r\nmove";
+}
+
+TEST_F(ScrapeFetchTest, FollowsRedirectsOnTheSameConnection) {
+  for (const int status : {301, 302, 307, 308}) {
+    ScriptedServer server({Redirect(status, "/metrics/"), Answer("one"), Answer("two")});
+    const StatusOr<std::string> page = Get(server);
+    ASSERT_TRUE(page.ok()) << page.status().ToString();
+    EXPECT_EQ(*page, "one");
+    EXPECT_TRUE(server.last_request.starts_with("GET /metrics/ HTTP/1.1\r\nhost: 127.0.0.1:"));
+    EXPECT_EQ(*Get(server), "two");
+    EXPECT_TRUE(server.last_request.starts_with("GET /metrics HTTP/1.1")) << "asks anew";
+    EXPECT_EQ(server.connections(), 1);
+  }
+}
+
+TEST_F(ScrapeFetchTest, FollowsARedirectToAnotherPortOfTheHost) {
+  ScriptedServer there({Answer("moved")});
+  ScriptedServer here(
+      {Redirect(302, "http://127.0.0.1:" + std::to_string(there.port()) + "/page")});
+  EXPECT_EQ(*Get(here), "moved");
+  EXPECT_TRUE(there.last_request.starts_with("GET /page HTTP/1.1\r\nhost: 127.0.0.1:" +
+                                             std::to_string(there.port())));
+}
+
+TEST_F(ScrapeFetchTest, RedirectsEndSomewhere) {
+  ScriptedServer server({Redirect(302, "/a"), Redirect(302, "/b"), Redirect(302, "/a"),
+                         Redirect(302, "/b"), Answer("too late")});
+  const Status status = Get(server).status();
+  EXPECT_NE(status.message().find("more than 3 redirects"), std::string::npos) << status.message();
+  ScriptedServer other(
+      {Redirect(302, "http://10.0.0.1/metrics"), Redirect(302, "https://127.0.0.1/")});
+  EXPECT_NE(Get(other).status().message().find("same scheme and host"), std::string::npos);
+  EXPECT_NE(Get(other).status().message().find("same scheme and host"), std::string::npos);
+}
+
 TEST_F(ScrapeFetchTest, AStatusOtherThan2xxIsAnErrorThatNamesIt) {
   ScriptedServer server({"HTTP/1.1 500 Oops\r\ncontent-length: 2\r\n\r\nno", Answer("one")});
   const Status status = Get(server).status();

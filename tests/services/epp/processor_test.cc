@@ -470,11 +470,9 @@ TEST_F(ProcessorTest, EndsTheStreamOnMessagesOutOfOrder) {
       {kNothing},
       {kHeaders, kHeaders},
       {kHeaders, kBody, kHeaders},
-      {kHeaders, kBody, kBody},
       {kHeaders, kBody, kChunk},
       {kHeaders, kBody, kEnd},
       {kHeaders, kBody, kAnswer, kAnswer},
-      {kHeaders, kBody, kAnswer, kLast, kChunk},
       {kHeaders, kBody, kAnswer, kLast, kEnd},
   };
   for (size_t i = 0; i < orders.size(); ++i) {
@@ -487,6 +485,65 @@ TEST_F(ProcessorTest, EndsTheStreamOnMessagesOutOfOrder) {
     EXPECT_THAT(sink->answers, SizeIs(answers)) << "silent afterwards, order " << i;
     EXPECT_THAT(sink->aborts, SizeIs(1)) << "order " << i;
   }
+}
+
+TEST_F(ProcessorTest, PassesOverWhatComesAfterABodysEnd) {
+  std::vector<std::string> told;
+  ProcessorOptions options;
+  options.on_excess = [&](const char* what) { told.emplace_back(what); };
+  for (const bool queued : {false, true}) {
+    for (const std::string_view more : {"", "{}", "more"}) {
+      *sink = RecordingSink();
+      told.clear();
+      director.hold = queued;
+      auto p = Make(options);
+      p->OnRequestHeaders(post, false);
+      p->OnRequestBody("{}", true);
+      p->OnRequestBody(more, true);
+      p->OnRequestBody(more, false);
+      if (queued) director.held(director.routing);
+      p->OnRequestBody(more, true);
+      EXPECT_THAT(sink->Kinds(), ElementsAre(Kind::kRequestHeaders, Kind::kRequestBody));
+      EXPECT_EQ(sink->Body(Kind::kRequestBody), "{}");
+      EXPECT_THAT(told, ElementsAre("request_body"));
+      p->OnResponseHeaders({{":status", "200"}}, false);
+      p->OnRequestBody(more, true);
+      p->OnResponseBody("x", true);
+      p->OnResponseBody(more, true);
+      p->OnResponseBody(more, false);
+      EXPECT_EQ(sink->Body(Kind::kResponseBody), "x");
+      EXPECT_EQ(sink->Kinds().size(), 4u);
+      EXPECT_THAT(sink->aborts, IsEmpty());
+      EXPECT_THAT(told, SizeIs(1)) << "once a stream";
+    }
+  }
+}
+
+TEST_F(ProcessorTest, PassesOverABodyWhereNoneWasAnnounced) {
+  auto p = Make();
+  p->OnRequestHeaders(post, true);
+  p->OnRequestBody("", true);
+  EXPECT_THAT(sink->Kinds(), ElementsAre(Kind::kRequestHeaders));
+  EXPECT_THAT(sink->aborts, IsEmpty());
+  p->OnResponseHeaders({{":status", "204"}}, true);
+  p->OnResponseBody("", true);
+  EXPECT_THAT(sink->aborts, IsEmpty());
+}
+
+TEST_F(ProcessorTest, AnswersAStreamedChunkAfterTheEndWithNothing) {
+  auto p = Make();
+  p->OnModes(BodyMode::kFullDuplex, BodyMode::kStreamed);
+  p->OnRequestHeaders(post, false);
+  p->OnRequestBody("{}", true);
+  p->OnResponseHeaders({{":status", "200"}}, false);
+  p->OnResponseBody("x", true);
+  p->OnResponseBody("", true);
+  p->OnResponseBody("y", true);
+  ASSERT_THAT(sink->answers, SizeIs(6));
+  EXPECT_TRUE(sink->answers[4].unchanged);
+  EXPECT_FALSE(sink->answers[5].unchanged);
+  EXPECT_EQ(sink->answers[5].body, "");
+  EXPECT_THAT(sink->aborts, IsEmpty());
 }
 
 TEST_F(ProcessorTest, GivesTheRequestBackWhenTheProtocolIsBroken) {

@@ -16,7 +16,7 @@
 
 namespace llmd::engine {
 
-// Prefill/decode hand-over (decisions.md 11). Off when connector is "".
+// Prefill/decode hand-over (docs/wire/kv-transfer-params.md). Off when connector is "".
 struct KvTransferOptions {
   std::string connector;           // "NixlConnector" meaning ours
   std::string transport = "auto";  // auto, memfd, tcp

@@ -53,7 +53,7 @@ struct Request {
   SamplingParams sampling;
   int priority = 0;                // lower first
   std::string cache_salt;          // enters the first block's hash
-  json::Value kv_transfer_params;  // null, or the client's object (pd-transfer.md §1.5, §2)
+  json::Value kv_transfer_params;  // null, or the client's object (docs/wire/kv-transfer-params.md)
   // False: it is one of several prompts or choices of one client's request, whose
   // kv_transfer_params cannot be meant for each. Nothing is lent and nothing taken.
   bool transferable = true;

@@ -1,4 +1,4 @@
-// EndpointPickerConfig (endpoint-picker.md §1): strict decoding, automatic completion, and the
+// EndpointPickerConfig (docs/config.md): strict decoding, automatic completion, and the
 // plugin graph it describes.
 #pragma once
 

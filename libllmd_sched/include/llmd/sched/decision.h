@@ -1,5 +1,5 @@
-// The record of one scheduling decision: enough to explain it to a person and to replay it byte for
-// byte.
+// The record of one scheduling decision, enough to explain it to a person. To decide again it takes
+// the request, the endpoints' gauges, the seed and the state of the plugins besides.
 #pragma once
 
 #include <cstdint>

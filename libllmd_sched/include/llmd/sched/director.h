@@ -1,11 +1,12 @@
 // The endpoint picker without its wire: bytes of a request in, an endpoint and the edits to make
-// out. llmd-epp puts it behind Envoy's ext_proc, llmd-gateway calls it in process, Python and the
-// simulator drive it with a fake clock.
+// out. llmd-epp puts it behind Envoy's ext_proc, llmd-gateway calls it in process,
+// tests drive it with a fake clock.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -29,7 +30,7 @@ class Tracer;
 namespace llmd::sched {
 
 struct DirectorOptions {
-  std::string config_yaml;  // "" = the built-in default (endpoint-picker.md §1)
+  std::string config_yaml;  // "" = the built-in default (docs/config.md)
   std::string config_path;  // for messages, and the file that ReloadFile reads
   std::shared_ptr<const PluginRegistry> registry;  // null = BuiltinPlugins()
   bool watch_config = false;                       // reload when that file changes
@@ -48,7 +49,10 @@ struct DirectorOptions {
   // must be this; "" = never.
   std::string explain_token;
   bool attach_trace = true;  // fill Routing::trace; Explain works either way
-  uint64_t seed = 0;         // of tie-breaks; 0 = random
+  uint64_t seed = 0;         // of tie-breaks and of ids that nobody sent; 0 = random
+  // No threads and no timers: neither discovery nor scraping nor watching files. Whoever drives it
+  // says who is there (SetEndpoints, SetMetrics) and what time it is (the clock, then Tick).
+  bool manual = false;
   Tracer* tracer = nullptr;  // of sampled requests; outlives the director
   bool label_pool = false;   // name the pool in decisions: there are several
 };
@@ -73,6 +77,9 @@ struct RequestInput {
   bool has_body = true;             // false: ended with its headers (GET)
   std::vector<std::string> subset;  // subset hint; see has_subset
   bool has_subset = false;
+  // Endpoints that are not to be considered, as of the tries before: handles of Routing. Those that
+  // left since exclude nobody.
+  std::span<const EndpointId> exclude;
   std::string pool;  // which pool is to answer, where there are several; "" = by the request
   // When given, *state is set before Route returns or queues, so that a request still waiting can
   // be cancelled.
@@ -81,6 +88,9 @@ struct RequestInput {
   // routed (enableEviction): answer the client with the denial, its message as the whole body;
   // break off an answer under way; then Cancel. Without it the request is never taken back.
   std::function<void(const Denial&)> evicted = nullptr;
+  // The caller speaks no HTTP: of the Routing `endpoints`, body edits, scores and all headers but
+  // the plugins' stay empty, and nothing is allocated for them.
+  bool handles_only = false;
 };
 
 // Replace [begin, end) of the original body by `text`; edits are sorted and disjoint.
@@ -92,7 +102,10 @@ struct BodyEdit {
 struct Routing {
   bool ok = false;
   Denial denial;                       // when !ok
-  std::vector<std::string> endpoints;  // "ip:port", best first; the others are fallbacks
+  std::vector<EndpointId> handles;     // best first; the others are fallbacks
+  EndpointId prefill{};                // handle of the endpoint that prefills; 0 = none
+  int port = 0;                        // to use instead of the endpoints' own; 0 = theirs
+  std::vector<std::string> endpoints;  // "ip:port" of `handles`
   HeaderList
       set_headers;  // besides the destination: x-prefiller-host-port, traceparent, x-request-id …
   std::vector<std::string> remove_headers;
@@ -104,6 +117,8 @@ struct Routing {
   bool reads_response = false;                 // a plugin, or edits_response, needs OnResponseBody
   bool edits_response = false;                 // OnResponseBody may change the answer's length
   std::shared_ptr<const DecisionTrace> trace;  // with attach_trace
+  // Empties it for the next request and keeps the buffers.
+  void Clear();
 };
 
 // Thread-safe: Route and the hooks may be called from any thread.
@@ -116,10 +131,20 @@ class Director {
                                                     MetricsRegistry& metrics, const Clock& clock);
   virtual ~Director() = default;
 
-  // Decides. `done` runs once: in this call, or later from another thread when the request had to
-  // queue.
+  // Decides. `done` runs once: in this call, or later, from any thread, when the request had to
+  // queue or its producers to wait. It may drop, cancel and route requests, this one too.
   virtual void Route(RequestInput input, std::function<void(Routing)> done) = 0;
-  // The client left while queued or in flight. Idempotent; also ends in-flight accounting.
+  // Decides in this call where it can: true, `routing` is the answer and `later` is never called.
+  // False when the request queues or its producers wait: the answer comes through `later`, once,
+  // perhaps before this returns. With `handles_only`, a `routing` that is used again and prompts
+  // already seen nothing is allocated.
+  virtual bool RouteNow(RequestInput input, Routing& routing, std::function<void(Routing)> later) {
+    Route(std::move(input), std::move(later));
+    return false;
+  }
+  // The client left: at any time, from any thread, within callbacks too. A request that was not
+  // routed yet is refused, with 503: at once while it queues, when its producers are done while
+  // they run; one that was routed ends. Idempotent.
   virtual void Cancel(const std::shared_ptr<RequestState>& state) = 0;
 
   // Response hooks, in order; each may be left out when a connection dies (Cancel then).
@@ -151,12 +176,27 @@ class Director {
   // The models of all endpoints, each once, in the order of their names; empty when no
   // models-data-source is configured or none has answered.
   virtual std::vector<ServedModel> ServedModels() const { return {}; }
-  // The trace of a recent request as JSON; NOT_FOUND once it left the ring.
+  // The decisions under a request id as JSON, one for each try (decision_tries.h); NOT_FOUND once
+  // they left the ring.
   virtual StatusOr<std::string> Explain(std::string_view request_id) const = 0;
   // The last decisions, newest first, at most `limit`: one JSON object each (decision.h, Summary).
   virtual json::Value Decisions(size_t limit) const { return json::Array(); }
   // By name: type, and what the plugin shows of its state.
   virtual json::Value PluginState() const { return {}; }
+  // Does what is due by the passing of time: TTLs, gates that opened, producers that wait. Returns
+  // when it wants to be called next unless something else happens before; max = not by time. `now`
+  // is what the clock says. A director that is not manual does this by itself.
+  virtual TimePoint Tick(TimePoint now) { return TimePoint::max(); }
+  // Replaces the members, as discovery would; for a manual director.
+  virtual void SetEndpoints(std::vector<EndpointInfo> endpoints) {}
+  // New metrics of the member of that "ns/name" or handle, stamped with now when `updated` is not
+  // set; seen by the next request and the next Tick. NOT_FOUND when it is not there.
+  virtual Status SetMetrics(std::string_view name, EndpointMetrics metrics) {
+    return Unimplemented("metrics cannot be given to this director");
+  }
+  virtual Status SetMetrics(EndpointId id, EndpointMetrics metrics) {
+    return Unimplemented("metrics cannot be given to this director");
+  }
   // Goes over to another configuration. An error, with every fault of it, leaves all as it was.
   // Requests on their way to an engine end under the configuration that routed them; queued ones
   // keep their place and are routed by the new one. Plugins of equal name, type and parameters keep

@@ -13,10 +13,11 @@
 #include <vector>
 
 #include "llmd/clock.h"
+#include "llmd/sched/endpoint_life.h"
 
 namespace llmd::sched {
 
-// Identity; never changes while the endpoint lives.
+// What discovery says of it. Name, address and port make the identity; the rest may be edited.
 struct EndpointInfo {
   std::string name;  // "decode-0"
   std::string ns = "default";
@@ -54,7 +55,7 @@ struct ServedModel {
   friend bool operator==(const ServedModel&, const ServedModel&) = default;
 };
 
-// The gauges of one scrape (endpoint-picker.md §6.1). Plain values; copied into snapshots.
+// The gauges of one scrape (docs/reference/data.md). Plain values; copied into snapshots.
 struct EndpointMetrics {
   double waiting = 0, running = 0;
   double kv_usage = 0;                 // 0..1
@@ -65,6 +66,7 @@ struct EndpointMetrics {
   bool ever = false;
   std::vector<AttributeValue> attributes;  // by AttributeId, from kFirstAttribute on
   std::shared_ptr<const std::vector<ServedModel>> served_models;  // null = not known
+  double process_start = 0;  // of the engine's process, seconds since the epoch; 0 = not said
   // Sets an attribute from kFirstAttribute on; without effect for kNoAttribute.
   void SetAttribute(AttributeId id, double value);
 };
@@ -84,16 +86,21 @@ struct EndpointState {
   std::map<std::string, double> attributes = {};
 };
 
-// The members of a pool; rebuilt only when one joins or leaves. Immutable.
+// The members of a pool; rebuilt only when one joins, leaves or is edited. Immutable. Whoever keeps
+// it keeps the lives of its members, and so their slots: what is to outlast requests holds `shown`.
 struct EndpointSet {
   std::vector<std::shared_ptr<const EndpointInfo>> infos;
-  // Small stable number of each endpoint, unique among the living ones: index of per-endpoint
-  // plugin state.
-  std::vector<uint32_t> slots;
+  std::vector<std::shared_ptr<const EndpointLife>> lives;
+  std::vector<uint32_t> slots;  // of the lives
   std::vector<uint8_t> roles;
   std::vector<std::string> names, host_ports;  // "ns/name", "ip:port"
   uint32_t max_slot = 0;                       // one above the largest slot
+  std::shared_ptr<const EndpointSet> shown;    // the same without the lives; null = made by hand
+  void Add(std::shared_ptr<const EndpointInfo> info, std::shared_ptr<const EndpointLife> life);
+  // The same with a life that begins here.
   void Add(std::shared_ptr<const EndpointInfo> info, uint32_t slot);
+  // A copy that holds no life.
+  std::shared_ptr<const EndpointSet> WithoutLives() const;
   size_t size() const { return infos.size(); }
 };
 

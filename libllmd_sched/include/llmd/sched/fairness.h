@@ -12,6 +12,31 @@
 
 namespace llmd::sched {
 
+// What the token-weighted policies know of a flow; it goes with the flow through a reload from one
+// of them to another. `settled`, `floor` and levels are tokens over the flow's weight.
+struct TokenAccount {
+  double settled = 0;      // what its requests came to that have ended
+  double outstanding = 0;  // tokens expected of those in flight
+  double in_flight = 0;    // requests
+  double floor = 0;        // the band's level when it last began to wait
+  double expected_output = 0;
+  // Prompt tokens of late requests, as estimated and as measured: estimates are corrected by this.
+  double estimated = 0, measured = 0;
+  double mean = 0;  // of what its late requests came to; 0 = not known
+  double weight = 1;
+  bool known = false;  // the weight was looked up
+  // What it has had, if those in flight come to what is expected.
+  double level() const { return settled + outstanding / weight; }
+};
+
+// What a request's flow was charged at its dispatch.
+struct FlowCharge {
+  double tokens = 0;
+  uint64_t lifts = 0;    // the policy's
+  bool charged = false;  // by a policy that keeps accounts
+  bool alone = false;    // no other flow waited
+};
+
 // A flow of one band: the requests of one fairness id. Lives as long as it has requests waiting or
 // in flight, and some minutes after. What stands under `scratch` belongs to the band's policy.
 struct FlowState {
@@ -20,9 +45,9 @@ struct FlowState {
   struct {
     size_t position = SIZE_MAX;  // in the policy's heap
     FlowState *previous = nullptr, *next = nullptr;
-    double value = 0, expected_output = 0, weight = 1;
-    bool known = false;  // weight was looked up
+    double value = 0;  // the key there
   } scratch;
+  TokenAccount account;
 };
 
 // What a request came to; 0 where the answer did not say.
@@ -41,12 +66,16 @@ class FairnessBand {
   virtual void Remove(FlowState& flow) noexcept = 0;
   // Another request is at the head of a member.
   virtual void HeadChanged(FlowState& flow) noexcept {}
-  // The member whose head is dispatched now; *charge is what it costs, given back in Completed.
-  // Never called without members.
-  virtual FlowState& Next(TimePoint now, double* charge) noexcept = 0;
-  // A dispatched request ended, whether its flow has others waiting or not.
-  virtual void Completed(FlowState& flow, TimePoint now, double charge,
-                         const FlowUsage& usage) noexcept {}
+  // The member whose head is dispatched now; *charge is for Completed. Never called without
+  // members.
+  virtual FlowState& Next(TimePoint now, FlowCharge* charge) noexcept = 0;
+  // A dispatched request, `item`, ended, whether its flow has others waiting or not.
+  virtual void Completed(FlowState& flow, const QueuedItem& item, TimePoint now,
+                         const FlowCharge& charge, const FlowUsage& usage) noexcept {}
+  // This band takes the place of another one, of other policies: called before flows are added.
+  virtual void Follow(const FairnessBand& before) noexcept {}
+  // `flow`, whether it waits by now or not, was `before` there.
+  virtual void Carry(FlowState& flow, const FlowState& before) noexcept {}
 };
 
 class FairnessPolicy : public virtual Plugin {

@@ -77,10 +77,14 @@ class Introspected : public virtual Plugin {
   virtual json::Value State(const EndpointSet& endpoints) const = 0;
 };
 
-// Told when an endpoint has left; its slot number may be given to another one afterwards.
+// Told when an endpoint has left, or another process has taken its address. Requests under way may
+// still write under its slot.
 class EndpointObserver : public virtual Plugin {
  public:
   virtual void OnEndpointGone(const EndpointInfo& endpoint, uint32_t slot) = 0;
+  // Nobody holds a life with that slot any more, and another endpoint may get it next: what was
+  // written under it since OnEndpointGone has to go too.
+  virtual void OnSlotFree(uint32_t slot) {}
 };
 
 }  // namespace llmd::sched

@@ -8,8 +8,8 @@
 
 namespace llmd::sched {
 
-// The state of one endpoint as one request finds it (endpoint-picker.md §2.6). Counts are of this
-// picker, gauges the endpoint's own.
+// The state of one endpoint as one request finds it (docs/reference/predicted-latency.md). Counts
+// are of this picker, gauges the endpoint's own.
 struct LatencyFeatures {
   double kv_cache_percentage = 0;  // 0..1
   double input_token_length = 0;
@@ -34,13 +34,12 @@ struct LatencyPrediction {
 // A request's stay on an endpoint, from its dispatch to its end.
 struct LatencyVisit {
   const void* owner = nullptr;  // the producer
-  uint32_t slot = 0;
+  size_t charge = 0;            // of the request, in the ledger
   uint8_t model_class = 0;
   bool prefill = false;   // the prefill stage: ends with the first chunk
   bool decoding = false;  // the first chunk has come
   bool open = true;
   double prefill_tokens = 0, decode_tokens = 0;  // what it counts for in each phase
-  double tpot_slo_ms = -1;                       // -1 = none
   LatencyFeatures features;
   LatencyPrediction predicted;
   TimePoint sent{}, first_chunk{};

@@ -15,6 +15,7 @@
 #include "llmd/metrics.h"
 #include "llmd/registry.h"
 #include "llmd/sched/endpoint.h"
+#include "llmd/sched/ledger.h"
 #include "llmd/sched/request_context.h"
 #include "llmd/status.h"
 
@@ -85,6 +86,7 @@ class PluginEnv {
 
   const Clock* clock = nullptr;
   MetricsRegistry* metrics = nullptr;
+  std::shared_ptr<InFlightLedger> ledger;  // the same through all reloads; null = none
   Logger logger;
   std::string pool_namespace = "default";
   Duration refresh_interval = std::chrono::milliseconds(50);  // --refresh-metrics-interval

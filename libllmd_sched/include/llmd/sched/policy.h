@@ -1,6 +1,6 @@
 // What a pool says of requests besides its endpoints: the priority of each objective and the model
-// names to replace (InferenceObjective and InferenceModelRewrite, endpoint-picker.md §5.1; in file
-// mode sections of the endpoints file). Immutable once shared.
+// names to replace (the InferenceObjective and InferenceModelRewrite of llm-d; here sections of the
+// endpoints file, docs/reference/data.md). Immutable once shared.
 #pragma once
 
 #include <map>

@@ -12,6 +12,7 @@
 #include "llmd/clock.h"
 #include "llmd/json.h"
 #include "llmd/log.h"
+#include "llmd/sched/charges.h"
 #include "llmd/sched/latency.h"
 
 namespace llmd {
@@ -25,8 +26,8 @@ using HeaderList = std::vector<std::pair<std::string, std::string>>;
 // The value of the last header called `name` (lower case), or "".
 std::string_view FindHeader(const HeaderList& headers, std::string_view name);
 
-// A data key (endpoint-picker.md §1: "DataType/ProducerName") as a small integer, handed out while
-// a graph is built.
+// A data key ("DataType/ProducerName", docs/reference/scheduling.md) as a small integer, handed out
+// while a graph is built.
 using DataKey = int;
 inline constexpr DataKey kNoKey = -1;
 
@@ -89,16 +90,6 @@ enum class Api {
   kConversations
 };
 
-// In-flight accounting of a request: which producer charged which endpoint.
-struct Charge {
-  const void* owner = nullptr;
-  uint32_t slot = 0;
-  double tokens = 0;
-  bool until_first_chunk = false;  // the prefill part: ends with the first chunk of the answer
-  bool request_open = true, tokens_open = true;
-  uint64_t mark = 0;  // the owner's
-};
-
 struct RequestContext {
   uint64_t id = 0;         // our own; the client's x-request-id need not be unique
   std::string request_id;  // x-request-id
@@ -137,7 +128,7 @@ struct RequestContext {
   int peer = -1;  // snapshot index of the endpoint an earlier stage chose; -1 = none
 
   std::vector<Attribute> attributes;  // by DataKey
-  std::vector<Charge> charges;
+  RequestCharges charges;             // what it has in flight
   std::vector<LatencyVisit> visits;
   HeaderList response_headers;  // plugins' wishes for the answer
 

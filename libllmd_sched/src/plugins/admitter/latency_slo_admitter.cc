@@ -1,4 +1,4 @@
-// Rule: endpoint-picker.md §2.5. A denial is "saturated" (429), not upstream's 500.
+// Rule: docs/reference/admitters.md. A denial is "saturated" (429), not upstream's 500.
 #include <algorithm>
 
 #include "llmd/sched/admitter.h"

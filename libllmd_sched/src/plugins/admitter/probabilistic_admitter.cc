@@ -1,9 +1,10 @@
-// Formula: endpoint-picker.md §2.5: sheddable requests are refused with p = min(sat^power · k, 1),
-// sat = mean over endpoints of max(queue/Tq, kv/Tkv).
+// Formula (docs/reference/admitters.md): sheddable requests are refused with
+// p = min(sat^power · k, 1), sat = mean over endpoints of max(queue/Tq, kv/Tkv).
 #include <algorithm>
 #include <cmath>
 
 #include "llmd/sched/admitter.h"
+#include "math/repeatable.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
 
@@ -19,7 +20,7 @@ class ProbabilisticAdmitter final : public Admitter {
   explicit ProbabilisticAdmitter(Settings settings) : s_(settings) {}
   AdmissionDenied Admit(RequestContext& request, const Snapshot& snapshot) override {
     if (request.priority >= 0) return {};
-    const double p = std::min(1.0, std::pow(Saturation(snapshot), s_.power) * s_.k);
+    const double p = std::min(1.0, RepeatablePow(Saturation(snapshot), s_.power) * s_.k);
     if (p <= 0 || RandomUnit(request.random) >= p) return {};
     return {429, "request cannot be admitted: the pool is busy and the request is sheddable",
             "rejected-saturated"};

@@ -1,7 +1,8 @@
-// The gauges of endpoint-picker.md §6.1 by engine, old and new names, in one scan of the page.
+// The gauges of docs/reference/data.md by engine, old and new names, in one scan of the page.
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <limits>
 
 #include "llmd/sched/extractor.h"
 #include "plugins/builtin.h"
@@ -44,14 +45,34 @@ class Reader {
     }
   }
   bool found() const { return found_; }
+  // Before the page: of what the engine has a series for, what the page does not say is not known
+  // afterwards; a gauge is NaN then.
+  void Clear() {
+    constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+    if (engine_.Has(EngineSeries::kWaiting)) out_->waiting = kNan;
+    if (engine_.Has(EngineSeries::kRunning)) out_->running = kNan;
+    if (engine_.Has(EngineSeries::kKvUsage)) out_->kv_usage = kNan;
+    const bool info = engine_.Has(EngineSeries::kCacheInfo);
+    if (info || engine_.Has(EngineSeries::kBlockSize)) out_->block_size = 0;
+    if (info || engine_.Has(EngineSeries::kNumBlocks)) out_->num_blocks = 0;
+    if (!engine_.Has(EngineSeries::kLora)) return;
+    out_->active_models.clear();
+    out_->waiting_models.clear();
+    out_->max_active_models = 0;
+  }
 
  private:
   void Sum(double* into, bool* seen, double v) {
     *into = std::exchange(*seen, true) ? *into + v : v;
   }
   void Apply(const EngineSeries& s, const PromSample& sample) {
-    found_ = true;
+    found_ |= s.field != EngineSeries::kProcessStart;
     switch (s.field) {
+      case EngineSeries::kProcessStart:
+        out_->process_start = std::exchange(start_, true)
+                                  ? std::max(out_->process_start, sample.value)
+                                  : sample.value;
+        return;
       case EngineSeries::kWaiting:
         return Sum(&out_->waiting, &waiting_, sample.value);
       case EngineSeries::kRunning:
@@ -105,7 +126,7 @@ class Reader {
 
   const Engine& engine_;
   EndpointMetrics* out_;
-  bool waiting_ = false, running_ = false, usage_ = false, found_ = false;
+  bool waiting_ = false, running_ = false, usage_ = false, start_ = false, found_ = false;
   double newest_lora_ = -1;
   std::vector<std::pair<AttributeId, int64_t>> customs_;  // with the time stamp of what was taken
 };
@@ -123,9 +144,14 @@ class CoreMetricsExtractor final : public Extractor {
     if (engine == engines_.end())
       return InvalidArgument("endpoint " + endpoint.FullName() + ": unknown engine type '" + type +
                              "'");
-    Reader reader(engine->second, metrics);
+    EndpointMetrics read = *metrics;
+    Reader reader(engine->second, &read);
+    reader.Clear();
     engine->second.scanner().Scan(page, reader);
-    if (reader.found()) return OkStatus();
+    if (reader.found()) {
+      *metrics = std::move(read);
+      return OkStatus();
+    }
     return NotFound("the page of " + endpoint.FullName() +
                     " has none of the series of engine type '" + type + "'");
   }
@@ -180,6 +206,7 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
   for (auto& [name, series] : table) {
     names.push_back(name);
     series.insert(series.end(), everywhere.begin(), everywhere.end());
+    series.push_back({EngineSeries::kProcessStart, {"process_start_time_seconds"}});
     engines.emplace(name, Engine(series));
   }
   std::string fallback = params.Choice("defaultEngine", "vllm", names);
@@ -210,7 +237,7 @@ Status RegisterCoreMetricsExtractor(PluginRegistry& registry) {
                    "is name{label=value}; a built-in name replaces that engine"},
                   {"customMetrics", "",
                    "{attributeKey, metricSpec} for every engine: the newest sample by its time "
-                   "stamp; a metric the page lacks keeps its value"}},
+                   "stamp; a metric the page lacks keeps its value until that is stale"}},
        .make = Make});
 }
 

@@ -167,7 +167,8 @@ StatusOr<PoolFile> ParsePoolFile(std::string_view text, const std::string& defau
   LLMD_ASSIGN_OR_RETURN(const config::Node root, config::Parse(text, {.max_bytes = kMaxBytes}));
   Params top(root);
   const config::Node list = top.node("endpoints");
-  if (!list.IsList() && !list.IsNull()) top.Fail("endpoints", "expected a list");
+  // A file that is only half written says nothing; that there are none must be said.
+  if (!list.IsList()) top.Fail("endpoints", "expected a list; [] says that there are none");
   PoolFile out;
   std::set<std::string> names;
   for (const config::Node& item : list.Items()) {

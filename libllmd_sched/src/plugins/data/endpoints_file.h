@@ -23,8 +23,8 @@ struct PoolFile {
 
 // Addresses are IPv4 or IPv6 literals or host names, which are not resolved here (host_resolver.h).
 // An entry with `ports` stands for its data parallel ranks, "<name>-rank-<i>" at the i-th port; the
-// label llm-d.ai/active-ports leaves out the others (endpoint-picker.md §4). INVALID_ARGUMENT holds
-// every error, one a line.
+// label llm-d.ai/active-ports leaves out the others (docs/reference/data.md). INVALID_ARGUMENT
+// holds every error, one a line.
 StatusOr<PoolFile> ReadPoolFile(const std::string& path, const std::string& default_namespace);
 StatusOr<PoolFile> ParsePoolFile(std::string_view text, const std::string& default_namespace);
 

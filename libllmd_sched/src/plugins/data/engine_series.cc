@@ -28,6 +28,7 @@ Engine::Engine(const std::vector<EngineSeries>& series)
   for (const EngineSeries& s : series) {
     const auto name = std::find(scanner_.names().begin(), scanner_.names().end(), s.spec.name);
     by_name_[static_cast<size_t>(name - scanner_.names().begin())].push_back(s);
+    fields_ |= 1u << s.field;
   }
 }
 

@@ -1,5 +1,5 @@
-// Which series of an engine's page mean what (endpoint-picker.md §6.1): built-in engines, and those
-// of a configuration.
+// Which series of an engine's page mean what (docs/reference/data.md): built-in engines, and
+// those of a configuration.
 #pragma once
 
 #include <functional>
@@ -23,6 +23,7 @@ struct EngineSeries {
     kBlockSize,
     kNumBlocks,
     kLora,
+    kProcessStart,
     kCustom
   };
   Field field = kWaiting;
@@ -37,10 +38,12 @@ class Engine {
   const PromScanner& scanner() const { return scanner_; }
   // The series of a name of the scanner.
   const std::vector<EngineSeries>& OfName(size_t name) const { return by_name_[name]; }
+  bool Has(EngineSeries::Field field) const { return (fields_ >> field & 1) != 0; }
 
  private:
   PromScanner scanner_;
   std::vector<std::vector<EngineSeries>> by_name_;
+  unsigned fields_ = 0;  // a bit each
 };
 
 using EngineTable = std::map<std::string, std::vector<EngineSeries>>;

@@ -1,4 +1,4 @@
-// Endpoints from a YAML or JSON file (endpoint-picker.md §5.4). A bad reload keeps the old set; a
+// Endpoints from a YAML or JSON file (docs/reference/data.md). A bad reload keeps the old set; a
 // host that cannot be resolved keeps its old addresses.
 #include <condition_variable>
 #include <mutex>
@@ -28,6 +28,8 @@ class FileDiscovery final : public Discovery {
       : s_(std::move(settings)),
         ns_(env.pool_namespace),
         logger_(env.logger),
+        reloads_ok_(Reloads(env, "success")),
+        reloads_failed_(Reloads(env, "failure")),
         resolver_(LookupHost, s_.all_addresses) {}
   ~FileDiscovery() override { Stop(); }
 
@@ -36,12 +38,18 @@ class FileDiscovery final : public Discovery {
   }
   Status Start(std::function<void(std::vector<EndpointInfo>)> update) override {
     update_ = std::move(update);
-    LLMD_RETURN_IF_ERROR(Read());
+    // Watched before it is read, so that no change falls between the two.
+    if (s_.watch) {
+      watcher_ = std::make_unique<FileWatch>();
+      LLMD_RETURN_IF_ERROR(watcher_->Start(s_.path, [this] { Reload(); }));
+    }
+    if (Status status = Read(); !status.ok()) {
+      if (watcher_) watcher_->Stop();
+      return status;
+    }
     if (s_.resolve_interval > Duration::zero())
       resolving_ = std::thread([this] { ResolveAgain(); });
-    if (!s_.watch) return OkStatus();
-    watcher_ = std::make_unique<FileWatch>();
-    return watcher_->Start(s_.path, [this] { Reload(); });
+    return OkStatus();
   }
   void Stop() override {
     if (watcher_) watcher_->Stop();
@@ -54,6 +62,12 @@ class FileDiscovery final : public Discovery {
   }
 
  private:
+  static Counter* Reloads(const PluginEnv& env, const char* result) {
+    if (env.metrics == nullptr) return nullptr;
+    return &env.metrics->AddCounter("llm_d_epp_endpoints_file_reloads_total",
+                                    "Reads of the endpoints file after the first",
+                                    {{"result", result}});
+  }
   Status Read() {
     LLMD_ASSIGN_OR_RETURN(PoolFile file, ReadPoolFile(s_.path, ns_));
     for (const std::string& warning : file.warnings) logger_.Warn(warning, {{"path", s_.path}});
@@ -64,7 +78,9 @@ class FileDiscovery final : public Discovery {
     return OkStatus();
   }
   void Reload() {
-    if (Status status = Read(); !status.ok()) {
+    const Status status = Read();
+    if (Counter* counter = status.ok() ? reloads_ok_ : reloads_failed_) counter->Add();
+    if (!status.ok()) {
       logger_.Error("Endpoints file not reloaded, keeping the previous endpoints",
                     {{"path", s_.path}, {"error", status.ToString()}});
     }
@@ -101,6 +117,7 @@ class FileDiscovery final : public Discovery {
   const Settings s_;
   const std::string ns_;
   const Logger logger_;
+  Counter *const reloads_ok_, *const reloads_failed_;  // null without metrics
   std::function<void(std::shared_ptr<const PoolPolicy>)> policy_;
   std::function<void(std::vector<EndpointInfo>)> update_;
   std::mutex mutex_;                                  // updates come from two threads

@@ -21,6 +21,7 @@ class ModelsDataExtractor final : public Extractor {
  public:
   Status Extract(std::string_view page, const EndpointInfo& endpoint,
                  EndpointMetrics* metrics) override {
+    if (page.starts_with("\xEF\xBB\xBF")) page.remove_prefix(3);  // a byte order mark
     const StatusOr<json::Value> root = json::Parse(page);
     if (!root.ok()) return root.status().WithContext("model list of " + endpoint.FullName());
     const json::Value& data = (*root)["data"];

@@ -17,8 +17,8 @@ class NeverDisagg final : public Decider {
   bool Disaggregate(RequestContext&, const Snapshot&, int) override { return false; }
 };
 
-// Disaggregates when enough of the prompt is not cached on the decode endpoint (endpoint-picker.md
-// §4).
+// Disaggregates when enough of the prompt is not cached on the decode endpoint
+// (docs/reference/profile-handlers.md).
 class PrefixBasedDecider final : public Decider {
  public:
   PrefixBasedDecider(double non_cached, double prompt, DataKey tokens, DataKey match)

@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §2.1, context-length-aware (filter and scorer in one).
+// Formula: docs/reference/filters.md, context-length-aware (filter and scorer in one).
 #include <charconv>
 #include <cmath>
 #include <optional>

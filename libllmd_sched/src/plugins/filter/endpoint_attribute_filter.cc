@@ -1,4 +1,4 @@
-// Rule: endpoint-picker.md §2.1, endpoint-attribute-filter.
+// Rule: docs/reference/filters.md, endpoint-attribute-filter.
 #include <algorithm>
 #include <cmath>
 

@@ -1,4 +1,4 @@
-// For conformance tests: the request itself names the endpoints (endpoint-picker.md §2.1).
+// For conformance tests: the request itself names the endpoints (docs/reference/filters.md).
 #include <algorithm>
 
 #include "llmd/sched/filter.h"

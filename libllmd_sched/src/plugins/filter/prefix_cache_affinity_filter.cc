@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §2.1, prefix-cache-affinity-filter.
+// Formula: docs/reference/filters.md, prefix-cache-affinity-filter.
 #include <algorithm>
 #include <limits>
 

@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §2.1, the role label of P/D and encode disaggregation.
+// Formula: docs/reference/filters.md, the role label of P/D and encode disaggregation.
 #include "llmd/sched/filter.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"

@@ -1,4 +1,4 @@
-// Rule: endpoint-picker.md §2.1, slo-headroom-tier-filter.
+// Rule: docs/reference/filters.md, slo-headroom-tier-filter.
 #include <algorithm>
 
 #include "llmd/sched/filter.h"

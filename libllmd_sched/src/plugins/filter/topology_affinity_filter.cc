@@ -1,4 +1,4 @@
-// Rule: endpoint-picker.md §2.1: keeps candidates near the endpoint that an earlier stage chose.
+// Rule: docs/reference/filters.md: keeps candidates near the endpoint that an earlier stage chose.
 #include <algorithm>
 
 #include "llmd/sched/filter.h"

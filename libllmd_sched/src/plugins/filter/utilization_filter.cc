@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §2.1, utilization-filter.
+// Formula: docs/reference/filters.md, utilization-filter.
 #include <algorithm>
 #include <cmath>
 

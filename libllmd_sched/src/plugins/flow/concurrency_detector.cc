@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §7: own requests (or tokens) in flight over capacity.
+// Formula: docs/reference/flow-control.md: own requests (or tokens) in flight over capacity.
 #include <algorithm>
 #include <cmath>
 
@@ -14,7 +14,7 @@ namespace {
 struct Settings {
   double requests = 0, tokens = 0, headroom = 0;
   bool by_requests = true, by_tokens = false;
-  const InFlightCounts* counts = nullptr;
+  const InFlightTokens* counts = nullptr;
 };
 
 class ConcurrencyDetector final : public SaturationDetector, public Filter {
@@ -24,7 +24,7 @@ class ConcurrencyDetector final : public SaturationDetector, public Filter {
   double Saturation(const Snapshot& snapshot, const std::vector<uint32_t>& candidates) override {
     if (candidates.empty()) return 1;
     double sum = 0;
-    for (uint32_t c : candidates) sum += Of(snapshot.set->slots[c]);
+    for (uint32_t c : candidates) sum += Of(*snapshot.set->lives[c]);
     return sum / static_cast<double>(candidates.size());
   }
   double PerRequest(const Snapshot&, const std::vector<uint32_t>& candidates) const override {
@@ -34,14 +34,16 @@ class ConcurrencyDetector final : public SaturationDetector, public Filter {
   Duration ReactionTime(Duration) const override { return std::chrono::milliseconds(10); }
   void Keep(RequestContext&, const Snapshot& snapshot, std::vector<uint32_t>& candidates) override {
     std::erase_if(candidates,
-                  [&](uint32_t c) { return Of(snapshot.set->slots[c]) >= 1 + s_.headroom; });
+                  [&](uint32_t c) { return Of(*snapshot.set->lives[c]) >= 1 + s_.headroom; });
   }
   bool drops_saturated() const override { return true; }
 
  private:
-  double Of(uint32_t slot) const {
-    const double requests = s_.by_requests ? s_.counts->Requests(slot) / s_.requests : 0;
-    const double tokens = s_.by_tokens ? s_.counts->Tokens(slot) / s_.tokens : 0;
+  double Of(const EndpointLife& life) const {
+    const InFlightAccount& account = life.account();
+    const double requests = s_.by_requests ? account.requests() / s_.requests : 0;
+    const double tokens =
+        s_.by_tokens ? account.Tokens(s_.counts->tokens_in_flight()) / s_.tokens : 0;
     return std::max(requests, tokens);
   }
   const Settings s_;
@@ -59,7 +61,7 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
   s.by_tokens = mode != "requests";
   const std::string producer = params.String("inFlightLoadProducerName", "inflight-load-producer");
   LLMD_ASSIGN_OR_RETURN(Plugin* const plugin, args.env.Dependency(producer));
-  s.counts = dynamic_cast<const InFlightCounts*>(plugin);
+  s.counts = dynamic_cast<const InFlightTokens*>(plugin);
   if (s.counts == nullptr)
     params.Fail("inFlightLoadProducerName", "plugin '" + producer + "' counts nothing in flight");
   return Done(params, std::make_unique<ConcurrencyDetector>(s));

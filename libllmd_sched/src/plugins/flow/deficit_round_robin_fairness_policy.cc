@@ -1,6 +1,8 @@
 // Deficit round robin (Shreedhar and Varghese, "Efficient Fair Queuing Using Deficit Round-Robin",
 // 1996) over tokens instead of bytes: in its turn a flow gets quantum x weight more credit and goes
-// on while its credit covers the next request.
+// on while its credit covers the next request. Credit is what a flow's level lacks to that of the
+// round, which all have in common: so there is none to be had from a request that was charged too
+// much, and none to be saved up.
 #include <algorithm>
 #include <cmath>
 
@@ -18,66 +20,60 @@ struct Settings {
   double quantum = 0;
 };
 
-// scratch.value is the flow's credit.
-class DeficitBand final : public FairnessBand {
+class DeficitBand final : public TokenBand {
  public:
-  explicit DeficitBand(const Settings& settings) : s_(settings) {}
+  explicit DeficitBand(const Settings& settings) : TokenBand(settings.cost), s_(settings) {}
 
   void Add(FlowState& flow) noexcept override {
-    s_.cost.WeightOf(flow);
+    TokenBand::Add(flow);
     ring_.Add(flow);
-    ++count_;
+    Moved(flow);
   }
   void Remove(FlowState& flow) noexcept override {
-    if (ring_.current() == &flow) served_ = false;
     ring_.Remove(flow);
-    --count_;
-    // Credit does not outlast the queue, debt does.
-    flow.scratch.value = std::min(flow.scratch.value, 0.0);
+    TokenBand::Remove(flow);
   }
-  FlowState& Next(TimePoint, double* charge) noexcept override {
+  FlowState& Next(TimePoint, FlowCharge* charge) noexcept override {
     for (size_t visited = 0;; ++visited) {
       FlowState& flow = *ring_.current();
-      if (!std::exchange(served_, true)) flow.scratch.value += Share(flow);
-      const double cost = s_.cost.Estimate(flow, *flow.head);
-      if (cost <= flow.scratch.value) {
-        flow.scratch.value -= cost;
-        *charge = cost;
+      if (Needs(flow) <= round_) {
+        *charge = Charge(flow);
         return flow;
       }
       ring_.Advance();
-      served_ = false;
-      if (visited == count_) SkipRounds();
+      if (visited == waiting()) {
+        NextRound();
+        visited = 0;
+      }
     }
   }
-  void Completed(FlowState& flow, TimePoint, double charge,
-                 const FlowUsage& usage) noexcept override {
-    flow.scratch.value -= s_.cost.Correction(flow, charge, usage);
+
+ protected:
+  // No flow is left more than a quantum behind the round: it would be served alone for long.
+  void Moved(FlowState& flow) noexcept override {
+    round_ = std::min(round_, flow.account.level() + s_.quantum);
   }
 
  private:
-  double Share(const FlowState& flow) const { return s_.quantum * flow.scratch.weight; }
+  // The level of the round in which the head of the flow can be paid for.
+  double Needs(const FlowState& flow) const {
+    return flow.account.level() + cost().Expect(flow.account, *flow.head) / flow.account.weight;
+  }
   // Nobody could pay: all rounds until somebody can, at once.
-  void SkipRounds() {
-    double rounds = INFINITY;
+  void NextRound() {
+    double least = INFINITY;
     const FlowState* const first = ring_.current();
     do {
-      const FlowState& flow = *ring_.current();
-      const double lacks = s_.cost.Estimate(flow, *flow.head) - flow.scratch.value;
-      rounds = std::min(rounds, std::ceil(lacks / Share(flow)) - 1);
+      least = std::min(least, Needs(*ring_.current()));
       ring_.Advance();
     } while (ring_.current() != first);
-    if (!(rounds > 0)) return;
-    do {
-      ring_.current()->scratch.value += rounds * Share(*ring_.current());
-      ring_.Advance();
-    } while (ring_.current() != first);
+    const double rounds = std::max(1.0, std::ceil((least - round_) / s_.quantum));
+    round_ = std::max(least, round_ + rounds * s_.quantum);
   }
 
   const Settings& s_;
   FlowRing ring_;
-  size_t count_ = 0;
-  bool served_ = false;  // the current flow has had its credit of this turn
+  double round_ = INFINITY;  // tokens over weight that all may have had by now
 };
 
 class DeficitRoundRobin final : public FairnessPolicy {
@@ -102,7 +98,8 @@ Status RegisterDeficitRoundRobinFairnessPolicy(PluginRegistry& registry) {
       {.type = "deficit-round-robin-fairness-policy",
        .kind = "fairness policy",
        .help = "Tokens shared by weight, in turns: a request is charged its estimated prompt and "
-               "output tokens, corrected when it ends.",
+               "output tokens, corrected by what the flow's were worth, while it is in flight, and "
+               "what it came to when it ends.",
        .params = std::move(help),
        .make = [](PluginArgs& args) -> StatusOr<std::unique_ptr<Plugin>> {
          Params params(args.parameters);

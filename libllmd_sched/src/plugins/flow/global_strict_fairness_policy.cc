@@ -20,7 +20,7 @@ class StrictBand final : public FairnessBand {
   void Add(FlowState& flow) noexcept override { flows_.Push(&flow); }
   void Remove(FlowState& flow) noexcept override { flows_.Remove(&flow); }
   void HeadChanged(FlowState& flow) noexcept override { flows_.Update(&flow); }
-  FlowState& Next(TimePoint, double*) noexcept override { return *flows_.top(); }
+  FlowState& Next(TimePoint, FlowCharge*) noexcept override { return *flows_.top(); }
 
  private:
   IndexedHeap<FlowState, FlowPosition, BetterHead> flows_;

@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §7: the lower a band, the earlier its gate closes.
+// Formula: docs/reference/flow-control.md: the lower a band, the earlier its gate closes.
 #include "llmd/sched/usage_limit.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"

@@ -1,8 +1,9 @@
-// Least attained service per program (endpoint-picker.md §7): service = prompt + 2 x completion
-// tokens, halved every half-life; score = .8 (1 - service) + .2 head wait, both min-max over the
-// flows waiting, equal ones .5. The highest score goes next.
+// Least attained service (docs/reference/flow-control.md): prompt + 2 x completion tokens,
+// halved every half-life; score = .8 (1 - service) + .2 head wait, both min-max over the flows
+// waiting, equal ones .5. The highest score goes next.
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "llmd/sched/fairness.h"
+#include "math/repeatable.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
 
@@ -84,7 +86,7 @@ class ProgramSeries {
     return rows_[rows_.size() < kMaxPrograms ? id : "other"];
   }
   double Decayed(const Row& row, TimePoint now) const {
-    return row.service * std::exp2(-Seconds(now - row.at) / s_.half_life_s);
+    return row.service * RepeatableExp2(-Seconds(now - row.at) / s_.half_life_s);
   }
   Labels LabelsOf(const std::string& id) const {
     Labels out = labels_;
@@ -115,7 +117,7 @@ class ProgramSeries {
   const Clock& clock_;
   const Labels labels_;
   std::mutex mutex_;
-  std::unordered_map<std::string, Row> rows_;            // guarded by mutex_
+  std::map<std::string, Row> rows_;                      // guarded by mutex_
   std::vector<std::shared_ptr<const void>> collectors_;  // end before what they read
 };
 
@@ -135,7 +137,7 @@ class ProgramBand final : public FairnessBand {
     flows_.pop_back();
     flow.scratch.position = SIZE_MAX;
   }
-  FlowState& Next(TimePoint now, double*) noexcept override {
+  FlowState& Next(TimePoint now, FlowCharge*) noexcept override {
     double least = INFINITY, most = -INFINITY, shortest = INFINITY, longest = -INFINITY;
     for (Member& m : flows_) {
       m.service = Decayed(*m.program, now);
@@ -162,7 +164,8 @@ class ProgramBand final : public FairnessBand {
     series_.Waited(best->flow->id, best->wait, now);
     return *best->flow;
   }
-  void Completed(FlowState& flow, TimePoint now, double, const FlowUsage& usage) noexcept override {
+  void Completed(FlowState& flow, const QueuedItem&, TimePoint now, const FlowCharge&,
+                 const FlowUsage& usage) noexcept override {
     if (now - swept_ >= s_.sweep) Sweep(now);
     if (!usage.known) return;
     Program& program = programs_[flow.id];
@@ -183,7 +186,7 @@ class ProgramBand final : public FairnessBand {
     double service = 0, wait = 0;
   };
   double Decayed(const Program& p, TimePoint now) const {
-    return p.service * std::exp2(-Seconds(now - p.at) / s_.half_life_s);
+    return p.service * RepeatableExp2(-Seconds(now - p.at) / s_.half_life_s);
   }
   // Forgets programs that were not used for the TTL; those waiting stay.
   void Sweep(TimePoint now) {

@@ -10,7 +10,7 @@ class RoundRobinBand final : public FairnessBand {
  public:
   void Add(FlowState& flow) noexcept override { ring_.Add(flow); }
   void Remove(FlowState& flow) noexcept override { ring_.Remove(flow); }
-  FlowState& Next(TimePoint, double*) noexcept override {
+  FlowState& Next(TimePoint, FlowCharge*) noexcept override {
     FlowState& flow = *ring_.current();
     ring_.Advance();
     return flow;

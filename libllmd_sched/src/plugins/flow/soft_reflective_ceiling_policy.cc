@@ -1,7 +1,7 @@
-// Formula: endpoint-picker.md §7: band i of n has the reflective ceiling 1 - i * saturation / (n -
-// 1). A band at or over it is open in one of `period` decisions, period = round(saturation / (1 -
-// saturation)), and closed in the others; one count for all bands, so that they open together and a
-// closed band never stands before an open one.
+// Band i of n has the reflective ceiling 1 - i * saturation / (n - 1). A band at or over it is open
+// in one of `period` decisions, period = round(saturation / (1 - saturation)), and closed in the
+// others; one count for all bands, so that they open together and a closed band never stands before
+// an open one (docs/reference/flow-control.md).
 #include <algorithm>
 #include <atomic>
 #include <cmath>

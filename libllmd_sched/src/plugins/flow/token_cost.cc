@@ -1,6 +1,125 @@
 #include "plugins/flow/token_cost.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace llmd::sched {
+namespace {
+
+// The ratio of measured to estimated prompts is that of about the last 32 requests; to begin with
+// it is 1, as if this many tokens had been estimated rightly.
+constexpr double kKeep = 31.0 / 32, kTrusted = 256;
+constexpr double kMostWrong = 1e4;
+double Correction(const TokenAccount& account) {
+  return std::clamp(account.measured / account.estimated, 1 / kMostWrong, kMostWrong);
+}
+
+void Learn(TokenAccount& account, const QueuedItem& item, const FlowUsage& usage, double came_to) {
+  account.expected_output += (usage.output_tokens - account.expected_output) / 8;
+  account.mean = account.mean > 0 ? account.mean + (came_to - account.mean) / 16 : came_to;
+  if (!(item.prompt_tokens > 0)) return;
+  account.estimated = account.estimated * kKeep + item.prompt_tokens;
+  account.measured = account.measured * kKeep + usage.prompt_tokens;
+}
+
+// The level, without trust in what is expected beyond what is usual.
+double SureLevel(const TokenAccount& account) {
+  if (account.mean <= 0) return account.level();
+  const double usual = account.in_flight * account.mean;
+  return account.settled + std::min(account.outstanding, usual) / account.weight;
+}
+
+}  // namespace
+
+double TokenCost::WeightOf(const std::string& id) const {
+  const auto it = weights.find(id);
+  return it == weights.end() ? default_weight : it->second;
+}
+
+double TokenCost::Expect(const TokenAccount& account, const QueuedItem& item) const {
+  double out = account.expected_output;
+  if (item.max_output_tokens >= 0 && item.max_output_tokens < out) out = item.max_output_tokens;
+  return input * item.prompt_tokens * Correction(account) + output * out;
+}
+
+double TokenCost::Measure(const FlowUsage& usage, double charge) const {
+  return usage.known ? input * usage.prompt_tokens + output * usage.output_tokens : charge;
+}
+
+void TokenBand::Know(TokenAccount& account, const std::string& id) const {
+  if (std::exchange(account.known, true)) return;
+  account.weight = cost_.WeightOf(id);
+  account.expected_output = cost_.expected_output;
+  account.estimated = account.measured = kTrusted;
+}
+
+void TokenBand::Add(FlowState& flow) noexcept {
+  TokenAccount& account = flow.account;
+  Know(account, flow.id);
+  account.floor = waiting_.empty() ? last_ : SureLevel(LeastServed().account);
+  if (account.level() < account.floor) {
+    account.settled += account.floor - account.level();
+    ++lifts_;
+  }
+  flow.scratch.value = account.level();
+  waiting_.Push(&flow);
+}
+
+void TokenBand::Remove(FlowState& flow) noexcept {
+  waiting_.Remove(&flow);
+  if (waiting_.empty()) last_ = SureLevel(flow.account);
+}
+
+FlowCharge TokenBand::Charge(FlowState& flow) {
+  TokenAccount& account = flow.account;
+  const double cost = cost_.Expect(account, *flow.head);
+  account.outstanding += cost;
+  ++account.in_flight;
+  Move(flow);
+  return {.tokens = cost, .lifts = lifts_, .charged = true, .alone = waiting_.size() == 1};
+}
+
+void TokenBand::Completed(FlowState& flow, const QueuedItem& item, TimePoint,
+                          const FlowCharge& charge, const FlowUsage& usage) noexcept {
+  TokenAccount& account = flow.account;
+  Know(account, flow.id);
+  const double came_to = cost_.Measure(usage, charge.tokens);
+  if (usage.known) Learn(account, item, usage, came_to);
+  if (!charge.charged) return;
+  account.outstanding = --account.in_flight > 0 ? account.outstanding - charge.tokens : 0;
+  const bool nobodys_affair = charge.alone && charge.lifts != lifts_;
+  account.settled += (nobodys_affair ? charge.tokens : came_to) / account.weight;
+  if (flow.scratch.position == kNotInHeap) return;
+  account.settled += std::max(0.0, account.floor - account.level());
+  Move(flow);
+}
+
+void TokenBand::Move(FlowState& flow) noexcept {
+  flow.scratch.value = flow.account.level();
+  waiting_.Update(&flow);
+  Moved(flow);
+}
+
+void TokenBand::Follow(const FairnessBand& before) noexcept {
+  const auto* other = dynamic_cast<const TokenBand*>(&before);
+  if (other == nullptr) return;
+  last_ = other->waiting_.empty() ? other->last_ : other->LeastServed().account.level();
+  lifts_ = lifts_before_ = other->lifts_;
+}
+
+// Under another weight what a flow has had beyond the others, or less, stays so many tokens.
+void TokenBand::Carry(FlowState& flow, const FlowState& before) noexcept {
+  TokenAccount account = before.account;
+  if (!account.known) return;
+  const double weight = cost_.WeightOf(flow.id);
+  const double scale = account.weight / weight;
+  account.settled = last_ + (account.settled - last_) * scale;
+  account.floor = last_ + (account.floor - last_) * scale;
+  account.weight = weight;
+  flow.account = account;
+  lifts_ = lifts_before_;  // coming here was no joining
+  if (flow.scratch.position != kNotInHeap) Move(flow);
+}
 
 TokenCost ReadTokenCost(Params& params) {
   TokenCost cost;

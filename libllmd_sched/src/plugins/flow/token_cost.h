@@ -1,13 +1,21 @@
-// What the token-weighted fairness policies share: a weight by fairness id, and what a request
-// costs.
+// What the token-weighted fairness policies share: a weight by fairness id, what a request costs,
+// and the accounts of flows.
+//
+// While a request is in flight its flow is charged what is expected of it, at its end what it came
+// to. Expectations are learned, since estimates may be off by any factor. A flow that begins to
+// wait starts beside the least served of those that wait. What was dispatched before, while nobody
+// else waited, is no matter between the two: if it turns out cheaper or dearer, neither is moved,
+// so that a refund does not become credit. No settlement takes a flow below where it began to wait:
+// one held back by its own expectation gets what it missed since then and no more.
 #pragma once
 
 #include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "flow/indexed_heap.h"
 #include "llmd/sched/fairness.h"
+#include "plugins/flow/flow_ring.h"
 
 namespace llmd::sched {
 
@@ -15,26 +23,12 @@ struct TokenCost {
   std::map<std::string, double, std::less<>> weights;
   double default_weight = 1, input = 1, output = 2, expected_output = 128;
 
-  double WeightOf(FlowState& flow) const {
-    if (!std::exchange(flow.scratch.known, true)) {
-      const auto it = weights.find(flow.id);
-      flow.scratch.weight = it == weights.end() ? default_weight : it->second;
-      flow.scratch.expected_output = expected_output;
-    }
-    return flow.scratch.weight;
-  }
-  // Of the request before it runs: its prompt as estimated and the flow's usual output.
-  double Estimate(const FlowState& flow, const QueuedItem& item) const {
-    double out = flow.scratch.expected_output;
-    if (item.max_output_tokens >= 0 && item.max_output_tokens < out) out = item.max_output_tokens;
-    return input * item.prompt_tokens + output * out;
-  }
-  // What the charge lacked, now that the request is over; learns the flow's usual output.
-  double Correction(FlowState& flow, double charge, const FlowUsage& usage) const {
-    if (!usage.known) return 0;
-    flow.scratch.expected_output += (usage.output_tokens - flow.scratch.expected_output) / 8;
-    return input * usage.prompt_tokens + output * usage.output_tokens - charge;
-  }
+  double WeightOf(const std::string& id) const;
+  // Of a request before it runs: its prompt as estimated, corrected by what the flow's estimates
+  // were worth, and the flow's usual output.
+  double Expect(const TokenAccount& account, const QueuedItem& item) const;
+  // Of a request that has ended; `charge` when it did not say.
+  double Measure(const FlowUsage& usage, double charge) const;
 };
 
 // Reads `weights`, `defaultWeight`, `inputTokenWeight`, `outputTokenWeight` and
@@ -42,5 +36,46 @@ struct TokenCost {
 TokenCost ReadTokenCost(Params& params);
 // Their help.
 std::vector<ParamHelp> TokenCostHelp();
+
+// A band by accounts, with the flows that wait by level; the order in which they are served is the
+// policy's. scratch.value is the level under which a flow stands there.
+class TokenBand : public FairnessBand {
+ public:
+  explicit TokenBand(const TokenCost& cost) : cost_(cost) {}
+  void Add(FlowState& flow) noexcept override;
+  void Remove(FlowState& flow) noexcept override;
+  void HeadChanged(FlowState& flow) noexcept override { waiting_.Update(&flow); }
+  void Completed(FlowState& flow, const QueuedItem& item, TimePoint now, const FlowCharge& charge,
+                 const FlowUsage& usage) noexcept override;
+  void Follow(const FairnessBand& before) noexcept override;
+  void Carry(FlowState& flow, const FlowState& before) noexcept override;
+
+ protected:
+  const TokenCost& cost() const { return cost_; }
+  size_t waiting() const { return waiting_.size(); }
+  FlowState& LeastServed() const { return *waiting_.top(); }
+  // The head of a member is dispatched.
+  FlowCharge Charge(FlowState& flow);
+  // The level of a member has changed.
+  virtual void Moved(FlowState& flow) noexcept {}
+
+ private:
+  // Ties go by arrival.
+  struct ByLevel {
+    bool operator()(const FlowState& a, const FlowState& b) const {
+      return a.scratch.value != b.scratch.value ? a.scratch.value < b.scratch.value
+                                                : a.head->sequence < b.head->sequence;
+    }
+  };
+  // Looks the weight up once.
+  void Know(TokenAccount& account, const std::string& id) const;
+  void Move(FlowState& flow) noexcept;
+
+  const TokenCost& cost_;
+  IndexedHeap<FlowState, FlowPosition, ByLevel> waiting_;
+  double last_ = 0;  // level of the last flow to leave an emptied band
+  // Flows that were put beside another one; what it was in the band this one follows.
+  uint64_t lifts_ = 0, lifts_before_ = 0;
+};
 
 }  // namespace llmd::sched

@@ -1,16 +1,13 @@
-// Formula: endpoint-picker.md §7: mean over endpoints of max(queue/Tq, kv/Tkv). An endpoint whose
+// Mean over endpoints of max(queue/Tq, kv/Tkv) (docs/reference/flow-control.md). An endpoint whose
 // metrics are missing or stale is judged by the requests this picker itself has on it, so that a
 // dead metrics page neither freezes the pool nor hides its load.
 #include <algorithm>
 #include <cmath>
 
 #include "llmd/sched/filter.h"
-#include "llmd/sched/hooks.h"
 #include "llmd/sched/saturation.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
-#include "plugins/flow/unseen_requests.h"
-#include "plugins/producer/inflight.h"
 
 namespace llmd::sched {
 namespace {
@@ -20,10 +17,7 @@ struct Settings {
   Duration staleness;
 };
 
-class UtilizationDetector final : public SaturationDetector,
-                                  public Filter,
-                                  public PreRequestHook,
-                                  public ResponseHook {
+class UtilizationDetector final : public SaturationDetector, public Filter {
  public:
   UtilizationDetector(Settings settings, PluginArgs& args)
       : s_(settings),
@@ -37,7 +31,7 @@ class UtilizationDetector final : public SaturationDetector,
     const TimePoint now = clock_.Now();
     double sum = 0;
     for (uint32_t c : candidates) {
-      sum += Of(snapshot, c, now, unseen_.Count(snapshot.set->slots[c], snapshot.updated[c]));
+      sum += Of(snapshot, c, now, snapshot.set->lives[c]->account().Unseen(snapshot.updated[c]));
     }
     return sum / static_cast<double>(candidates.size());
   }
@@ -64,20 +58,6 @@ class UtilizationDetector final : public SaturationDetector,
     if (!std::all_of(candidates.begin(), candidates.end(), drop)) std::erase_if(candidates, drop);
   }
 
-  void PreRequest(RequestContext& request, const Snapshot& snapshot, const ScheduleOutcome& outcome,
-                  HeaderList&) override {
-    if (!outcome.primary.empty()) Open(request, snapshot.set->slots[outcome.primary[0]], false);
-    if (!outcome.prefill.empty()) Open(request, snapshot.set->slots[outcome.prefill[0]], true);
-  }
-  void OnFirstChunk(RequestContext& request, const ResponseInfo&) override {
-    Close(request, [](const Charge& c) { return c.until_first_chunk; });
-    Answered(request);
-  }
-  void OnEnd(RequestContext& request, const ResponseInfo&) override {
-    Close(request, [](const Charge&) { return true; });
-    Answered(request);
-  }
-
  private:
   bool IsStale(const Snapshot& snapshot, uint32_t c, TimePoint now) const {
     return snapshot.stale[c] || !snapshot.metrics[c]->ever ||
@@ -87,33 +67,14 @@ class UtilizationDetector final : public SaturationDetector,
   // `unseen` requests of ours count as waiting.
   double Of(const Snapshot& snapshot, uint32_t c, TimePoint now, double unseen) const {
     if (IsStale(snapshot, c, now)) {
-      return in_flight_.Requests(snapshot.set->slots[c]) / s_.stale_requests;
+      return snapshot.set->lives[c]->account().requests() / s_.stale_requests;
     }
     return std::max((snapshot.waiting[c] + unseen) / s_.queue, snapshot.kv_usage[c] / s_.kv);
-  }
-  void Open(RequestContext& request, uint32_t slot, bool prefill) {
-    in_flight_.Add(slot, 1, 0);
-    request.charges.push_back(
-        {.owner = this, .slot = slot, .until_first_chunk = prefill, .mark = unseen_.Sent(slot)});
-  }
-  void Answered(RequestContext& request) {
-    for (Charge& c : request.charges) {
-      if (c.owner == this && std::exchange(c.tokens_open, false)) unseen_.Answered(c.slot, c.mark);
-    }
-  }
-  template <typename Wanted>
-  void Close(RequestContext& request, Wanted wanted) {
-    for (Charge& c : request.charges) {
-      if (c.owner != this || !wanted(c)) continue;
-      if (std::exchange(c.request_open, false)) in_flight_.Add(c.slot, -1, 0);
-    }
   }
 
   const Settings s_;
   const Clock& clock_;
   Gauge& stale_gauge_;
-  SlotCounters in_flight_;
-  UnseenRequests unseen_;
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The fairness id of agents that name their session but not their flow (endpoint-picker.md §2.5).
+// The fairness id of agents that name only their session (docs/reference/request-headers.md).
 #include "llmd/sched/hooks.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"

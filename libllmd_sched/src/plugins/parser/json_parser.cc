@@ -20,6 +20,58 @@ std::string_view PromptOf(const RequestContext& request) {
   return {};
 }
 
+// What one kind of request must have: the first of `members` that is there, of a type that may
+// hold a prompt.
+struct Needed {
+  struct Member {
+    std::string_view name;
+    std::string_view begins;  // first bytes of the types taken
+    bool not_empty = false;   // of a list
+  };
+  std::vector<Member> members;
+  std::string_view expected;
+};
+
+Needed NeedsOf(Api api) {
+  switch (api) {
+    case Api::kChat:
+    case Api::kMessages:
+      return {{{"messages", "[", true}}, "'messages', a list that is not empty"};
+    case Api::kCompletions:
+      return {{{"prompt", "\"["}, {"prompt_embeds", "\"["}}, "'prompt', a string or a list"};
+    case Api::kEmbeddings:
+      return {{{"input", "\"["}, {"messages", "[", true}}, "'input', a string or a list"};
+    case Api::kResponses:
+      return {{{"input", "\"["}}, "'input', a string or a list"};
+    case Api::kImages:
+      return {{{"prompt", "\""}}, "'prompt', a string"};
+    case Api::kGenerate:
+      return {{{"token_ids", "["}, {"input_ids", "["}, {"text", "\"["}, {"input_embeds", "["}},
+              "token ids or a text"};
+    case Api::kConversations:
+    case Api::kNone:
+      break;
+  }
+  return {};
+}
+
+bool IsEmptyList(std::string_view raw) {
+  return raw.find_first_not_of(" \t\r\n", 1) == raw.size() - 1;
+}
+
+Status CheckPrompt(const RequestContext& request) {
+  const Needed needed = NeedsOf(request.api);
+  if (needed.members.empty()) return OkStatus();
+  for (const Needed::Member& member : needed.members) {
+    const std::string_view raw = RawMember(request, member.name);
+    if (raw.empty() || raw == "null") continue;
+    const bool fits = member.begins.find(raw[0]) != std::string_view::npos;
+    if (fits && !(member.not_empty && IsEmptyList(raw))) return OkStatus();
+    break;
+  }
+  return InvalidArgument("request body: expected " + std::string(needed.expected));
+}
+
 }  // namespace
 
 void ReadJsonUsage(std::string_view json_object, Usage* usage) {
@@ -39,6 +91,7 @@ void ReadJsonUsage(std::string_view json_object, Usage* usage) {
 
 Status ParseJson(RequestContext& request, size_t begin, size_t size) {
   LLMD_RETURN_IF_ERROR(ReadBody(request, begin, size));
+  LLMD_RETURN_IF_ERROR(CheckPrompt(request));
   request.prompt_json = PromptOf(request);
   return OkStatus();
 }

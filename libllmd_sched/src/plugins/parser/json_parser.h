@@ -1,5 +1,5 @@
 // What the parsers of JSON bodies share: one reader, other paths and usage names
-// (endpoint-picker.md §2.8).
+// (docs/reference/parsers.md).
 #pragma once
 
 #include <string>
@@ -15,7 +15,8 @@ namespace llmd::sched {
 // ones.
 void ReadJsonUsage(std::string_view json_object, Usage* usage);
 // Reads a JSON body that stands at request.body[begin, begin + size): members, model, prompt.
-// request.api is set. INVALID_ARGUMENT for what is no JSON object.
+// request.api is set. INVALID_ARGUMENT for what is no JSON object or lacks what its API needs
+// (`messages`, `prompt`, `input`), or has it of another type.
 Status ParseJson(RequestContext& request, size_t begin, size_t size);
 
 // A parser whose requests differ by path only. Immutable.

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "llmd/sched/picker.h"
+#include "math/repeatable.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
 #include "plugins/picker/ranked.h"
@@ -32,7 +33,7 @@ class WeightedRandomPicker final : public Picker {
            std::span<const double> totals, std::vector<uint32_t>& picked) override {
     const bool uniform = std::none_of(totals.begin(), totals.end(), [](double t) { return t > 0; });
     PickRanked(candidates, count_, picked, [&](size_t i) {
-      const double u = std::log(RandomUnit(request.random));
+      const double u = RepeatableLog(RandomUnit(request.random));
       if (uniform) return RankKey{u, 0};
       // A zero weight comes only after every other.
       return totals[i] > 0 ? RankKey{u / totals[i], 0} : RankKey{-INFINITY, u};

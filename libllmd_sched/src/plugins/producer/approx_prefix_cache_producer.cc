@@ -1,4 +1,4 @@
-// PrefixCacheMatchInfo from what this picker itself sent where (endpoint-picker.md §2.6).
+// PrefixCacheMatchInfo from what this picker itself sent where (docs/reference/producers.md).
 #include <algorithm>
 
 #include "llmd/kv/block_hash.h"
@@ -92,6 +92,7 @@ class ApproxPrefixCacheProducer final : public Producer,
     return json::Object{{"blocks", static_cast<int64_t>(index_.size())}};
   }
   void OnEndpointGone(const EndpointInfo&, uint32_t slot) override { index_.Remove(slot); }
+  void OnSlotFree(uint32_t slot) override { index_.Remove(slot); }
 
  private:
   int BlockTokens(const Snapshot& snapshot) const {

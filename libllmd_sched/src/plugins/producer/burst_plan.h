@@ -1,5 +1,5 @@
-// Places a burst of requests that share prompts (endpoint-picker.md §2.6), apart from how they are
-// collected.
+// Places a burst of requests that share prompts, apart from how they are collected
+// (docs/reference/producers.md).
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
 // Holds requests back for a moment and places those with shared prompts together, before any cache
-// knows them (endpoint-picker.md §2.6).
+// knows them (docs/reference/producers.md).
 #include <algorithm>
 #include <cmath>
 #include <mutex>

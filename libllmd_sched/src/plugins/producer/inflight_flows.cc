@@ -21,28 +21,30 @@ uint64_t InflightFlows::Of(std::string_view fairness_id, int priority) {
   return numbers_[key] = flows_.size() - 1;
 }
 
-void InflightFlows::Start(uint64_t flow, uint32_t slot,
+void InflightFlows::Start(uint64_t flow, EndpointId life,
                           const std::shared_ptr<const EndpointInfo>& endpoint, double tokens) {
   const std::lock_guard lock(mutex_);
   if (counts_.size() >= next_sweep_) Sweep();
-  Count& count = counts_[KeyOf(flow, slot)];
+  Count& count = counts_[{flow, life}];
   if (count.endpoint != endpoint) count.endpoint = endpoint;
   count.requests += 1;
   count.tokens += tokens;
 }
 
-void InflightFlows::End(uint64_t flow, uint32_t slot, double requests, double tokens) {
+void InflightFlows::End(uint64_t flow, EndpointId life, double requests, double tokens) {
   const std::lock_guard lock(mutex_);
-  const auto it = counts_.find(KeyOf(flow, slot));
+  const auto it = counts_.find({flow, life});
   if (it == counts_.end()) return;
   it->second.requests -= requests;
   it->second.tokens -= tokens;
 }
 
-void InflightFlows::Forget(uint32_t slot) {
+void InflightFlows::Forget(const EndpointInfo& endpoint) {
   const std::lock_guard lock(mutex_);
   for (auto& [key, count] : counts_) {
-    if (static_cast<uint32_t>(key) == slot) count.endpoint.reset();
+    if (count.endpoint && count.endpoint->ns == endpoint.ns &&
+        count.endpoint->name == endpoint.name)
+      count.endpoint.reset();
   }
 }
 
@@ -50,7 +52,7 @@ void InflightFlows::ForEach(
     const std::function<void(const EndpointInfo&, const Flow&, double, double)>& visit) const {
   const std::lock_guard lock(mutex_);
   for (const auto& [key, count] : counts_) {
-    if (count.endpoint) visit(*count.endpoint, flows_[key >> 32], count.requests, count.tokens);
+    if (count.endpoint) visit(*count.endpoint, flows_[key.flow], count.requests, count.tokens);
   }
 }
 

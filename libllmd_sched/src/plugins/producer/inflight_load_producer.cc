@@ -1,6 +1,5 @@
-// InFlightLoad and UncachedRequestTokens (endpoint-picker.md §2.6). Charges travel with the request
-// itself, so two requests with one x-request-id cannot spoil the counts, and every charge ends when
-// its request does.
+// InFlightLoad and UncachedRequestTokens (docs/reference/producers.md): what the ledger holds, and
+// the tokens this plugin books in it.
 #include "plugins/producer/inflight.h"
 
 #include <algorithm>
@@ -27,9 +26,11 @@ class InflightLoadProducer final : public Producer,
                                    public EndpointObserver,
                                    public Successor,
                                    public Introspected,
-                                   public InFlightCounts {
+                                   public InFlightTokens {
  public:
-  InflightLoadProducer(Settings settings, PluginArgs& args) : s_(settings) {
+  InflightLoadProducer(Settings settings, std::shared_ptr<const LedgerColumn> column,
+                       PluginArgs& args)
+      : s_(settings), ledger_(args.env.ledger), column_(std::move(column)) {
     Show(args, "requests", "Requests on their way or being answered", 0);
     Show(args, "tokens", "Their uncached prompt tokens, and an estimate of the answer if asked for",
          1);
@@ -39,7 +40,11 @@ class InflightLoadProducer final : public Producer,
     Attribute& load = request.Put(s_.load);
     load.per_endpoint.resize(snapshot.size());
     load.second.resize(snapshot.size());
-    if (snapshot.size() > 0) counts_->slots.ReadAll(snapshot.set->slots, load);
+    for (size_t i = 0; i < snapshot.size(); ++i) {
+      const InFlightAccount& account = snapshot.set->lives[i]->account();
+      load.per_endpoint[i] = account.requests();
+      load.second[i] = account.Tokens(*column_);
+    }
     Attribute& uncached = request.Put(s_.uncached);
     uncached.per_endpoint.resize(snapshot.size());
     const Attribute* prompt = request.Get(s_.tokens);
@@ -55,55 +60,57 @@ class InflightLoadProducer final : public Producer,
 
   void PreRequest(RequestContext& request, const Snapshot& snapshot, const ScheduleOutcome& outcome,
                   HeaderList&) override {
-    if (!outcome.primary.empty()) Charge(request, snapshot, outcome.primary[0], false);
-    if (!outcome.prefill.empty()) Charge(request, snapshot, outcome.prefill[0], true);
+    if (!outcome.primary.empty()) Book(request, snapshot, outcome.primary[0], false);
+    if (!outcome.prefill.empty()) Book(request, snapshot, outcome.prefill[0], true);
   }
+  // The ledger closes by itself; the page's rows follow it.
   void OnFirstChunk(RequestContext& request, const ResponseInfo&) override {
-    for (sched::Charge& c : request.charges) {
-      if (c.owner != this) continue;
-      // Prefill is over; without an estimate of the output nothing else was counted.
-      if (c.until_first_chunk || !s_.output) EndTokens(c);
-      if (c.until_first_chunk) EndRequest(c);
-    }
+    ForOpen(request, [&](const RequestCharges::Charge& charge, const RequestCharges::Entry& entry) {
+      if (!entry.open || entry.until == Until::kEnd) return;
+      flows_->End(entry.mark, charge.life->id(), charge.prefill ? 1 : 0, entry.tokens());
+    });
   }
   void OnEnd(RequestContext& request, const ResponseInfo&) override {
-    for (sched::Charge& c : request.charges) {
-      if (c.owner != this) continue;
-      EndTokens(c);
-      EndRequest(c);
-    }
+    ForOpen(request, [&](const RequestCharges::Charge& charge, const RequestCharges::Entry& entry) {
+      flows_->End(entry.mark, charge.life->id(), charge.open ? 1 : 0,
+                  entry.open ? entry.tokens() : 0);
+    });
   }
   bool wants_body() const override { return true; }
   json::Value State(const EndpointSet& endpoints) const override {
     json::Object out;
     for (size_t i = 0; i < endpoints.size(); ++i) {
-      const uint32_t slot = endpoints.slots[i];
-      out.emplace_back(endpoints.names[i], json::Object{{"requests", counts_->slots.Requests(slot)},
-                                                        {"tokens", counts_->slots.Tokens(slot)}});
+      const InFlightAccount& account = endpoints.lives[i]->account();
+      out.emplace_back(endpoints.names[i], json::Object{{"requests", account.requests()},
+                                                        {"tokens", account.Tokens(*column_)}});
     }
     return out;
   }
-  void OnEndpointGone(const EndpointInfo&, uint32_t slot) override { counts_->flows.Forget(slot); }
+  void OnEndpointGone(const EndpointInfo& endpoint, uint32_t) override { flows_->Forget(endpoint); }
+  // The ledger keeps the counts; what is handed over is their parts by flow, which only the page
+  // shows, and the column of one of another name.
   void Inherit(Plugin& old) override {
+    auto& before = dynamic_cast<InflightLoadProducer&>(old);
+    ledger_->Succeed(column_, before.column_);
     const std::lock_guard lock(inherit_mutex_);
-    counts_ = dynamic_cast<InflightLoadProducer&>(old).counts_;
+    flows_ = before.flows_;
   }
-
-  double Requests(uint32_t slot) const override { return counts_->slots.Requests(slot); }
-  double Tokens(uint32_t slot) const override { return counts_->slots.Tokens(slot); }
+  const LedgerColumn& tokens_in_flight() const override { return *column_; }
 
  private:
+  using Until = RequestCharges::Until;
+
   void Show(PluginArgs& args, const char* what, const char* help, int which) {
     gauges_.push_back(args.env.metrics->AddGaugeCollector(
         "llm_d_epp_inflight_" + std::string(what), help,
         [this, which, name = args.name](const MetricsRegistry::GaugeEmit& emit) {
-          std::shared_ptr<Counts> counts;
+          std::shared_ptr<InflightFlows> flows;
           {
             const std::lock_guard lock(inherit_mutex_);
-            counts = counts_;
+            flows = flows_;
           }
-          counts->flows.ForEach([&](const EndpointInfo& e, const InflightFlows::Flow& flow,
-                                    double requests, double tokens) {
+          flows->ForEach([&](const EndpointInfo& e, const InflightFlows::Flow& flow,
+                             double requests, double tokens) {
             emit({{"endpoint_name", e.name},
                   {"namespace", e.ns},
                   {"producer_name", name},
@@ -119,36 +126,34 @@ class InflightLoadProducer final : public Producer,
     if (request.max_tokens >= 0) out = std::min(out, static_cast<double>(request.max_tokens));
     return s_.cap > 0 ? std::min(out, s_.cap) : out;
   }
-  void Charge(RequestContext& request, const Snapshot& snapshot, uint32_t endpoint, bool prefill) {
+  void Book(RequestContext& request, const Snapshot& snapshot, uint32_t endpoint, bool prefill) {
+    const size_t charge = request.charges.Find(prefill);
+    if (charge == kNoCharge) return;
     const Attribute* uncached = request.Get(s_.uncached);
-    sched::Charge c{.owner = this,
-                    .slot = snapshot.set->slots[endpoint],
-                    .tokens = uncached ? uncached->per_endpoint[endpoint] : 0,
-                    .until_first_chunk = prefill,
-                    .mark = counts_->flows.Of(request.fairness_id, request.priority)};
-    counts_->slots.Add(c.slot, 1, c.tokens);
-    counts_->flows.Start(c.mark, c.slot, snapshot.set->infos[endpoint], c.tokens);
-    request.charges.push_back(c);
+    const double tokens = uncached ? uncached->per_endpoint[endpoint] : 0;
+    const uint64_t flow = flows_->Of(request.fairness_id, request.priority);
+    // Without an estimate of the output nothing is left once the answer begins.
+    request.charges.Book(column_, charge, tokens,
+                         prefill || !s_.output ? Until::kFirstChunk : Until::kEnd, flow);
+    flows_->Start(flow, snapshot.set->lives[endpoint]->id(), snapshot.set->infos[endpoint],
+                  request.charges.entries().back().tokens());
   }
-  void EndTokens(sched::Charge& c) {
-    if (std::exchange(c.tokens_open, false)) Release(c, 0, c.tokens);
-  }
-  void EndRequest(sched::Charge& c) {
-    if (std::exchange(c.request_open, false)) Release(c, 1, 0);
-  }
-  void Release(const sched::Charge& c, double requests, double tokens) {
-    counts_->slots.Add(c.slot, -requests, -tokens);
-    counts_->flows.End(c.mark, c.slot, requests, tokens);
+  // Of the entries of this plugin with anything still open.
+  template <typename Each>
+  void ForOpen(const RequestContext& request, Each each) const {
+    for (const RequestCharges::Entry& entry : request.charges.entries()) {
+      if (entry.column != column_) continue;
+      const RequestCharges::Charge& charge = request.charges.all()[entry.charge];
+      if (entry.open || charge.open) each(charge, entry);
+    }
   }
 
-  struct Counts {
-    SlotCounters slots;   // what decisions read
-    InflightFlows flows;  // the same by flow, for the metrics page
-  };
   const Settings s_;
-  // Shared with the one this replaced, which still ends the requests it charged.
-  std::shared_ptr<Counts> counts_ = std::make_shared<Counts>();
-  std::mutex inherit_mutex_;  // a page may be read while a reload hands counts_ over
+  const std::shared_ptr<InFlightLedger> ledger_;
+  std::shared_ptr<const LedgerColumn> column_;  // of the tokens
+  // Shared with the one this replaced, which still ends the requests it booked.
+  std::shared_ptr<InflightFlows> flows_ = std::make_shared<InflightFlows>();
+  std::mutex inherit_mutex_;  // a page may be read while a reload hands flows_ over
   std::vector<std::shared_ptr<const void>> gauges_;  // end before what they read
 };
 
@@ -166,7 +171,8 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
   s.tokens = args.env.Consume("TokenizedPrompt", "", true);
   s.match = args.env.Consume("PrefixCacheMatchInfo",
                              params.String("prefixMatchInfoProducerName", ""), false);
-  return Done(params, std::make_unique<InflightLoadProducer>(s, args));
+  LLMD_ASSIGN_OR_RETURN(std::shared_ptr<const LedgerColumn> column, TakeColumn(args));
+  return Done(params, std::make_unique<InflightLoadProducer>(s, std::move(column), args));
 }
 
 }  // namespace

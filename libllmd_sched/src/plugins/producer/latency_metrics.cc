@@ -74,14 +74,15 @@ LatencySeries LatencyMetrics::Make(const std::string& dimension, const Labels& l
 
 LatencySeriesPair& LatencyMetrics::Of(const std::string& model, const std::string& target) {
   return by_model_.Of({model, target}, [&]() -> LatencySeriesPair& {
+    const std::string model_name = BoundedName(model), target_name = BoundedName(target);
     std::lock_guard lock(mutex_);
-    std::string key = model + '\n' + target;
+    std::string key = model_name + '\n' + target_name;
     const bool folded = !pairs_.contains(key) && pairs_.size() >= kMaxModels;
     if (folded) key = "other\nother";
     std::unique_ptr<LatencySeriesPair>& pair = pairs_[key];
     if (!pair) {
-      const Labels labels = {{"model_name", folded ? "other" : model},
-                             {"target_model_name", folded ? "other" : target}};
+      const Labels labels = {{"model_name", folded ? "other" : model_name},
+                             {"target_model_name", folded ? "other" : target_name}};
       pair = std::make_unique<LatencySeriesPair>(
           LatencySeriesPair{Make("ttft", labels), Make("tpot", labels)});
     }

@@ -1,4 +1,4 @@
-// The series of predicted latency (endpoint-picker.md §6.2), old names as aliases.
+// The series of predicted latency (docs/metrics.md), old names as aliases.
 #pragma once
 
 #include <map>
@@ -7,6 +7,7 @@
 #include <string>
 
 #include "director/keyed_cache.h"
+#include "director/name_cap.h"
 #include "llmd/metrics.h"
 
 namespace llmd::sched {

@@ -1,5 +1,5 @@
-// How many tokens a picture, film or sound stands for, by rule of thumb (endpoint-picker.md §2.6;
-// the shapes are those of Qwen3-VL and Gemma).
+// How many tokens a picture, film or sound stands for, by rule of thumb; the shapes are those of
+// Qwen3-VL and Gemma (docs/reference/producers.md).
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Which endpoints have lately encoded which media (endpoint-picker.md §2.6).
+// Which endpoints have lately encoded which media (docs/reference/producers.md).
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -81,6 +81,7 @@ class MmEmbeddingsCacheProducer final : public Producer,
     const std::lock_guard lock(hits_mutex_);
     hits_.erase(endpoint.FullName());
   }
+  void OnSlotFree(uint32_t slot) override { index_.Remove(slot); }
 
  private:
   // Each content once.

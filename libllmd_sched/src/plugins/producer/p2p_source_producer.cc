@@ -1,4 +1,4 @@
-// Names a peer from which the computing endpoint may fetch cached blocks (endpoint-picker.md §2.6).
+// Names a peer from which to fetch cached blocks (docs/reference/producers.md).
 #include <algorithm>
 #include <cmath>
 

@@ -46,10 +46,10 @@ Status PreciseProducer::Produce(RequestContext& request, const Snapshot& snapsho
   out.block_size = static_cast<double>(s_.block_tokens);
   Hash(request, *prompt, out);
   out.total = static_cast<double>(out.hashes.size());
-  const auto started = std::chrono::steady_clock::now();
+  const TimePoint started = clock_.Now();
   Match(snapshot, out);
   if (latency_ != nullptr) {
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - started;
+    const std::chrono::duration<double> took = clock_.Now() - started;
     latency_->Observe(took.count());
     const double most = *std::max_element(out.second.begin(), out.second.end());
     lookups_->Add();
@@ -115,31 +115,48 @@ void PreciseProducer::PreRequest(RequestContext& request, const Snapshot& snapsh
 }
 
 void PreciseProducer::Speculate(const Attribute& match, const std::string& endpoint) {
+  {
+    // Before the index has them: whoever drops an older guess meanwhile leaves them alone.
+    std::lock_guard lock(guesses_mutex_);
+    const TimePoint until = clock_.Now() + s_.speculative_ttl;
+    auto& of_endpoint = guessed_until_[endpoint];
+    for (uint64_t key : match.hashes) of_endpoint[key] = until;
+    guesses_.push_back({until, endpoint, match.hashes});
+    if (guesses_.size() > kMaxGuesses) {
+      Drop(guesses_.front());
+      guesses_.pop_front();
+    }
+  }
   const kv::IndexEntry entry = Speculative(endpoint);
   // Only a flood of endpoint names can make this fail; the guess is then not worth more.
   if (!index_->Add({}, match.hashes, {&entry, 1}).ok()) return;
   if (admissions_ != nullptr) admissions_->Add(static_cast<double>(match.hashes.size()));
-  std::unique_lock lock(guesses_mutex_);
-  guesses_.push_back({clock_.Now() + s_.speculative_ttl, endpoint, match.hashes});
-  const bool full = guesses_.size() > kMaxGuesses;
-  const TimePoint oldest = guesses_.front().until;
-  lock.unlock();
-  if (full) DropGuesses(oldest);
 }
 
 void PreciseProducer::DropGuesses(TimePoint now) {
   for (;;) {
-    Guess guess;
-    {
-      std::lock_guard lock(guesses_mutex_);
-      if (guesses_.empty() || guesses_.front().until > now) return;
-      guess = std::move(guesses_.front());
-      guesses_.pop_front();
-    }
-    const kv::IndexEntry entry = Speculative(guess.endpoint);
-    for (uint64_t key : guess.keys) index_->Evict(key, kv::IndexKey::kRequest, {&entry, 1});
-    if (evictions_ != nullptr) evictions_->Add(static_cast<double>(guess.keys.size()));
+    std::lock_guard lock(guesses_mutex_);
+    if (guesses_.empty() || guesses_.front().until > now) return;
+    Drop(guesses_.front());
+    guesses_.pop_front();
   }
+}
+
+// Of its blocks those that no later guess has renewed.
+void PreciseProducer::Drop(const Guess& guess) {
+  const auto of_endpoint = guessed_until_.find(guess.endpoint);
+  if (of_endpoint == guessed_until_.end()) return;
+  const kv::IndexEntry entry = Speculative(guess.endpoint);
+  size_t dropped = 0;
+  for (uint64_t key : guess.keys) {
+    const auto until = of_endpoint->second.find(key);
+    if (until == of_endpoint->second.end() || until->second > guess.until) continue;
+    of_endpoint->second.erase(until);
+    index_->Evict(key, kv::IndexKey::kRequest, {&entry, 1});
+    ++dropped;
+  }
+  if (of_endpoint->second.empty()) guessed_until_.erase(of_endpoint);
+  if (evictions_ != nullptr) evictions_->Add(static_cast<double>(dropped));
 }
 
 void PreciseProducer::OnEndpointGone(const EndpointInfo& endpoint, uint32_t) {

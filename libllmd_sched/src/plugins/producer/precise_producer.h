@@ -1,7 +1,9 @@
 // PrefixCacheMatchInfo from an index of KV blocks that engine events and this picker's own
-// decisions fill (endpoint-picker.md §2.6, kv-index.md §1.2–§1.3). Shared by the producer and the
-// deprecated scorer that wraps it.
+// decisions fill (docs/reference/producers.md; keys: docs/wire/block-keys.md). Shared by the
+// producer and the deprecated scorer that wraps it.
 #pragma once
+
+#include <absl/container/flat_hash_map.h>
 
 #include <deque>
 #include <mutex>
@@ -62,6 +64,7 @@ class PreciseProducer : public Producer,
   void Match(const Snapshot& snapshot, Attribute& out);
   void Speculate(const Attribute& match, const std::string& endpoint);
   void DropGuesses(TimePoint now);
+  void Drop(const Guess& guess);
   void Observe(const std::vector<kv::PrefixMatch>& matches, Duration took);
 
   const PreciseSettings s_;
@@ -72,6 +75,8 @@ class PreciseProducer : public Producer,
   PerSet<uint32_t> numbers_;  // of the index, by snapshot index
   std::mutex guesses_mutex_;
   std::deque<Guess> guesses_;  // by time; guarded by guesses_mutex_
+  // When the newest guess that an endpoint holds a block ends; guarded by guesses_mutex_.
+  absl::flat_hash_map<std::string, absl::flat_hash_map<uint64_t, TimePoint>> guessed_until_;
   // Null = not counted.
   Counter *admissions_ = nullptr, *evictions_ = nullptr;
   Counter *lookups_ = nullptr, *hits_ = nullptr, *longest_ = nullptr;

@@ -1,11 +1,10 @@
-// LatencyPredictionInfo (endpoint-picker.md §2.6) from a model in this process, which learns from
-// the answers as they pass. What it costs is one copy of the weights per class and two dot products
-// per endpoint.
+// LatencyPredictionInfo (docs/reference/predicted-latency.md) from a model in this process, which
+// learns from the answers as they pass. What it costs is one copy of the weights per class and two
+// dot products per endpoint.
 #include <cmath>
 #include <filesystem>
 #include <memory>
 
-#include "latency/endpoint_load.h"
 #include "latency/headroom.h"
 #include "latency/model.h"
 #include "latency/state_file.h"
@@ -18,14 +17,14 @@
 namespace llmd::sched {
 namespace {
 
-using latency::EndpointLoads;
-
 struct Settings {
   double slo_buffer_factor = 1;
   Duration context_ttl = std::chrono::minutes(5);
   bool streaming = false, predict = true;
   std::string role_label, state_path;
   DataKey out = kNoKey, tokens = kNoKey, match = kNoKey, encoder = kNoKey;
+  // Of the ledger: tokens of prompts being computed, and of answers being decoded.
+  std::shared_ptr<const LedgerColumn> prefill, decode;
 };
 
 double Millis(Duration d) {
@@ -66,13 +65,10 @@ class PredictedLatencyProducer final : public Producer,
     keeper_ = std::make_unique<latency::StateKeeper>(model_, s_.state_path, logger_);
   }
 
-  // What was learned and what is in flight goes on under other parameters; a model of the other
-  // mode is of no use.
+  // What was learned goes on under other parameters; a model of the other mode is of no use.
   void Inherit(Plugin& old) override {
     auto* before = dynamic_cast<PredictedLatencyProducer*>(&old);
-    if (before == nullptr) return;
-    loads_ = before->loads_;
-    if (before->s_.streaming != s_.streaming) return;
+    if (before == nullptr || before->s_.streaming != s_.streaming) return;
     model_ = before->model_;
     if (keeper_) keeper_ = std::make_unique<latency::StateKeeper>(model_, s_.state_path, logger_);
   }
@@ -85,11 +81,12 @@ class PredictedLatencyProducer final : public Producer,
     static thread_local std::vector<double> tightest;
     features.resize(snapshot.size());
     tightest.resize(snapshot.size());
-    loads_->ForEach(snapshot.set->slots, [&](size_t i, const EndpointLoads::Load& load) {
-      features[i] = FeaturesOf(request, snapshot, i, load);
-      out[i].dispatched = load.dispatched;
-      tightest[i] = load.tightest_tpot_ms;
-    });
+    for (size_t i = 0; i < out.size(); ++i) {
+      const InFlightAccount& account = snapshot.set->lives[i]->account();
+      features[i] = FeaturesOf(request, snapshot, i);
+      out[i].dispatched = account.requests();
+      tightest[i] = account.tightest_tpot_ms();
+    }
     const auto kinds = KindsOf(snapshot);
     Predict(request, snapshot, *kinds, features, out);
     const latency::SloTerms slo{.ttft_ms = request.slo_ttft_ms,
@@ -120,9 +117,9 @@ class PredictedLatencyProducer final : public Producer,
         model_->LearnTtft(v.model_class, v.features, Millis(now - v.sent));
       if (s_.streaming && !v.prefill && Succeeded(response)) MeasuredTtft(request, now);
       if (v.prefill) {
-        Close(v);
+        v.open = false;
       } else {
-        loads_->Add(v.slot, 0, -v.prefill_tokens, v.decode_tokens);
+        request.charges.Book(s_.decode, v.charge, v.decode_tokens, Until::kEnd);
         v.decoding = true;
       }
     }
@@ -134,12 +131,14 @@ class PredictedLatencyProducer final : public Producer,
       if (v.owner != this) continue;
       if (!v.prefill && Succeeded(response) && !response.aborted)
         LearnAnswer(request, v, response, now);
-      Close(v);
+      v.open = false;
     }
   }
   bool wants_body() const override { return true; }
 
  private:
+  using Until = RequestCharges::Until;
+
   // TPOT is a matter of answers that arrive in pieces.
   bool Streams(const RequestContext& request) const { return s_.streaming && request.streaming; }
   static bool Succeeded(const ResponseInfo& response) {
@@ -162,8 +161,9 @@ class PredictedLatencyProducer final : public Producer,
     });
   }
 
-  LatencyFeatures FeaturesOf(const RequestContext& request, const Snapshot& snapshot, size_t i,
-                             const EndpointLoads::Load& load) const {
+  LatencyFeatures FeaturesOf(const RequestContext& request, const Snapshot& snapshot,
+                             size_t i) const {
+    const InFlightAccount& account = snapshot.set->lives[i]->account();
     const Attribute* prompt = request.Get(s_.tokens);
     const Attribute* match = request.Get(s_.match);
     return {
@@ -174,8 +174,8 @@ class PredictedLatencyProducer final : public Producer,
         .num_tokens_generated =
             request.max_tokens > 0 ? static_cast<double>(request.max_tokens) : 0,
         .prefix_cache_score = match && match->total > 0 ? match->per_endpoint[i] / match->total : 0,
-        .prefill_tokens_in_flight = load.prefill_tokens,
-        .decode_tokens_in_flight = load.decode_tokens,
+        .prefill_tokens_in_flight = account.Tokens(*s_.prefill),
+        .decode_tokens_in_flight = account.Tokens(*s_.decode),
         .encoder_tokens = EncoderTokens(request, i)};
   }
   double EncoderTokens(const RequestContext& request, size_t endpoint) const {
@@ -187,37 +187,40 @@ class PredictedLatencyProducer final : public Producer,
     return tokens * (1 - encoded->per_endpoint[endpoint] / encoded->total);
   }
 
+  // A page may lack a gauge.
+  static bool Known(const Snapshot& snapshot, size_t i) {
+    return !std::isnan(snapshot.waiting[i] + snapshot.running[i] + snapshot.kv_usage[i]);
+  }
+
   void Predict(const RequestContext& request, const Snapshot& snapshot,
                const std::vector<Kind>& kinds, const std::vector<LatencyFeatures>& features,
                std::vector<LatencyPrediction>& out) {
     latency::Reader reader(*model_);
-    const auto started = std::chrono::steady_clock::now();
+    const TimePoint started = clock_.Now();
     // What a stale endpoint is doing is not known.
     for (size_t i = 0; i < out.size(); ++i) {
-      if (!snapshot.stale[i]) out[i].ttft_ms = reader.Ttft(kinds[i].model_class, features[i]);
+      if (Known(snapshot, i)) out[i].ttft_ms = reader.Ttft(kinds[i].model_class, features[i]);
     }
-    const auto between = std::chrono::steady_clock::now();
+    const TimePoint between = clock_.Now();
     LatencySeriesPair& series = metrics_.Of(request.model, request.target_model);
     series.ttft.Took(std::chrono::duration<double>(between - started).count());
     if (!Streams(request)) return;
     for (size_t i = 0; i < out.size(); ++i) {
-      if (!snapshot.stale[i]) out[i].tpot_ms = reader.Tpot(kinds[i].model_class, features[i]);
+      if (Known(snapshot, i)) out[i].tpot_ms = reader.Tpot(kinds[i].model_class, features[i]);
     }
-    series.tpot.Took(
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - between).count());
+    series.tpot.Took(std::chrono::duration<double>(clock_.Now() - between).count());
   }
 
   void Visit(RequestContext& request, const Snapshot& snapshot, uint32_t endpoint, bool prefill,
              bool split) {
-    LatencyVisit v{.owner = this, .slot = snapshot.set->slots[endpoint], .prefill = prefill};
+    LatencyVisit v{.owner = this, .charge = request.charges.Find(prefill), .prefill = prefill};
     v.model_class = (*KindsOf(snapshot))[endpoint].model_class;
-    v.features = FeaturesOf(request, snapshot, endpoint, loads_->Of(v.slot));
+    v.features = FeaturesOf(request, snapshot, endpoint);
     const LatencyFeatures& f = v.features;
     // The prompt's work lies where it is computed.
     if (prefill || !split)
       v.prefill_tokens = std::round(f.input_token_length * (1 - f.prefix_cache_score));
     if (!prefill) v.decode_tokens = f.input_token_length;
-    if (!prefill && Streams(request)) v.tpot_slo_ms = request.slo_tpot_ms;
     v.sent = clock_.Now();
     const Attribute* info = request.Get(s_.out);
     if (info) v.predicted = info->latency[endpoint];
@@ -226,8 +229,7 @@ class PredictedLatencyProducer final : public Producer,
       series.ttft.Predicted(v.predicted.ttft_ms);
       if (std::isfinite(v.predicted.tpot_ms)) series.tpot.Predicted(v.predicted.tpot_ms);
     }
-    loads_->Add(v.slot, 1, v.prefill_tokens, 0);
-    if (v.tpot_slo_ms >= 0) loads_->AddSlo(v.slot, v.tpot_slo_ms);
+    request.charges.Book(s_.prefill, v.charge, v.prefill_tokens, Until::kFirstChunk);
     request.visits.push_back(v);
   }
 
@@ -261,18 +263,11 @@ class PredictedLatencyProducer final : public Producer,
     if (teaches) model_->LearnTpot(v.model_class, f, tpot);
   }
 
-  void Close(LatencyVisit& v) {
-    if (!std::exchange(v.open, false)) return;
-    loads_->Add(v.slot, -1, v.decoding ? 0 : -v.prefill_tokens, v.decoding ? -v.decode_tokens : 0);
-    if (v.tpot_slo_ms >= 0) loads_->RemoveSlo(v.slot, v.tpot_slo_ms);
-  }
-
   const Settings s_;
   const Clock& clock_;
   const Logger logger_;
   LatencyMetrics metrics_;
   std::shared_ptr<latency::LatencyModel> model_;
-  std::shared_ptr<EndpointLoads> loads_ = std::make_shared<EndpointLoads>();
   PerSet<Kind> kinds_;
   std::unique_ptr<latency::StateKeeper> keeper_;  // last: it saves the model as it goes
 };
@@ -311,6 +306,8 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
     s.encoder = args.env.Consume("EncoderCacheMatchInfo", "", true);
   s.match = args.env.Consume("PrefixCacheMatchInfo",
                              params.String("prefixMatchInfoProducerName", ""), true);
+  LLMD_ASSIGN_OR_RETURN(s.prefill, TakeColumn(args, "/prefill"));
+  LLMD_ASSIGN_OR_RETURN(s.decode, TakeColumn(args, "/decode"));
   LLMD_RETURN_IF_ERROR(params.Finish());
   return std::unique_ptr<Plugin>(std::make_unique<PredictedLatencyProducer>(s, args.env));
 }

@@ -1,4 +1,4 @@
-// TokenizedPrompt by estimate: 4 bytes of text are one pseudo-token (endpoint-picker.md §2.6).
+// TokenizedPrompt by estimate: 4 bytes of text are one pseudo-token (docs/reference/producers.md).
 // Token arrays are taken as they are.
 #pragma once
 

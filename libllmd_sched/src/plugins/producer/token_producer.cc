@@ -1,4 +1,4 @@
-// TokenizedPrompt, by estimate or by an engine that renders the prompt (endpoint-picker.md §2.6).
+// TokenizedPrompt, by estimate or rendered by an engine (docs/reference/producers.md).
 #include <atomic>
 
 #include "llmd/sched/data/fetch.h"

@@ -1,5 +1,5 @@
-// Data parallel ranks behind one port (endpoint-picker.md §4): the request goes to the primary
-// port, a header says which rank is meant.
+// Data parallel ranks behind one port: the request goes to the primary port, a header says which
+// rank is meant (docs/reference/profile-handlers.md).
 #include "llmd/sched/hooks.h"
 #include "llmd/sched/profile_handler.h"
 #include "plugins/builtin.h"

@@ -1,4 +1,4 @@
-// Prefill, decode and encode on different endpoints (endpoint-picker.md §4).
+// Prefill, decode and encode on different endpoints (docs/reference/profile-handlers.md).
 #include <algorithm>
 
 #include "llmd/metrics.h"

@@ -1,4 +1,4 @@
-// The request names the profile (endpoint-picker.md §4); used by coordinators.
+// The request names the profile (docs/reference/profile-handlers.md); used by coordinators.
 #include "llmd/sched/profile_handler.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"

@@ -1,5 +1,5 @@
-// The older handler of prefill and decode (endpoint-picker.md §4), with data parallel ranks behind
-// one port where primaryPort says so.
+// The older handler of prefill and decode, with data parallel ranks behind one port where
+// primaryPort says so (docs/reference/profile-handlers.md).
 #include "llmd/sched/decider.h"
 #include "llmd/sched/hooks.h"
 #include "llmd/sched/profile_handler.h"

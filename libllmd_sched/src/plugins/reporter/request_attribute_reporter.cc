@@ -1,4 +1,4 @@
-// A number worked out from an answer's usage, for the proxy (endpoint-picker.md §2.5, §13.11).
+// A number worked out from an answer's usage, for the proxy (docs/reference/reporters.md).
 #include <cmath>
 
 #include "llmd/sched/hooks.h"

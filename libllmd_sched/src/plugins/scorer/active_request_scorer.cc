@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §2.2, over the requests this picker itself has in flight.
+// Formula: docs/reference/scorers.md, over the requests this picker itself has in flight.
 #include <algorithm>
 
 #include "llmd/sched/scorer.h"

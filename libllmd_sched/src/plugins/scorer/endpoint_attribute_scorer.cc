@@ -1,5 +1,5 @@
-// Formula: endpoint-picker.md §2.2: the attribute's place between the lowest and highest value, of
-// the candidates or of a fixed range; missing 0, all equal 1.
+// Formula: docs/reference/scorers.md: the attribute's place between the lowest and highest value
+// of the candidates, or in a fixed range; missing 0, all equal 1.
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §2.2: 1 if the label equals the header, else 0.
+// Formula: docs/reference/scorers.md: 1 if the label equals the header, else 0.
 #include "llmd/sched/scorer.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"

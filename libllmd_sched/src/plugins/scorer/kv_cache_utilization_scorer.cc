@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §2.2: 1 − usage.
+// Formula: docs/reference/scorers.md: 1 − usage.
 #include "llmd/sched/scorer.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"

@@ -1,5 +1,5 @@
-// Formula: endpoint-picker.md §2.2, latency-scorer. Of the endpoints that miss an SLO the smallest
-// deficit wins under either strategy: it is also the most headroom there is.
+// Formula: docs/reference/scorers.md, latency-scorer. Of the endpoints that miss an SLO the
+// smallest deficit wins under either strategy: it is also the most headroom there is.
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §2.2: 0.5 for an empty queue, falling to 0 at the threshold.
+// Formula: docs/reference/scorers.md: 0.5 for an empty queue, falling to 0 at the threshold.
 #include <algorithm>
 #include <cmath>
 

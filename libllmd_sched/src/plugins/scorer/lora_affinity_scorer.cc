@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §2.2: adapter active 1, free slot 0.8, waiting 0.6, else 0.
+// Formula: docs/reference/scorers.md: adapter active 1, free slot 0.8, waiting 0.6, else 0.
 #include <algorithm>
 
 #include "llmd/sched/scorer.h"

@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §2.2: spreads requests without any prefix hit over the endpoints
+// Formula: docs/reference/scorers.md: spreads requests without any prefix hit over the endpoints
 // least recently given one.
 #include <algorithm>
 #include <mutex>
@@ -50,7 +50,8 @@ class NoHitLruScorer final : public Scorer, public PreRequestHook, public Endpoi
     if (!outcome.primary.empty()) Touch(snapshot.set->slots[outcome.primary[0]]);
   }
 
-  void OnEndpointGone(const EndpointInfo&, uint32_t slot) override {
+  void OnEndpointGone(const EndpointInfo&, uint32_t slot) override { OnSlotFree(slot); }
+  void OnSlotFree(uint32_t slot) override {
     std::lock_guard lock(mutex_);
     if (slot >= last_used_.size() || last_used_[slot] == 0) return;
     last_used_[slot] = 0;

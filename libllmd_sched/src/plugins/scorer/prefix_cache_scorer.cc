@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §2.2: w·min(1, match·bs/S)² + (1 − w)·match/total.
+// Formula: docs/reference/scorers.md: w·min(1, match·bs/S)² + (1 − w)·match/total.
 #include <algorithm>
 
 #include "llmd/sched/hooks.h"

@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §2.2: (max − q) / (max − min) over the candidates; all equal gives 1.
+// (max − q) / (max − min) over the candidates; all equal gives 1 (docs/reference/scorers.md).
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -1,5 +1,7 @@
 // Session affinity as a scorer (1 or 0) and as a filter (the pinned endpoint only, if it is a
 // candidate).
+#include <iterator>
+#include <list>
 #include <mutex>
 #include <unordered_map>
 
@@ -23,36 +25,53 @@ struct Settings {
   const Clock* clock = nullptr;
 };
 
-// Sessions and the endpoint each is bound to. Thread-safe; bounded.
+// Sessions and the endpoint each is bound to. Thread-safe; bounded: the longest unused makes room.
 class Bindings {
  public:
   explicit Bindings(const Settings& s) : s_(s) {}
   std::string Find(std::string_view session) {
     std::lock_guard lock(mutex_);
-    const auto it = bound_.find(std::string(session));
-    if (it == bound_.end() || s_.clock->Now() - it->second.used > s_.ttl) return {};
-    it->second.used = s_.clock->Now();
-    return it->second.endpoint;
+    const auto it = bound_.find(session);
+    if (it == bound_.end() || s_.clock->Now() - it->second->used > s_.ttl) return {};
+    Use(it->second);
+    return it->second->endpoint;
   }
   void Bind(std::string_view session, const std::string& endpoint) {
-    const TimePoint now = s_.clock->Now();
     std::lock_guard lock(mutex_);
-    if (now - swept_ >= s_.sweep) {
-      std::erase_if(bound_, [&](const auto& entry) { return now - entry.second.used > s_.ttl; });
-      swept_ = now;
+    const TimePoint now = s_.clock->Now();
+    if (now - swept_ >= s_.sweep) Sweep(now);
+    if (const auto it = bound_.find(session); it != bound_.end()) {
+      it->second->endpoint = endpoint;
+      return Use(it->second);
     }
-    if (bound_.size() < kMaxSessions) bound_[std::string(session)] = {endpoint, now};
+    if (bound_.size() >= kMaxSessions) DropOldest();
+    by_use_.push_back({std::string(session), endpoint, now});
+    bound_.emplace(by_use_.back().session, std::prev(by_use_.end()));
   }
 
  private:
   struct Binding {
-    std::string endpoint;
+    std::string session, endpoint;
     TimePoint used{};
   };
+  using Place = std::list<Binding>::iterator;
+  void Use(Place binding) {
+    binding->used = s_.clock->Now();
+    by_use_.splice(by_use_.end(), by_use_, binding);
+  }
+  void Sweep(TimePoint now) {
+    swept_ = now;
+    while (!by_use_.empty() && now - by_use_.front().used > s_.ttl) DropOldest();
+  }
+  void DropOldest() {
+    bound_.erase(by_use_.front().session);
+    by_use_.pop_front();
+  }
   const Settings& s_;
   std::mutex mutex_;
-  std::unordered_map<std::string, Binding> bound_;  // guarded by mutex_
-  TimePoint swept_{};                               // guarded by mutex_
+  std::list<Binding> by_use_;                          // longest unused first; guarded by mutex_
+  std::unordered_map<std::string_view, Place> bound_;  // by their names there; guarded by mutex_
+  TimePoint swept_{};                                  // guarded by mutex_
 };
 
 class SessionAffinity : public PreRequestHook, public ResponseHook {

@@ -1,4 +1,4 @@
-// Formula: endpoint-picker.md §2.2: 1 − min(t, T)/T with t = tokens in flight + this request's
+// Formula: docs/reference/scorers.md: 1 − min(t, T)/T with t = tokens in flight + this request's
 // uncached tokens.
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-// Scores: endpoint-picker.md §2.2, shaped by the bandwidth of a KV transfer over each distance.
+// Scores: docs/reference/scorers.md, shaped by the bandwidth of a KV transfer over each distance.
 #include <algorithm>
 #include <array>
 

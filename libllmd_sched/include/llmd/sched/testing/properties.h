@@ -37,23 +37,32 @@ struct Report {
   std::string plugin;
   std::vector<std::string> checked;  // names of properties
   std::vector<Violation> violations;
+  std::vector<std::string> notes;  // what was not, or not fully, checked
   bool ok() const { return violations.empty(); }
-  std::string ToText() const;  // one line a violation
+  std::string ToText() const;  // one line a violation, one line a note
   Status ToStatus() const;     // FAILED_PRECONDITION with the text
 };
 
-// Scorers: "range" (each score in [0, 1] or NaN), "size" (0, 1 and 1,000 endpoints), "order" of
-// candidates and endpoints changes no score, "unlisted" (endpoints that are no candidates change no
-// score), "repeats" (the same call on two new objects agrees), "unknown" (endpoints without gauges
-// spoil no other's score), "threads", "allocations" (none after three calls).
+// Scorers: "length" (writes its scores, all of them and nothing else), "nan" (none is NaN where the
+// gauges are known, unless left untouched), "range" (each score in [0, 1] or NaN), "size" (0, 1 and
+// 1,000 endpoints), "order" of candidates and endpoints changes no score, "unlisted" (endpoints
+// that are no candidates change no score), "repeats" (the same call on two new objects agrees),
+// "calls" (so do many calls of one object), "clock" (the machine's clock is not read; not checked
+// under sanitizers), "input" (request, snapshot and candidates stay as they are), "unknown"
+// (endpoints without gauges spoil no other's score), "threads" (calls on several threads agree with
+// one alone), "allocations" (none after three calls). An exception violates the property being
+// checked.
 Report CheckScorer(const PluginRegistry* registry, std::string_view type,
                    const PropertyOptions& options = {});
-// Filters: "subset" (candidates only, none twice), "size", "order", "unlisted", "repeats",
-// "unknown" (any answer, but no crash), "threads", "allocations".
+// Filters: "subset" (candidates only, none twice, in their order), "size", "order", "unlisted",
+// "repeats", "calls", "clock", "input" (request and snapshot), "unknown" (any answer, but no
+// crash), "threads", "allocations".
 Report CheckFilter(const PluginRegistry* registry, std::string_view type,
                    const PropertyOptions& options = {});
 // Pickers: "subset" (candidates only, none twice, at least one of any), "size", "repeats" (for a
-// seed), "ties" (every one of four equals is picked by some seed), "threads", "allocations".
+// seed), "calls" (so do many calls of one object), "clock", "input" (request but for its random
+// numbers, snapshot, candidates and totals), "ties" (every one of four equals is picked by some
+// seed), "threads", "allocations".
 Report CheckPicker(const PluginRegistry* registry, std::string_view type,
                    const PropertyOptions& options = {});
 

@@ -1,0 +1,103 @@
+#include "llmd/sched/ledger.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace llmd::sched {
+namespace {
+
+constexpr uint64_t kCountMask = 0xffffffff;
+constexpr uint64_t kOnePage = uint64_t{1} << 32;
+
+}  // namespace
+
+uint64_t InFlightAccount::Open() {
+  requests_.fetch_add(1, kRelaxed);
+  return unseen_.fetch_add(1, kRelaxed) & ~kCountMask;
+}
+
+void InFlightAccount::Answered(uint64_t mark) {
+  uint64_t now = unseen_.load(kRelaxed);
+  while ((now & ~kCountMask) == mark && (now & kCountMask) > 0) {
+    if (unseen_.compare_exchange_weak(now, now - 1, kRelaxed)) return;
+  }
+}
+
+// Whoever sees a new page first counts from there.
+double InFlightAccount::Unseen(TimePoint scraped) {
+  const int64_t at = scraped.time_since_epoch().count();
+  int64_t known = scraped_.load(kRelaxed);
+  while (at > known) {
+    if (!scraped_.compare_exchange_weak(known, at, kRelaxed)) continue;
+    uint64_t now = unseen_.load(kRelaxed);
+    while (!unseen_.compare_exchange_weak(now, (now & ~kCountMask) + kOnePage, kRelaxed)) {
+    }
+    break;
+  }
+  return static_cast<double>(unseen_.load(kRelaxed) & kCountMask);
+}
+
+int64_t InFlightAccount::Units(double tokens) {
+  constexpr double kMost = 1e12;
+  if (std::isnan(tokens)) return 0;
+  return std::llround(std::clamp(tokens, -kMost, kMost) * kUnits);
+}
+
+void InFlightAccount::Promise(double tpot_ms) {
+  const std::lock_guard lock(mutex_);
+  promises_.push_back(tpot_ms);
+  ShowTightest();
+}
+
+void InFlightAccount::Release(double tpot_ms) {
+  const std::lock_guard lock(mutex_);
+  const auto at = std::find(promises_.begin(), promises_.end(), tpot_ms);
+  if (at == promises_.end()) return;
+  *at = promises_.back();
+  promises_.pop_back();
+  ShowTightest();
+}
+
+void InFlightAccount::ShowTightest() {
+  tightest_.store(promises_.empty() ? std::numeric_limits<double>::infinity()
+                                    : *std::min_element(promises_.begin(), promises_.end()),
+                  kRelaxed);
+}
+
+LedgerColumn::~LedgerColumn() {
+  ledger_->GiveBack(number_);
+}
+
+std::shared_ptr<const LedgerColumn> InFlightLedger::Column(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  for (const Place& place : places_) {
+    if (!place.taken || place.name != name) continue;
+    if (auto column = place.column.lock()) return column;
+  }
+  for (size_t i = 0; i < places_.size(); ++i) {
+    Place& place = places_[i];
+    if (place.taken) continue;
+    auto column = std::make_shared<const LedgerColumn>(shared_from_this(), i);
+    place = {name, column, true};
+    return column;
+  }
+  return nullptr;
+}
+
+void InFlightLedger::Succeed(std::shared_ptr<const LedgerColumn>& own,
+                             std::shared_ptr<const LedgerColumn> old) {
+  if (own == old) return;
+  {
+    const std::lock_guard lock(mutex_);
+    std::swap(places_[old->number()].name, places_[own->number()].name);
+  }
+  own = std::move(old);
+}
+
+void InFlightLedger::GiveBack(size_t number) {
+  const std::lock_guard lock(mutex_);
+  places_[number] = {};
+}
+
+}  // namespace llmd::sched

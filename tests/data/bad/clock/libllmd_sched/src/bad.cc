@@ -1,0 +1,14 @@
+auto a = std::chrono::steady_clock::now();
+auto b = std::chrono::system_clock::now();
+using Steady = std::chrono::steady_clock;
+auto c = std::chrono::high_resolution_clock::now();
+auto d = time(nullptr);
+auto e = std::time(&d);
+gettimeofday(&tv, nullptr);
+clock_gettime(CLOCK_MONOTONIC, &ts);
+std::random_device device;
+int f = rand();
+std::string g = NewUuid();
+uint64_t h = RandomBits();
+const Clock& i = SystemClock();
+getrandom(&h, sizeof h, 0);

@@ -1,0 +1,1 @@
+int no_clock_is_read_here;

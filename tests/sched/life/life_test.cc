@@ -1,0 +1,230 @@
+// A request's life at its edges: cancelled, dropped and followed by others from within callbacks.
+#include "sched/life/life_support.h"
+
+namespace llmd::sched {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::ElementsAre;
+using ::testing::SizeIs;
+
+class LifeTest : public LifeFixture {};
+
+TEST_F(LifeTest, ACallbackThatDropsAQueuedRequestDoesNotDeadlock) {
+  Begin(", enableEviction: true");
+  Asked* const first = Ask("");
+  const auto drop = [](Asked& a) {
+    a.state.reset();
+    a.routing = {};
+  };
+  Asked* const second = Ask("", {}, drop);
+  Asked* const third = Ask("");
+  ASSERT_EQ(second->answers, 0);
+  Returns([&] { director_->Cancel(first->state); });
+  EXPECT_EQ(second->answers, 1);
+  EXPECT_EQ(third->answers, 1) << "the dropped one left its place";
+}
+
+TEST_F(LifeTest, ACallbackMayCancelItsOwnRequest) {
+  Begin();
+  Asked* const first = Ask("");
+  Asked* const second = Ask("", {}, [this](Asked& a) { director_->Cancel(a.routing.state); });
+  Asked* const third = Ask("");
+  Returns([&] { director_->Cancel(first->state); });
+  EXPECT_EQ(second->answers, 1);
+  EXPECT_EQ(third->answers, 1);
+}
+
+TEST_F(LifeTest, ACallbackMayCancelTheOthersThatWait) {
+  Begin();
+  Asked* const first = Ask("");
+  std::vector<Asked*> others;
+  Asked* const second = Ask("", {}, [&](Asked&) {
+    for (Asked* a : others) director_->Cancel(a->state);
+  });
+  for (int i = 0; i < 3; ++i) others.push_back(Ask(""));
+  Returns([&] { director_->Cancel(first->state); });
+  EXPECT_TRUE(second->routing.ok);
+  for (Asked* a : others) {
+    EXPECT_EQ(a->answers, 1);
+    EXPECT_EQ(a->routing.denial.dropped_reason, "rejected-context-cancelled");
+  }
+}
+
+TEST_F(LifeTest, ACallbackMayRouteAHigherOneThatTakesItBack) {
+  Begin(", enableEviction: true");
+  Asked* chat = nullptr;
+  Asked* const batch = Ask("batch", {}, [&](Asked&) { chat = Ask("chat"); });
+  ASSERT_THAT(batch->evictions, SizeIs(1));
+  EXPECT_EQ(batch->evictions[0].http_status, 429);
+  EXPECT_EQ(batch->evictions[0].dropped_reason, "evicted-priority");
+  EXPECT_EQ(chat->answers, 0);
+  director_->Cancel(batch->state);
+  EXPECT_TRUE(chat->routing.ok);
+}
+
+TEST_F(LifeTest, AnEvictionMayCancelAtOnce) {
+  Begin(", enableEviction: true");
+  Asked* const batch = Ask("batch");
+  Asked* chat = nullptr;
+  director_->Cancel(batch->state);
+  RequestInput input;
+  HeaderList headers = {{":path", "/v1/completions"}, {"x-llm-d-inference-objective", "batch"}};
+  std::shared_ptr<RequestState> state;
+  input.headers = &headers;
+  input.body = kBody;
+  input.state = &state;
+  int evicted = 0;
+  input.evicted = [&](const Denial&) {
+    ++evicted;
+    director_->Cancel(state);
+  };
+  director_->Route(std::move(input), [](const Routing& r) { EXPECT_TRUE(r.ok); });
+  Returns([&] { chat = Ask("chat"); });
+  EXPECT_EQ(evicted, 1);
+  EXPECT_EQ(chat->answers, 1);
+  EXPECT_TRUE(chat->routing.ok);
+}
+
+TEST_F(LifeTest, CancelledWhileItsProducersRunItIsRefusedAndFreesItsPlace) {
+  Begin("", {"{type: held-producer}"});
+  Asked* const first = Ask("");
+  Asked* const second = Ask("");
+  ASSERT_EQ(held_->size(), 1u);
+  director_->Cancel(first->state);
+  held_->Answer();
+  ASSERT_EQ(first->answers, 1);
+  EXPECT_FALSE(first->routing.ok);
+  EXPECT_EQ(first->routing.denial.dropped_reason, "rejected-context-cancelled");
+  ASSERT_EQ(held_->size(), 1u) << "the second has the place";
+  held_->Answer();
+  EXPECT_TRUE(second->routing.ok);
+}
+
+TEST_F(LifeTest, SlowProducersHoldTheirPlace) {
+  Begin("", {"{type: held-producer}"});
+  std::vector<Asked*> all;
+  for (int i = 0; i < 10; ++i) all.push_back(Ask(""));
+  const auto routed = [&] {
+    return std::count_if(all.begin(), all.end(), [](Asked* a) { return a->answers == 1; });
+  };
+  EXPECT_EQ(held_->size(), 1u);
+  while (held_->Answer()) {
+  }
+  EXPECT_EQ(routed(), 1);
+  for (Asked* a : all) {
+    ASSERT_EQ(a->answers, 1);
+    director_->Cancel(a->state);
+    EXPECT_LE(held_->size(), 1u);
+    while (held_->Answer()) {
+    }
+  }
+  EXPECT_EQ(routed(), 10);
+}
+
+TEST_F(LifeTest, AnEndpointThatLeftWhileAProducerRanIsNotRoutedTo) {
+  Begin("", {"{type: held-producer}"}, {"a", "b"});
+  for (int i = 0; i < 8; ++i) {
+    members_->Set({"a", "b"});
+    Asked* const asked = Ask("");
+    members_->Set({"b", "c"});
+    held_->Answer();
+    ASSERT_TRUE(asked->routing.ok);
+    EXPECT_EQ(asked->routing.endpoints[0], "127.0.0.1:8002");
+    director_->Cancel(asked->state);
+  }
+}
+
+TEST_F(LifeTest, WhenAllLeftWhileAProducerRanItLooksAgainOnce) {
+  Begin("", {"{type: held-producer}"}, {"a"});
+  Asked* const asked = Ask("");
+  members_->Set({"c"});
+  held_->Answer();
+  EXPECT_EQ(asked->answers, 0);
+  ASSERT_EQ(held_->size(), 1u);
+  held_->Answer();
+  ASSERT_TRUE(asked->routing.ok);
+  EXPECT_THAT(asked->routing.endpoints, ElementsAre("127.0.0.1:8003"));
+
+  director_->Cancel(asked->state);
+  Asked* const unlucky = Ask("");
+  members_->Set({"a"});
+  held_->Answer();
+  members_->Set({"c"});
+  held_->Answer();
+  ASSERT_EQ(unlucky->answers, 1);
+  EXPECT_EQ(unlucky->routing.denial.http_status, 503);
+}
+
+// Cancelled by another thread as soon as its state is there.
+TEST_F(LifeTest, ACancelWhileRouteRunsIsNotLost) {
+  Begin();
+  Asked* const first = Ask("");
+  for (int i = 0; i < 300; ++i) {
+    std::shared_ptr<RequestState> state;
+    std::atomic<bool> go{false};
+    HeaderList headers = {{":path", "/v1/completions"}};
+    std::promise<Routing> answer;
+    RequestInput input;
+    input.headers = &headers;
+    input.body = kBody;
+    input.state = &state;
+    std::thread other([&] {
+      while (!go.load(std::memory_order_acquire)) std::this_thread::yield();
+      director_->Cancel(state);
+    });
+    *on_headers_ = [&] { go.store(true, std::memory_order_release); };
+    director_->Route(std::move(input), [&](Routing r) { answer.set_value(std::move(r)); });
+    *on_headers_ = nullptr;
+    std::future<Routing> routed = answer.get_future();
+    other.join();
+    ASSERT_EQ(routed.wait_for(std::chrono::seconds(2)), std::future_status::ready) << i;
+    EXPECT_FALSE(routed.get().ok);
+  }
+  director_->Cancel(first->state);
+  EXPECT_TRUE(Ask("")->routing.ok);
+}
+
+TEST_F(LifeTest, ALaxDeadlineIsNeverBeforeATightOne) {
+  for (const char* lax : {"9.2e12", "9.223372036854e12", "1e300", "inf"}) {
+    Begin(", defaultPriorityBand: {orderingPolicyRef: slo-deadline-ordering-policy}",
+          {"{type: slo-deadline-ordering-policy}"});
+    std::vector<std::string> order;
+    Asked* const first = Ask("");
+    Ask("", {{"x-llm-d-slo-ttft-ms", lax}}, [&](Asked&) { order.push_back("lax"); });
+    Ask("", {{"x-llm-d-slo-ttft-ms", "5000"}}, [&](Asked&) { order.push_back("tight"); });
+    director_->Cancel(first->state);
+    EXPECT_THAT(order, ElementsAre("tight")) << lax;
+    End();
+    registry_ = std::make_unique<MetricsRegistry>();
+  }
+}
+
+TEST_F(LifeTest, TheLongestTtlThereIsDoesNotExpireAtOnce) {
+  Begin();
+  clock_.Advance(std::chrono::hours(1));
+  Ask("");
+  Asked* const second = Ask("", {{"x-llm-d-inference-ttl", "2562047h47m16.854775807s"}});
+  std::promise<void> told;
+  Ask("", {{"x-llm-d-inference-ttl", "1ms"}}, [&](Asked&) { told.set_value(); });
+  clock_.Advance(milliseconds(2));
+  told.get_future().wait();
+  EXPECT_EQ(second->answers, 0) << second->routing.denial.message;
+}
+
+// After the queue was empty the maintenance sleeps long; it must not oversleep a newcomer's end.
+TEST_F(LifeTest, ATtlThatEndsIsSeenSoonThoughTheQueueWasEmpty) {
+  Begin();
+  Ask("");
+  for (int i = 0; i < 3; ++i) {
+    std::promise<void> told;
+    const auto start = std::chrono::steady_clock::now();
+    Ask("", {{"x-llm-d-inference-ttl", "1ms"}}, [&](Asked&) { told.set_value(); });
+    clock_.Advance(milliseconds(2));
+    told.get_future().wait();
+    EXPECT_LT(std::chrono::steady_clock::now() - start, milliseconds(500)) << i;
+  }
+}
+
+}  // namespace
+}  // namespace llmd::sched

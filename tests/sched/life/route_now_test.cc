@@ -1,0 +1,122 @@
+// RouteNow: answers in the call, handles instead of strings, and what it allocates.
+#include "llmd/sched/testing/allocation_counter.h"
+#include "sched/life/life_support.h"
+
+namespace llmd::sched {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+class RouteNowTest : public LifeFixture {
+ protected:
+  RequestInput Input() {
+    RequestInput input;
+    input.headers = &headers_;
+    input.body = kBody;
+    return input;
+  }
+  bool Now(Routing& routing, RequestInput input) {
+    return director_->RouteNow(std::move(input), routing, [this](Routing r) {
+      ++later_;
+      later_routing_ = std::move(r);
+    });
+  }
+  void SetUp() override { headers_ = {{":path", "/v1/completions"}}; }
+  int later_ = 0;
+  Routing later_routing_;
+  void TearDown() override {
+    later_routing_ = {};
+    LifeFixture::TearDown();
+  }
+};
+
+TEST_F(RouteNowTest, AnswersInTheCallWhereItCan) {
+  Begin();
+  Routing routing;
+  ASSERT_TRUE(Now(routing, Input()));
+  EXPECT_TRUE(routing.ok);
+  EXPECT_THAT(routing.handles, SizeIs(1));
+  EXPECT_THAT(routing.endpoints, ElementsAre("127.0.0.1:8001"));
+  director_->Cancel(routing.state);
+  RequestInput bad = Input();
+  bad.body = "{";
+  ASSERT_TRUE(Now(routing, std::move(bad)));
+  EXPECT_EQ(routing.denial.http_status, 400);
+  EXPECT_EQ(later_, 0);
+}
+
+TEST_F(RouteNowTest, AQueuedOneIsAnsweredLaterAndOnce) {
+  Begin();
+  Routing first, second;
+  ASSERT_TRUE(Now(first, Input()));
+  EXPECT_FALSE(Now(second, Input()));
+  EXPECT_EQ(later_, 0);
+  director_->Cancel(first.state);
+  EXPECT_EQ(later_, 1);
+  EXPECT_TRUE(later_routing_.ok);
+  EXPECT_FALSE(second.ok);
+}
+
+TEST_F(RouteNowTest, OneWhoseProducersWaitIsAnsweredLater) {
+  Begin("", {"{type: held-producer}"});
+  Routing routing;
+  EXPECT_FALSE(Now(routing, Input()));
+  held_->Answer();
+  EXPECT_EQ(later_, 1);
+  EXPECT_TRUE(later_routing_.ok);
+}
+
+TEST_F(RouteNowTest, WhoIsExcludedIsNotChosen) {
+  Open({}, "", "{type: concurrency-detector, parameters: {maxConcurrency: 50}}", {"a", "b", "c"});
+  Routing routing;
+  std::vector<EndpointId> failed;
+  for (int i = 0; i < 3; ++i) {
+    RequestInput input = Input();
+    input.exclude = failed;
+    ASSERT_TRUE(Now(routing, std::move(input)));
+    ASSERT_TRUE(routing.ok);
+    EXPECT_THAT(failed, Not(Contains(routing.handles[0])));
+    failed.push_back(routing.handles[0]);
+  }
+  RequestInput input = Input();
+  input.exclude = failed;
+  ASSERT_TRUE(Now(routing, std::move(input)));
+  EXPECT_EQ(routing.denial.http_status, 503);
+}
+
+TEST_F(RouteNowTest, WithHandlesOnlyNothingIsAllocatedOnceItHasRun) {
+  if (!testing::kCountsAllocations) GTEST_SKIP() << "allocations cannot be counted here";
+  options_.manual = true;
+  options_.attach_trace = false;
+  options_.decision_ring = 0;
+  Open({"{type: queue-scorer}", "{type: prefix-cache-scorer}"}, "",
+       "{type: concurrency-detector, parameters: {maxConcurrency: 50}}", {},
+       "{pluginRef: queue-scorer}, {pluginRef: prefix-cache-scorer}");
+  std::vector<EndpointInfo> members(8);
+  for (size_t i = 0; i < members.size(); ++i) {
+    members[i].name = "e" + std::to_string(i);
+    members[i].address = "10.0.0.1";
+    members[i].port = static_cast<uint16_t>(9000 + i);
+  }
+  director_->SetEndpoints(members);
+  Routing routing;
+  std::string none;
+  const auto round = [&] {
+    RequestInput input = Input();
+    input.handles_only = true;
+    ASSERT_TRUE(Now(routing, std::move(input)));
+    ASSERT_TRUE(routing.ok);
+    director_->OnResponseBody(routing.state, "{}", true, &none);
+  };
+  for (int i = 0; i < 100; ++i) round();
+  const uint64_t before = testing::AllocationsSoFar();
+  for (int i = 0; i < 1000; ++i) round();
+  EXPECT_EQ(testing::AllocationsSoFar() - before, 0u);
+  EXPECT_THAT(routing.endpoints, IsEmpty());
+}
+
+}  // namespace
+}  // namespace llmd::sched

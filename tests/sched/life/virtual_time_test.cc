@@ -1,0 +1,176 @@
+// A Director without threads, driven by a clock that only the test moves.
+#include <map>
+#include <queue>
+#include <random>
+
+#include "sched/life/life_support.h"
+
+namespace llmd::sched {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using ::testing::ElementsAre;
+
+class VirtualTime : public LifeFixture {
+ protected:
+  // `chosen` = the plugins of the profile.
+  void Drive(const std::string& flow, std::vector<std::string> plugins, const std::string& detector,
+             const std::string& chosen = "") {
+    options_.manual = true;
+    options_.attach_trace = false;
+    options_.seed = 3;
+    plugins.push_back(detector);
+    const std::string type = detector.substr(7, detector.find_first_of(",}") - 7);
+    options_.config_yaml = Config(plugins) +
+                           "dataLayer: {injectDefaults: false}\nfeatureGates: [flowControl]\n"
+                           "schedulingProfiles: [{name: p, plugins: [" +
+                           chosen + "]}]\nflowControl: {saturationDetector: {pluginRef: " + type +
+                           "}" + flow + "}\n";
+    auto made =
+        Director::Create(options_, nullptr, Logger(sink_, LogLevel::kError), *registry_, clock_);
+    ASSERT_TRUE(made.ok()) << made.status().ToString();
+    director_ = std::move(*made);
+  }
+  static std::vector<EndpointInfo> Members(size_t n) {
+    std::vector<EndpointInfo> all(n);
+    for (size_t i = 0; i < n; ++i) {
+      all[i].name = "e" + std::to_string(i);
+      all[i].address = "10.0.0.1";
+      all[i].port = static_cast<uint16_t>(1000 + i);
+    }
+    return all;
+  }
+  // Moves the clock to each time that is due, up to that one.
+  void Until(TimePoint end) {
+    for (TimePoint due = director_->Tick(clock_.Now()); due <= end;
+         due = director_->Tick(clock_.Now())) {
+      clock_.Advance(due - clock_.Now());
+    }
+    clock_.Advance(end - clock_.Now());
+    director_->Tick(clock_.Now());
+  }
+};
+
+constexpr char kOneAtATime[] = "{type: concurrency-detector, parameters: {maxConcurrency: 1}}";
+
+TEST_F(VirtualTime, TtlsExpireToTheTick) {
+  Drive("", {}, kOneAtATime);
+  director_->SetEndpoints(Members(1));
+  Ask("");
+  std::vector<Duration> waits;
+  const TimePoint start = clock_.Now();
+  for (const char* ttl : {"1234567us", "17ms", "3s"}) {
+    Ask("", {{"x-llm-d-inference-ttl", ttl}}, [&](Asked& a) {
+      EXPECT_EQ(a.routing.denial.dropped_reason, "rejected-ttl-expired");
+      waits.push_back(clock_.Now() - start);
+    });
+  }
+  EXPECT_EQ(director_->Tick(clock_.Now()), start + milliseconds(17));
+  Until(start + seconds(10));
+  EXPECT_THAT(waits, ElementsAre(milliseconds(17), std::chrono::microseconds(1234567), seconds(3)));
+}
+
+TEST_F(VirtualTime, MetricsGivenByHandOpenTheGateAndGrowStale) {
+  Drive("", {}, "{type: utilization-detector, parameters: {staleMaxConcurrency: 1}}");
+  director_->SetEndpoints(Members(1));
+  EndpointMetrics full;
+  full.waiting = 50;
+  ASSERT_TRUE(director_->SetMetrics("default/e0", full).ok());
+  EXPECT_FALSE(director_->SetMetrics("default/e1", full).ok());
+  Asked* const asked = Ask("");
+  EXPECT_EQ(asked->answers, 0);
+  clock_.Advance(milliseconds(10));
+  ASSERT_TRUE(director_->SetMetrics("default/e0", EndpointMetrics()).ok());
+  director_->Tick(clock_.Now());
+  EXPECT_TRUE(asked->routing.ok);
+}
+
+TEST_F(VirtualTime, TheSameSeedGivesTheSameIdsAndDecisions) {
+  std::vector<std::string> runs[2];
+  for (std::vector<std::string>& run : runs) {
+    registry_ = std::make_unique<MetricsRegistry>();
+    Drive("", {"{type: random-picker}"},
+          "{type: concurrency-detector, parameters: {maxConcurrency: 9}}",
+          "{pluginRef: random-picker}");
+    director_->SetEndpoints(Members(8));
+    for (int i = 0; i < 20; ++i) {
+      Asked* const a = Ask("");
+      run.push_back(a->routing.request_id + " " + a->routing.endpoints.at(0) + " " +
+                    std::string(FindHeader(a->routing.set_headers, "traceparent")));
+      director_->Cancel(a->state);
+    }
+    End();
+  }
+  EXPECT_EQ(runs[0], runs[1]);
+}
+
+// 100,000 requests of five flows over 100 endpoints within an hour, more than there is room for
+// now and then.
+TEST_F(VirtualTime, AnHourOfAHundredEndpointsTakesSeconds) {
+  Drive(
+      ", defaultRequestTTL: 3s, defaultPriorityBand: {fairnessPolicyRef: "
+      "round-robin-fairness-policy}",
+      {"{type: queue-scorer}", "{type: prefix-cache-scorer}",
+       "{type: round-robin-fairness-policy}"},
+      "{type: concurrency-detector, parameters: {maxConcurrency: 2}}");
+  director_->SetEndpoints(Members(100));
+  const auto real = std::chrono::steady_clock::now();
+  const TimePoint start = clock_.Now();
+  std::mt19937 rng(1);
+  struct Event {
+    TimePoint at;
+    std::shared_ptr<RequestState> ends;
+    bool operator<(const Event& o) const { return at > o.at; }
+  };
+  std::priority_queue<Event> ends;
+  int64_t routed = 0, refused = 0, asked = 0;
+  const std::string body = R"({"model":"m","prompt":"hello"})";
+  const std::string flows[] = {"a", "b", "c", "d", "e"};
+  std::vector<HeaderList> headers;
+  for (const std::string& flow : flows)
+    headers.push_back({{":path", "/v1/completions"}, {"x-llm-d-inference-fairness-id", flow}});
+  TimePoint metrics_at = start;
+  for (TimePoint next = start; next < start + std::chrono::hours(1);) {
+    // Bursts: twice the room for a while, then calm.
+    TimePoint due = std::min(next, director_->Tick(clock_.Now()));
+    if (!ends.empty()) due = std::min(due, ends.top().at);
+    due = std::min(due, metrics_at);
+    clock_.Advance(std::max(due - clock_.Now(), Duration::zero()));
+    if (clock_.Now() >= metrics_at) {
+      EndpointMetrics m;
+      m.running = 1;
+      ASSERT_TRUE(director_->SetMetrics("default/e" + std::to_string(rng() % 100), m).ok());
+      metrics_at += milliseconds(50);
+    }
+    while (!ends.empty() && ends.top().at <= clock_.Now()) {
+      std::string none;
+      const std::shared_ptr<RequestState> state = ends.top().ends;
+      ends.pop();
+      director_->OnResponseHeaders(state, 200, {});
+      director_->OnResponseBody(state, "{}", true, &none);
+    }
+    if (clock_.Now() < next) continue;
+    next += milliseconds((asked / 1000) % 2 == 0 ? 8 : 64);
+    ++asked;
+    RequestInput input;
+    input.headers = &headers[rng() % 5];
+    input.body = body;
+    director_->Route(std::move(input), [&](const Routing& r) {
+      ++(r.ok ? routed : refused);
+      if (r.ok) ends.push({clock_.Now() + milliseconds(2000 + rng() % 1000), r.state});
+    });
+  }
+  Until(clock_.Now() + seconds(30));
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - real;
+  EXPECT_EQ(routed + refused, asked);
+  EXPECT_GT(refused, 0);
+  EXPECT_NEAR(static_cast<double>(asked), 1e5, 1e4);
+  std::printf("%lld routed, %lld refused, %.2f s\n", static_cast<long long>(routed),
+              static_cast<long long>(refused), took.count());
+  EXPECT_LT(took.count(), 20) << "of one core; 2 s are meant, on an idle machine";
+  while (!ends.empty()) ends.pop();
+}
+
+}  // namespace
+}  // namespace llmd::sched
