@@ -31,7 +31,7 @@ void AddServing(services::FlagSet& set, Options& o) {
 }
 
 // A comma-separated list of legs, each of which gets the property.
-Status SetLegs(std::string_view list, Options& o, bool Leg::*property) {
+Status SetLegs(std::string_view list, Options& o, bool Leg::* property) {
   while (!list.empty()) {
     const std::string_view name = list.substr(0, list.find(','));
     list.remove_prefix(std::min(name.size() + 1, list.size()));

@@ -336,6 +336,8 @@ http::Task<void> Proxy::Decode(http::Exchange& exchange, Job& job, const std::st
                Now() - start);
   if (upstream.ok()) {
     metrics_.Request(path, (*upstream)->head().status);
+    // An engine that refuses before it has read the body tells nobody.
+    if (!IsSuccess((*upstream)->head().status)) Release(job, handover);
     co_await AnswerDecode(exchange, **upstream, handover ? &*handover : nullptr);
     co_return;
   }

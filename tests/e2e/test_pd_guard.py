@@ -1,7 +1,9 @@
 """KV of another prompt or another model must never be taken, whatever router and client do."""
 import pytest
+import requests
 
 from conftest import MODEL, PROMPTS, Engine, Sidecar, complete, kv_pool, metric, transfer_config
+from fake_engine import FakeEngine, response
 from test_pd import failures, pinned, refused, through, wait_for
 
 LIMIT = ["--max-model-len", "320"]
@@ -75,3 +77,21 @@ def test_an_engine_of_other_weights_lends_nothing(cluster, tmp_path):
     through(sidecar, prefill, prompt + " the")
     assert refused(decode, "model_differs") == 2
     assert decode.log().count("remote KV is not taken") == 1
+
+
+@pytest.mark.parametrize("status", [400, 429, 503])
+def test_a_refused_decode_leg_gives_the_lease_back(started, status):
+    async def refuse(request, writer):
+        return response(status, b"{}")
+    prefill = started(Engine("prefill", *POOL))
+    prefill.wait_http(prefill.port, "/health")
+    decode = FakeEngine(refuse)
+    try:
+        sidecar = started(Sidecar("sidecar", decode))
+        sidecar.wait_http(sidecar.port, "/health")
+        reply = requests.post(f"{sidecar.url}/v1/completions", json={"model": "smol", "prompt": PROMPT_A, "max_tokens": 4},
+                              headers={"x-prefiller-host-port": f"127.0.0.1:{prefill.port}"}, timeout=60)
+        assert reply.status_code == status
+        assert wait_for(lambda: pinned(prefill) == 0, 10)
+    finally:
+        decode.close()
