@@ -263,7 +263,7 @@ INSTANTIATE_TEST_SUITE_P(
     Lives, PerSlotState,
     ::testing::Values(
         Kept{"active-request-scorer", "{type: active-request-scorer}", 1},
-        Kept{"token-load-scorer", "{type: token-load-scorer}", 1},
+        Kept{"token-load-scorer", "{type: token-load-scorer}", 1 - 512.0 / 4194304},
         Kept{"probe", "{type: predicted-latency-producer}", 0},
         Kept{"prefix-cache-scorer", "{type: prefix-cache-scorer}", 0},
         Kept{"no-hit-lru-scorer", "{type: no-hit-lru-scorer}", 1},
