@@ -140,6 +140,7 @@ TEST_F(Lives, CountsEndWithTheLifeNotWithTheSlot) {
   std::vector<Routing> running;
   for (int i = 0; i < 5; ++i) running.push_back(To(1));
   EXPECT_EQ(Scores("active-request-scorer")["default/a"], 0);
+  Pool({At("x", 2)});
   Pool({At("x", 2), At("c", 3)});
   EXPECT_EQ(Scores("active-request-scorer")["default/c"], 1);
   const Routing own = To(3);
