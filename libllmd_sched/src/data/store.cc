@@ -26,6 +26,10 @@ bool Younger(const EndpointMetrics& now, const EndpointMetrics& before) {
 }  // namespace
 
 void EndpointStore::Update(std::vector<EndpointInfo> endpoints) {
+  {
+    std::lock_guard lock(mutex_);
+    ForgetLeft(Now());
+  }
   FreeSlots();
   std::vector<Left> gone;
   {
@@ -62,7 +66,6 @@ std::vector<EndpointStore::Left> EndpointStore::Replace(std::vector<EndpointInfo
         set_->lives[old], metrics_[old]};
     before.erase(known);
   }
-  ForgetLeft(now);
   std::vector<Left> gone;
   for (const auto& [identity, i] : before) {
     gone.push_back({set_->infos[i], set_->lives[i], now, metrics_[i]->process_start});

@@ -140,6 +140,7 @@ TEST_F(Lives, CountsEndWithTheLifeNotWithTheSlot) {
   std::vector<Routing> running;
   for (int i = 0; i < 5; ++i) running.push_back(To(1));
   EXPECT_EQ(Scores("active-request-scorer")["default/a"], 0);
+  Pool({At("x", 2)});
   Pool({At("x", 2), At("c", 3)});
   EXPECT_EQ(Scores("active-request-scorer")["default/c"], 1);
   const Routing own = To(3);
@@ -211,9 +212,9 @@ TEST_F(Lives, AReloadOfTheDetectorKeepsWhatItJudgesStaleEndpointsBy) {
 
 struct Kept {
   const char* scorer;
-  std::string plugins;  // entries, each on a line of its own
-  double fresh;         // the score of an endpoint that nothing is known of
-  bool media = false;
+  std::string plugins;               // entries, each on a line of its own
+  double fresh;                      // the score of an endpoint that nothing is known of
+  bool media = false, cold = false;  // a prompt with a picture; in the end one that is new
 };
 
 class PerSlotState : public Lives, public ::testing::WithParamInterface<Kept> {};
@@ -254,7 +255,8 @@ TEST_P(PerSlotState, NothingOfItReachesTheNextHolder) {
     for (const Routing& r : running) director_->Cancel(r.state);
   }
   Scores(GetParam().scorer);
-  Pool({At("x", 2), At("c", 3)});
+  Pool({At("x", 2), At("c", 3), At("y", 5)});
+  if (GetParam().cold) body_of_all_ = R"({"model":"m","prompt":"nobody has this"})";
   EXPECT_EQ(Scores(GetParam().scorer)["default/c"], GetParam().fresh);
   EXPECT_EQ(Probe::slots["default/c"], 0u);
 }
@@ -263,10 +265,10 @@ INSTANTIATE_TEST_SUITE_P(
     Lives, PerSlotState,
     ::testing::Values(
         Kept{"active-request-scorer", "{type: active-request-scorer}", 1},
-        Kept{"token-load-scorer", "{type: token-load-scorer}", 1},
+        Kept{"token-load-scorer", "{type: token-load-scorer}", 1 - 512.0 / 4194304},
         Kept{"probe", "{type: predicted-latency-producer}", 0},
         Kept{"prefix-cache-scorer", "{type: prefix-cache-scorer}", 0},
-        Kept{"no-hit-lru-scorer", "{type: no-hit-lru-scorer}", 1},
+        Kept{"no-hit-lru-scorer", "{type: no-hit-lru-scorer}", 1, false, true},
         Kept{"mm-embeddings-cache-scorer", "{type: mm-embeddings-cache-scorer}", 0, true},
         Kept{"session-affinity-scorer",
              "{type: session-affinity-scorer, parameters: {strategy: session_id}}", 0}),

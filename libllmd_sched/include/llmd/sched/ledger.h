@@ -55,7 +55,7 @@ class InFlightAccount {
 
   // The first cache line is what most decisions read.
   alignas(64) std::atomic<int64_t> requests_{0};
-  std::atomic<int64_t> scraped_{std::numeric_limits<int64_t>::min()};  // of the newest page seen
+  std::atomic<int64_t> scraped_{0};  // of the newest page seen
   std::atomic<uint64_t> unseen_{0};  // pages seen << 32 | sent since the last one
   std::atomic<double> tightest_{std::numeric_limits<double>::infinity()};
   std::array<std::atomic<int64_t>, kLedgerColumns> tokens_{};
