@@ -5,6 +5,7 @@
 #include <set>
 #include <thread>
 
+#include "config/graph.h"
 #include "llmd/sched/config_loader.h"
 #include "llmd/sched/producer.h"
 #include "plugins/producer/inflight_flows.h"
