@@ -153,7 +153,7 @@ TEST(ConfigLoader, SaysWhoElseProducesWhatADefaultProducerIsAddedFor) {
                           HasSubstr("prefixMatchInfoProducerName"));
   EXPECT_THAT(warnings({precise, "{type: prefix-cache-scorer}"}), Contains(says));
   EXPECT_THAT(warnings({"{type: prefix-cache-scorer}", precise}), Contains(says));
-  const auto mine = ::testing::Not(Contains(HasSubstr("'mine'")));
+  const auto mine = ::testing::Not(Contains(HasSubstr("'mine' produces")));
   EXPECT_THAT(
       warnings({precise, "{type: approx-prefix-cache-producer}", "{type: prefix-cache-scorer}"}),
       mine);

@@ -197,13 +197,13 @@ TEST(CoreMetricsExtractor, RanksAddUpAndTheFullestCacheCounts) {
   EXPECT_EQ(m->kv_usage, 0.75);
 }
 
-TEST(CoreMetricsExtractor, WhatAPageLacksOrSpoilsKeepsItsValue) {
+TEST(CoreMetricsExtractor, WhatAPageLacksOrSpoilsIsUnknown) {
   Reading reading(kCore);
   ASSERT_TRUE(reading.Read(test::EnginePageOf("vllm", {.waiting = 3, .kv_usage = 0.5})).ok());
   ASSERT_TRUE(reading.Read("vllm:num_requests_waiting NaN\nvllm:num_requests_running 9\n").ok());
-  EXPECT_EQ(reading.metrics.waiting, 3);
+  EXPECT_TRUE(std::isnan(reading.metrics.waiting));
   EXPECT_EQ(reading.metrics.running, 9);
-  EXPECT_EQ(reading.metrics.kv_usage, 0.5);
+  EXPECT_TRUE(std::isnan(reading.metrics.kv_usage));
 }
 
 TEST(CoreMetricsExtractor, SaysWhenThePageHasNothingOrTheEngineIsUnknown) {
