@@ -86,6 +86,30 @@ TEST_F(VirtualTime, MetricsGivenByHandOpenTheGateAndGrowStale) {
   EXPECT_TRUE(asked->routing.ok);
 }
 
+// What the store knew of the members that left must not ask for steps of a nanosecond.
+TEST_F(VirtualTime, AnEmptyPoolIsNotAskedForByMetricsThatLeft) {
+  Drive("", {}, "{type: utilization-detector, parameters: {metricsStalenessThreshold: 2s}}");
+  director_->SetEndpoints(Members(1));
+  EndpointMetrics full;
+  full.waiting = 50;
+  full.kv_usage = 0;
+  ASSERT_TRUE(director_->SetMetrics("default/e0", full).ok());
+  Asked* const asked = Ask("");
+  clock_.Advance(milliseconds(1500));
+  director_->Tick(clock_.Now());
+  ASSERT_EQ(asked->answers, 0);
+  clock_.Advance(milliseconds(100));
+  director_->SetEndpoints({});
+  int ticks = 0;
+  TimePoint due = director_->Tick(clock_.Now());
+  for (; due != TimePoint::max() && asked->answers == 0 && ticks < 1000; ++ticks) {
+    clock_.Advance(due - clock_.Now());
+    due = director_->Tick(clock_.Now());
+  }
+  EXPECT_EQ(asked->routing.denial.dropped_reason, "rejected-no-endpoints");
+  EXPECT_LE(ticks, 100);
+}
+
 TEST_F(VirtualTime, TheSameSeedGivesTheSameIdsAndDecisions) {
   std::vector<std::string> runs[2];
   for (std::vector<std::string>& run : runs) {
