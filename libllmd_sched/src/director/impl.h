@@ -72,6 +72,10 @@ class DirectorImpl final : public Director {
   bool Recheck(const std::shared_ptr<RequestState>& q);
   // Tells the producers that may wait what the time is, those of replaced graphs too.
   void TickProducers(TimePoint now);
+  // When one of them wants to be told next.
+  TimePoint ProducersDue(TimePoint now);
+  // When the gate may open by the passing of time; max = never.
+  TimePoint GateDue(const FlowController& flow, TimePoint now);
   // The present graph and those with requests under way.
   std::vector<std::shared_ptr<const Graph>> LiveGraphs();
   void Decide(const std::shared_ptr<RequestState>& self);

@@ -103,4 +103,15 @@ void DirectorImpl::TickProducers(TimePoint now) {
   }
 }
 
+TimePoint DirectorImpl::ProducersDue(TimePoint now) {
+  TimePoint due = TimePoint::max();
+  for (const auto& graph : LiveGraphs()) {
+    for (const TimedProducer& producer : graph->producers)
+      if (producer.slow != nullptr)
+        failures_.Run(*producer.plugin, "",
+                      [&] { due = std::min(due, producer.slow->DueAt(now)); });
+  }
+  return due;
+}
+
 }  // namespace llmd::sched
