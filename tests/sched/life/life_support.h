@@ -121,6 +121,31 @@ class HeaderProbe final : public RequestHeaderHook {
   const std::shared_ptr<std::function<void()>> call_;
 };
 
+// Of a request on its way out of the Director, and of its answer: what the test says.
+struct AnswerCalls {
+  std::function<void()> pre_request, headers, first_chunk, end;
+};
+
+class AnswerProbe final : public PreRequestHook, public ResponseHook {
+ public:
+  explicit AnswerProbe(std::shared_ptr<AnswerCalls> calls) : calls_(std::move(calls)) {}
+  void PreRequest(RequestContext&, const Snapshot&, const ScheduleOutcome&, HeaderList&) override {
+    if (calls_->pre_request) calls_->pre_request();
+  }
+  void OnHeaders(RequestContext&, const ResponseInfo&, HeaderList&) override {
+    if (calls_->headers) calls_->headers();
+  }
+  void OnFirstChunk(RequestContext&, const ResponseInfo&) override {
+    if (calls_->first_chunk) calls_->first_chunk();
+  }
+  void OnEnd(RequestContext&, const ResponseInfo&) override {
+    if (calls_->end) calls_->end();
+  }
+
+ private:
+  const std::shared_ptr<AnswerCalls> calls_;
+};
+
 class LifeFixture : public DirectorFixture {
  protected:
   static constexpr char kBody[] = R"({"model":"m","prompt":"hello"})";
@@ -160,6 +185,7 @@ class LifeFixture : public DirectorFixture {
                           const std::string& chosen = "") {
     plugins.push_back("{type: given-discovery}");
     plugins.push_back("{type: header-probe}");
+    plugins.push_back("{type: answer-probe}");
     return Config(plugins) +
            "dataLayer: {injectDefaults: false, discovery: {pluginRef: given-discovery}}\n"
            "schedulingProfiles: [{name: p, plugins: [" +
@@ -181,6 +207,7 @@ class LifeFixture : public DirectorFixture {
     };
     add("held-producer", [held = held_] { return std::make_unique<HeldProducer>(held); });
     add("given-discovery", [m = members_] { return std::make_unique<GivenDiscovery>(m); });
+    add("answer-probe", [c = calls_] { return std::make_unique<AnswerProbe>(c); });
     add("header-probe", [c = on_headers_] { return std::make_unique<HeaderProbe>(c); });
     return std::make_shared<const PluginRegistry>(std::move(registry));
   }
@@ -219,6 +246,7 @@ class LifeFixture : public DirectorFixture {
   std::unique_ptr<MetricsRegistry> registry_ = std::make_unique<MetricsRegistry>();
   std::shared_ptr<GivenMembers> members_ = std::make_shared<GivenMembers>();
   std::shared_ptr<std::function<void()>> on_headers_ = std::make_shared<std::function<void()>>();
+  std::shared_ptr<AnswerCalls> calls_ = std::make_shared<AnswerCalls>();
   std::shared_ptr<Held> held_ = std::make_shared<Held>();
   std::mutex asked_mutex_;
   std::deque<Asked> asked_;  // growth guarded by asked_mutex_

@@ -156,6 +156,39 @@ TEST_F(LifeTest, WhenAllLeftWhileAProducerRanItLooksAgainOnce) {
   EXPECT_EQ(unlucky->routing.denial.http_status, 503);
 }
 
+// The caller's variable is the last that holds the request.
+TEST_F(LifeTest, AHookMayLetGoOfTheRequestItIsShown) {
+  Begin();
+  for (int call = 0; call < 5; ++call) {
+    Routing routing = std::exchange(Ask("")->routing, {});
+    ASSERT_TRUE(routing.ok) << call;
+    asked_.clear();
+    std::shared_ptr<RequestState> state = std::exchange(routing.state, nullptr);
+    const std::weak_ptr<RequestState> gone = state;
+    int seen = 0, ends = 0;
+    const auto drop = [&] {
+      ++seen;
+      state.reset();
+    };
+    calls_->headers = call == 0 ? drop : std::function<void()>();
+    calls_->first_chunk = call == 1 || call == 2 ? drop : std::function<void()>();
+    calls_->end = [&] {
+      ++ends;
+      if (call >= 3) drop();
+    };
+    std::string none;
+    if (call == 0) director_->OnResponseHeaders(state, 200, {});
+    if (call == 1) director_->OnResponseBody(state, "x", false, &none);
+    if (call == 2) director_->OnResponseBodySkipped(state);
+    if (call == 3) director_->OnResponseBody(state, "x", true, &none);
+    if (call == 4) director_->Cancel(state);
+    EXPECT_EQ(seen, 1) << call;
+    EXPECT_EQ(ends, 1) << call << ": nobody held it any more";
+    EXPECT_TRUE(gone.expired()) << call;
+    *calls_ = {};
+  }
+}
+
 // Cancelled by another thread as soon as its state is there.
 TEST_F(LifeTest, ACancelWhileRouteRunsIsNotLost) {
   Begin();
