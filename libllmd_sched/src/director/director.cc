@@ -1,6 +1,7 @@
 #include "llmd/sched/director.h"
 
 #include "director/impl.h"
+#include "life/callback_scope.h"
 #include "llmd/sched/decision_tries.h"
 #include "llmd/uuid.h"
 
@@ -87,7 +88,19 @@ void DirectorImpl::OnEndpoints(std::vector<EndpointInfo> endpoints,
   if (setup && setup->flow) setup->flow->Pump();
 }
 
+bool DirectorImpl::InCallback() const {
+  return CallbackScope::Within(static_cast<const Director*>(this));
+}
+
+// Nothing is called or waited for under reload_mutex_: with stopped_ set nobody else comes to what
+// it guards.
 void DirectorImpl::Stop() {
+  if (InCallback()) {
+    logger_.Error(
+        "Stop is ignored: it was called from a callback of the director, whose end it "
+        "would wait for");
+    return;
+  }
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -97,8 +110,10 @@ void DirectorImpl::Stop() {
   if (maintenance_.joinable()) maintenance_.join();
   gate_->Close();
   TickProducers(TimePoint::max());  // those who wait are told
-  std::lock_guard lock(reload_mutex_);
-  stopped_ = true;
+  {
+    std::lock_guard lock(reload_mutex_);
+    stopped_ = true;
+  }
   if (discovery_ != nullptr) discovery_->Stop();
   if (flow_) flow_->Stop();
   if (scraper_) scraper_->Stop();

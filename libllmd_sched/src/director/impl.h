@@ -120,6 +120,11 @@ class DirectorImpl final : public Director {
   // Its wait was reckoned when there was less to do.
   void WakeMaintenance();
 
+  // This thread is in a callback of a request of this director.
+  bool InCallback() const;
+  // Calls `reload` under reload_mutex_; what it makes room for is dispatched after that.
+  Status Locked(const std::function<Status()>& reload);
+
   // reload.cc; all under reload_mutex_.
   Status MayReload();
   LoadOptions Loading() const;

@@ -156,6 +156,52 @@ TEST_F(LifeTest, WhenAllLeftWhileAProducerRanItLooksAgainOnce) {
   EXPECT_EQ(unlucky->routing.denial.http_status, 503);
 }
 
+TEST_F(LifeTest, AReloadOrStopDispatchesToACallbackThatReloads) {
+  for (const bool stop : {false, true}) {
+    Begin();
+    std::string open = options_.config_yaml;
+    const std::string gate = "featureGates: [flowControl]\n";
+    open.replace(open.find(gate), gate.size(), "");
+    Status refused;
+    Ask("");
+    Asked* const second = Ask("", {}, [&](Asked&) { refused = director_->Reload(open); });
+    ASSERT_EQ(second->answers, 0);
+    Returns([&] {
+      if (stop) return director_->Stop();
+      const Status reloaded = director_->Reload(open);
+      EXPECT_TRUE(reloaded.ok()) << reloaded.ToString();
+    });
+    EXPECT_EQ(second->answers, 1);
+    EXPECT_EQ(second->routing.ok, !stop);
+    EXPECT_EQ(refused.code(), StatusCode::kFailedPrecondition);
+    End();
+    registry_ = std::make_unique<MetricsRegistry>();
+  }
+}
+
+TEST_F(LifeTest, StopWithinACallbackIsIgnoredAndSaysSo) {
+  Begin("", {"{type: held-producer}"});
+  // On the thread of a producer's answer.
+  Asked* const first = Ask("", {}, [this](Asked&) { director_->Stop(); });
+  Returns([&] { held_->Answer(); });
+  EXPECT_TRUE(first->routing.ok);
+  // On the director's own thread.
+  std::promise<void> told;
+  Ask("", {{"x-llm-d-inference-ttl", "1ms"}}, [&](Asked&) {
+    director_->Stop();
+    told.set_value();
+  });
+  clock_.Advance(milliseconds(2));
+  Returns([&] { told.get_future().wait(); });
+  int said = 0;
+  for (const std::string& line : Messages()) said += line.starts_with("Stop is ignored");
+  EXPECT_EQ(said, 2);
+  director_->Cancel(first->state);
+  Asked* const next = Ask("");
+  held_->Answer();
+  EXPECT_TRUE(next->routing.ok) << "it goes on";
+}
+
 // The caller's variable is the last that holds the request.
 TEST_F(LifeTest, AHookMayLetGoOfTheRequestItIsShown) {
   Begin();
