@@ -72,11 +72,8 @@ void DirectorImpl::Wait(const std::shared_ptr<RequestState>& q, size_t producer)
   // The producer outlives its call, whatever becomes of the request in it.
   const std::shared_ptr<const Setup> setup = q->setup;
   const TimedProducer& slow = setup->graph->producers[producer];
-  // A producer that throws may have kept the call all the same: the first answer counts.
-  const auto answered = std::make_shared<std::atomic<bool>>(false);
-  auto done = [gate = gate_, q, producer, answered,
-               watch = Stopwatch(clock_)](const Status& status) mutable {
-    if (answered->exchange(true)) return;
+  auto go_on = [gate = gate_, q, producer,
+                watch = Stopwatch(clock_)](const Status& status) mutable {
     DirectorImpl* self = gate->Enter();
     if (self == nullptr) return ShutDown(*q);
     self->slow_waiting_.fetch_sub(1, std::memory_order_relaxed);
@@ -86,12 +83,19 @@ void DirectorImpl::Wait(const std::shared_ptr<RequestState>& q, size_t producer)
     self->RunProducers(q, producer + 1);
     gate->Leave();
   };
+  // A producer that throws may have kept the call all the same: the first answer counts, and the
+  // request is the other's from then on.
+  const auto answered = std::make_shared<std::atomic<bool>>(false);
+  const auto done = [answered, go_on](const Status& status) mutable {
+    if (!answered->exchange(true)) go_on(status);
+  };
   Guarded(
       *slow.plugin, [&] { slow.slow->ProduceLater(request, snapshot, done); },
       [&](const Status& failed) {
+        if (answered->exchange(true)) return failures_.Note(*slow.plugin, failed);
         failures_.Note(*slow.plugin, failed, request.request_id);
         ForgetProduced(*slow.plugin, *setup->graph, request);
-        done(failed);
+        go_on(failed);
       });
 }
 

@@ -5,6 +5,7 @@
 #include <deque>
 #include <future>
 #include <mutex>
+#include <stdexcept>
 
 #include "llmd/sched/discovery.h"
 #include "llmd/sched/hooks.h"
@@ -59,6 +60,17 @@ class HeldProducer final : public SlowProducer {
 
  private:
   const std::shared_ptr<Held> held_;
+};
+
+// Answers, then throws.
+class RashProducer final : public SlowProducer {
+ public:
+  Status Produce(RequestContext&, const Snapshot&) override { return OkStatus(); }
+  void ProduceLater(RequestContext&, const std::shared_ptr<const Snapshot>&,
+                    std::function<void(Status)> done) override {
+    done(OkStatus());
+    throw std::runtime_error("too late");
+  }
 };
 
 // Members as the test says. Of the policies it knows the objectives batch (-1) and chat (5).
@@ -207,6 +219,7 @@ class LifeFixture : public DirectorFixture {
     };
     add("held-producer", [held = held_] { return std::make_unique<HeldProducer>(held); });
     add("given-discovery", [m = members_] { return std::make_unique<GivenDiscovery>(m); });
+    add("rash-producer", [] { return std::make_unique<RashProducer>(); });
     add("answer-probe", [c = calls_] { return std::make_unique<AnswerProbe>(c); });
     add("header-probe", [c = on_headers_] { return std::make_unique<HeaderProbe>(c); });
     return std::make_shared<const PluginRegistry>(std::move(registry));

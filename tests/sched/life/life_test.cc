@@ -101,6 +101,21 @@ TEST_F(LifeTest, CancelledWhileItsProducersRunItIsRefusedAndFreesItsPlace) {
   EXPECT_TRUE(second->routing.ok);
 }
 
+// By the time the producer throws the request is another's to work on.
+TEST_F(LifeTest, AProducerThatThrowsAfterItsAnswerTouchesTheRequestNoMore) {
+  Begin("", {"{type: rash-producer}"});
+  Asked* const asked = Ask("", {{"x-request-id", "first"}});
+  EXPECT_EQ(asked->answers, 1);
+  EXPECT_TRUE(asked->routing.ok);
+  int said = 0;
+  for (const json::Value& line : sink_->Lines()) {
+    if (line["msg"].AsString() != "Plugin failed") continue;
+    ++said;
+    EXPECT_EQ(line["x-request-id"].AsString(), "") << "the failure is told, without the request";
+  }
+  EXPECT_EQ(said, 1);
+}
+
 TEST_F(LifeTest, SlowProducersHoldTheirPlace) {
   Begin("", {"{type: held-producer}"});
   std::vector<Asked*> all;
