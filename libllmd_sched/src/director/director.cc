@@ -108,7 +108,7 @@ void DirectorImpl::Stop() {
   wake_.notify_all();
   watch_.Stop();
   if (maintenance_.joinable()) maintenance_.join();
-  gate_->Close();
+  door_->Shut();
   TickProducers(TimePoint::max());  // those who wait are told
   {
     std::lock_guard lock(reload_mutex_);

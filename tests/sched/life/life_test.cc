@@ -5,7 +5,9 @@ namespace llmd::sched {
 namespace {
 
 using std::chrono::milliseconds;
+using ::testing::Contains;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
 class LifeTest : public LifeFixture {};
@@ -99,6 +101,40 @@ TEST_F(LifeTest, CancelledWhileItsProducersRunItIsRefusedAndFreesItsPlace) {
   ASSERT_EQ(held_->size(), 1u) << "the second has the place";
   held_->Answer();
   EXPECT_TRUE(second->routing.ok);
+}
+
+// It is refused as others are: counted, kept for Explain and logged.
+TEST_F(LifeTest, OneWhoseProducersWaitThroughStopIsRefusedWhenTheyAreDone) {
+  Begin("", {"{type: held-producer}"});
+  Asked* const asked = Ask("", {{"x-request-id", "late"}});
+  director_->Stop();
+  EXPECT_EQ(asked->answers, 0) << "its producers have its data";
+  ASSERT_TRUE(held_->Answer());
+  ASSERT_EQ(asked->answers, 1);
+  EXPECT_EQ(asked->routing.denial.http_status, 503);
+  EXPECT_EQ(asked->routing.denial.dropped_reason, "rejected-shutting-down");
+  EXPECT_NE(asked->routing.state, nullptr);
+  EXPECT_TRUE(director_->Explain("late").ok());
+  EXPECT_THAT(registry_->Expose(), HasSubstr("llm_d_epp_request_error_total{error_code=\"503\""));
+  EXPECT_THAT(Messages("late"), Contains("Request refused"));
+}
+
+TEST_F(LifeTest, OneWhoseProducersOutliveTheDirectorIsAnsweredStill) {
+  Begin("", {"{type: held-producer}"});
+  Routing routing;
+  HeaderList headers = {{":path", "/v1/completions"}};
+  RequestInput input;
+  input.headers = &headers;
+  input.body = kBody;
+  int answers = 0;
+  director_->Route(std::move(input), [&](Routing r) {
+    ++answers;
+    routing = std::move(r);
+  });
+  director_.reset();
+  ASSERT_TRUE(held_->Answer());
+  EXPECT_EQ(answers, 1);
+  EXPECT_EQ(routing.denial.dropped_reason, "rejected-shutting-down");
 }
 
 // By the time the producer throws the request is another's to work on.
