@@ -185,9 +185,12 @@ class LifeFixture : public DirectorFixture {
   void Open(std::vector<std::string> plugins, const std::string& flow, const std::string& detector,
             const std::vector<std::string>& members, const std::string& chosen = "") {
     members_->Set(members);
-    options_.registry = Registry();
     plugins.push_back(detector);
-    options_.config_yaml = Yaml(plugins, flow, chosen);
+    Create(Yaml(plugins, flow, chosen));
+  }
+  void Create(const std::string& yaml) {
+    options_.registry = Registry();
+    options_.config_yaml = yaml;
     auto made = Director::Create(options_, fetch_, Logger(sink_, level_), *registry_, clock_);
     ASSERT_TRUE(made.ok()) << made.status().ToString();
     director_ = std::move(*made);
@@ -205,6 +208,11 @@ class LifeFixture : public DirectorFixture {
            "]}]\nfeatureGates: [flowControl]\nflowControl: "
            "{saturationDetector: {pluginRef: concurrency-detector}" +
            flow + "}\n";
+  }
+  // The same configuration without flow control.
+  static std::string Ungated(std::string yaml) {
+    const std::string gate = "featureGates: [flowControl]\n";
+    return yaml.erase(yaml.find(gate), gate.size());
   }
   std::shared_ptr<const PluginRegistry> Registry() {
     PluginRegistry registry = BuiltinPlugins();

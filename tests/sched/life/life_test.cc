@@ -207,12 +207,34 @@ TEST_F(LifeTest, WhenAllLeftWhileAProducerRanItLooksAgainOnce) {
   EXPECT_EQ(unlucky->routing.denial.http_status, 503);
 }
 
+// Each is decided on and recorded as its own.
+TEST_F(LifeTest, AHookMayRouteAnotherWhileItsRequestIsRouted) {
+  members_->Set({"a"});
+  Create(Ungated(Yaml({"{type: concurrency-detector}"}, "")));
+  Asked* nested = nullptr;
+  bool again = false;
+  calls_->pre_request = [&] {
+    if (std::exchange(again, true)) return;
+    members_->Set({"b", "c"});
+    nested = Ask("", {{"x-request-id", "nested"}});
+  };
+  const Asked* const outer = Ask("", {{"x-request-id", "outer"}});
+  ASSERT_TRUE(outer->routing.ok);
+  ASSERT_NE(nested, nullptr);
+  ASSERT_TRUE(nested->routing.ok);
+  EXPECT_THAT(outer->routing.endpoints, ElementsAre("127.0.0.1:8001"));
+  const DecisionTrace& trace = *outer->routing.trace;
+  EXPECT_EQ(trace.request_id, "outer");
+  EXPECT_THAT(trace.endpoints, ElementsAre("default/a"));
+  EXPECT_EQ(trace.primary, 0);
+  EXPECT_EQ(nested->routing.trace->request_id, "nested");
+  EXPECT_THAT(nested->routing.trace->endpoints, SizeIs(2));
+}
+
 TEST_F(LifeTest, AReloadOrStopDispatchesToACallbackThatReloads) {
   for (const bool stop : {false, true}) {
     Begin();
-    std::string open = options_.config_yaml;
-    const std::string gate = "featureGates: [flowControl]\n";
-    open.replace(open.find(gate), gate.size(), "");
+    const std::string open = Ungated(options_.config_yaml);
     Status refused;
     Ask("");
     Asked* const second = Ask("", {}, [&](Asked&) { refused = director_->Reload(open); });
