@@ -1,6 +1,7 @@
 #include "llmd/sched/director.h"
 
 #include "director/impl.h"
+#include "director/pool_seed.h"
 #include "life/callback_scope.h"
 #include "llmd/sched/decision_tries.h"
 #include "llmd/uuid.h"
@@ -9,6 +10,11 @@ namespace llmd::sched {
 namespace {
 
 constexpr auto kConfigQuiet = std::chrono::milliseconds(200);  // editors write in several steps
+
+uint64_t SeedOf(const DirectorOptions& options) {
+  const uint64_t seed = options.seed ? options.seed : RandomBits();
+  return options.label_pool ? PoolSeed(seed, options.pool_name) : seed;
+}
 
 }  // namespace
 
@@ -50,7 +56,7 @@ DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<Fetch> fetch
       ring_(options_.decision_ring, options_.decision_ring_bytes),
       recording_(ring_.enabled() || options_.attach_trace || options_.emit_endpoint_scores ||
                  !options_.explain_token.empty()),
-      seed_(options_.seed ? options_.seed : RandomBits()) {
+      seed_(SeedOf(options_)) {
   store_.OnGone([this](const EndpointInfo& endpoint, uint32_t slot) {
     ForObservers([&](EndpointObserver& observer) { observer.OnEndpointGone(endpoint, slot); });
   });
