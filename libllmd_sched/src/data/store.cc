@@ -165,7 +165,9 @@ std::shared_ptr<const Snapshot> EndpointStore::Get() const {
 }
 
 TimePoint EndpointStore::GoodUntil() const {
+  const TimePoint now = Now();
   std::lock_guard lock(mutex_);
+  if (!snapshot_ || now > good_until_) snapshot_ = Build(now);
   return good_until_ == TimePoint::max() ? good_until_ : good_until_ + Duration(1);
 }
 

@@ -25,13 +25,19 @@ TimePoint DirectorImpl::Tick(TimePoint now) {
   }
   if (slow_waiting_.load(std::memory_order_relaxed) > 0) {
     TickProducers(now);
-    if (slow_waiting_.load(std::memory_order_relaxed) > 0) due = now + kFlowTick;
+    if (slow_waiting_.load(std::memory_order_relaxed) > 0) due = ProducersDue(now);
   }
-  if (!flow) return due;
-  due = std::min(due, flow->NextDue(now));
-  // Metrics that grow stale may open the gate, or close it.
-  if (flow->size() > 0) due = std::min(due, store_.GoodUntil());
+  if (flow) due = std::min({due, flow->NextDue(now), GateDue(*flow, now)});
   return std::max(due, now + Duration(1));
+}
+
+// Metrics that grow stale, for all or for the detector, may open the gate or close it.
+TimePoint DirectorImpl::GateDue(const FlowController& flow, TimePoint now) {
+  if (flow.size() == 0) return TimePoint::max();
+  const TimePoint good_until = store_.GoodUntil();
+  const std::shared_ptr<const Snapshot> snapshot = store_.Get();
+  if (snapshot->size() == 0) return TimePoint::max();
+  return std::min(good_until, setup_.Load()->meter->ChangesAt(*snapshot, now));
 }
 
 void DirectorImpl::Maintain() {

@@ -52,6 +52,8 @@ struct DirectorOptions {
   uint64_t seed = 0;         // of tie-breaks and of ids that nobody sent; 0 = random
   // No threads and no timers: neither discovery nor scraping nor watching files. Whoever drives it
   // says who is there (SetEndpoints, SetMetrics) and what time it is (the clock, then Tick).
+  // Plugins may have threads all the same: predicted latency with a statePath saves its model in
+  // one.
   bool manual = false;
   Tracer* tracer = nullptr;  // of sampled requests; outlives the director
   bool label_pool = false;   // name the pool in decisions: there are several
@@ -132,7 +134,10 @@ class Director {
   virtual ~Director() = default;
 
   // Decides. `done` runs once: in this call, or later, from any thread, when the request had to
-  // queue or its producers to wait. It may drop, cancel and route requests, this one too.
+  // queue or its producers to wait. It may drop, cancel and route requests, this one too. It must
+  // not reload, stop or destroy the director, nor wait for a thread that does: within it (and
+  // within RequestInput::evicted) Reload and ReloadFile are FAILED_PRECONDITION and Stop does
+  // nothing.
   virtual void Route(RequestInput input, std::function<void(Routing)> done) = 0;
   // Decides in this call where it can: true, `routing` is the answer and `later` is never called.
   // False when the request queues or its producers wait: the answer comes through `later`, once,
@@ -200,12 +205,15 @@ class Director {
   // Goes over to another configuration. An error, with every fault of it, leaves all as it was.
   // Requests on their way to an engine end under the configuration that routed them; queued ones
   // keep their place and are routed by the new one. Plugins of equal name, type and parameters keep
-  // their state, counts of requests in flight survive in any case. FAILED_PRECONDITION after Stop.
+  // their state, counts of requests in flight survive in any case. FAILED_PRECONDITION after Stop,
+  // and within the callback of a request.
   virtual Status Reload(std::string_view config_yaml) {
     return Unimplemented("this director cannot be reloaded");
   }
   // The same with what options.config_path holds now.
   virtual Status ReloadFile() { return Unimplemented("this director cannot be reloaded"); }
+  // Refuses what waits and ends all threads; callbacks run in it. Idempotent. Within a callback it
+  // does nothing but log an error: it would wait for itself.
   virtual void Stop() = 0;
 };
 

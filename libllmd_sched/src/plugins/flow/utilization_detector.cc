@@ -49,6 +49,15 @@ class UtilizationDetector final : public SaturationDetector, public Filter {
   Duration ReactionTime(Duration refresh) const override {
     return refresh + s_.staleness + std::chrono::milliseconds(250);
   }
+  // The next endpoint to be judged without its metrics.
+  TimePoint ChangesAt(const Snapshot& snapshot, TimePoint now) const override {
+    TimePoint at = TimePoint::max();
+    for (uint32_t i = 0; i < snapshot.size(); ++i) {
+      if (!IsStale(snapshot, i, now) && s_.staleness < TimePoint::max() - snapshot.updated[i])
+        at = std::min(at, snapshot.updated[i] + s_.staleness + Duration(1));
+    }
+    return at;
+  }
   // As a filter it drops stale endpoints too, and keeps all when none would remain.
   void Keep(RequestContext&, const Snapshot& snapshot, std::vector<uint32_t>& candidates) override {
     const TimePoint now = clock_.Now();

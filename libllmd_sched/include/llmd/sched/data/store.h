@@ -47,7 +47,7 @@ class EndpointStore {
       const std::shared_ptr<const EndpointInfo>& endpoint) const;
 
   std::shared_ptr<const Snapshot> Get() const;
-  // Until then what Get gave last stays true unless somebody changes it.
+  // Until then what Get gives now stays true unless somebody changes it; later than now.
   TimePoint GoodUntil() const;
   std::shared_ptr<const EndpointSet> Members() const;
   // Discovery has delivered once.
