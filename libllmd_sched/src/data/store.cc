@@ -153,6 +153,8 @@ std::shared_ptr<const EndpointLife> EndpointStore::Restart(size_t i) {
 std::shared_ptr<const EndpointMetrics> EndpointStore::Metrics(
     const std::shared_ptr<const EndpointInfo>& endpoint) const {
   std::lock_guard lock(mutex_);
+  ended.reset();
+  FreeSlots();
   const auto it = at_.find(endpoint.get());
   return it == at_.end() ? NoMetrics() : metrics_[it->second];
 }

@@ -1,6 +1,7 @@
 // The ledger: accounts of lives, charges of requests, columns of plugins.
 #include "llmd/sched/ledger.h"
 
+#include <ctime>
 #include <limits>
 #include <thread>
 
@@ -47,6 +48,17 @@ TEST(InFlightAccount, TheTightestPromiseIsThatOfTheRunning) {
   account.Release(80);
   EXPECT_EQ(account.tightest_tpot_ms(), kNone);
 }
+TEST(InFlightAccount, APromiseCostsNoMoreAmongManyOthers) {
+  InFlightAccount account;
+  constexpr int kMany = 40'000;
+  const std::clock_t start = std::clock();
+  for (int i = kMany; i > 0; --i) account.Promise(i);
+  EXPECT_EQ(account.tightest_tpot_ms(), 1);
+  for (int i = 1; i < kMany; ++i) account.Release(i);
+  EXPECT_EQ(account.tightest_tpot_ms(), kMany);
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 1);
+}
+
 
 TEST(RequestCharges, APrefillEndsWithTheFirstChunkTheRestWithTheRequest) {
   const auto ledger = std::make_shared<InFlightLedger>();
