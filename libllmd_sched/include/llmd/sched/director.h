@@ -182,7 +182,7 @@ class Director {
   // False when no configured plugin reads response bodies, so that the phase may be skipped.
   virtual bool wants_response_body() const = 0;
 
-  // At least one endpoint known and its discovery has synced.
+  // Discovery has told its endpoints once, be there none: requests are answered or queued.
   virtual bool ready() const = 0;
   virtual std::vector<EndpointInfo> Endpoints() const = 0;
   // The models of all endpoints, each once, in the order of their names; empty when no
