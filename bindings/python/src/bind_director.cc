@@ -21,7 +21,7 @@ Core MakeDirector(const std::string& config, uint64_t seed, const py::dict& scor
   auto core = std::make_shared<DirectorCore>();
   AdvanceTo(core->clock, start);
   auto registry = std::make_shared<sched::PluginRegistry>(sched::BuiltinPlugins());
-  Check(AddPythonPlugins(*registry, scorers, filters, pickers, &core->used));
+  Check(AddPythonPlugins(*registry, scorers, filters, pickers, &core->built));
   core->registry = registry;
   sched::DirectorOptions options;
   options.config_yaml = config;
@@ -34,7 +34,7 @@ Core MakeDirector(const std::string& config, uint64_t seed, const py::dict& scor
                       : Duration::max();
   core->director = Value(sched::Director::Create(std::move(options), nullptr, PythonLogger(),
                                                  core->metrics, core->clock));
-  RequireUsed(core->used, scorers, filters, pickers);
+  RequireUsed(core->built.types, scorers, filters, pickers);
   DeliverLogs();
   return core;
 }

@@ -24,6 +24,7 @@ constexpr size_t kBulk = 64;  // requests between two looks at Python's signals
 // Touched with the GIL held only, but for the calls of `scheduler`.
 struct PyScheduler {
   FakeClock clock;
+  BuiltPlugins built;
   std::unique_ptr<Scheduler> scheduler;
   std::unique_ptr<ListCache> last;  // null while a call uses it
   Callee callee{"scheduler"};
@@ -134,7 +135,8 @@ PyDecisions ScheduleMany(PyScheduler& self, const py::sequence& requests, PySet&
   return out;
 }
 
-PySet Prepare(PyScheduler& self, py::handle endpoints) {
+PySet Prepare(const py::object& owner, py::handle endpoints) {
+  PyScheduler& self = *owner.cast<PyScheduler*>();
   const std::vector<sched::EndpointState> states = StatesOf(endpoints);
   Call call(self.callee, self.scheduler.get());
   StatusOr<std::unique_ptr<PreparedSet>> set = Internal("not made");
@@ -142,7 +144,7 @@ PySet Prepare(PyScheduler& self, py::handle endpoints) {
     const py::gil_scoped_release release;
     set = self.scheduler->Prepare(states);
   }
-  return {Value(std::move(set)), 0};
+  return {owner, Value(std::move(set)), 0};
 }
 
 std::map<std::string, std::string> FirstToken(PyScheduler& self, uint64_t decision_id) {
@@ -207,15 +209,14 @@ std::unique_ptr<PyScheduler> FromYaml(const std::string& yaml, uint64_t seed,
   RefusePath(yaml, "from_yaml", "Scheduler.from_file");
   auto self = std::make_unique<PyScheduler>();
   sched::PluginRegistry registry = sched::BuiltinPlugins();
-  std::set<std::string> used;
-  Check(AddPythonPlugins(registry, scorers, filters, pickers, &used));
+  Check(AddPythonPlugins(registry, scorers, filters, pickers, &self->built));
   sched::SchedulerOptions options;
   options.seed = seed;
   options.registry = &registry;
   options.clock = &self->clock;
   options.logger = PythonLogger();
   self->scheduler = Value(Scheduler::FromYaml(yaml, options));
-  RequireUsed(used, scorers, filters, pickers);
+  RequireUsed(self->built.types, scorers, filters, pickers);
   TellWarnings(*self->scheduler);
   return self;
 }
@@ -284,7 +285,7 @@ void BindMaking(py::class_<PyScheduler>& c) {
                   py::arg("pickers") = py::dict(),
                   "from_yaml of what the file holds. NotFoundError.")
       .def(
-          "prepare", &Prepare, py::arg("endpoints"), py::keep_alive<0, 1>(),
+          "prepare", &Prepare, py::arg("endpoints"),
           "Makes endpoints ready once, for many calls. InvalidArgumentError when two share a name.")
       .def_property(
           "now", &Now, [](PyScheduler& s, double seconds) { AdvanceTo(s.clock, seconds); },
@@ -327,11 +328,41 @@ void BindCalls(py::class_<PyScheduler>& c) {
       });
 }
 
+// A plugin, or what it holds, may refer to its scheduler: the collector has to see both ways.
+int Traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  const PyScheduler* const scheduler = ValueOf<PyScheduler>(self);
+  if (scheduler == nullptr) return 0;
+  for (const auto& held : scheduler->built.calls) {
+    Py_VISIT(held->call.ptr());
+    Py_VISIT(held->kwargs.ptr());
+  }
+  if (scheduler->last == nullptr) return 0;
+  for (const py::object& endpoint : scheduler->last->objects()) Py_VISIT(endpoint.ptr());
+  return 0;
+}
+
+int Clear(PyObject* self) {
+  PyScheduler* const scheduler = ValueOf<PyScheduler>(self);
+  if (scheduler == nullptr) return 0;
+  scheduler->last.reset();
+  for (const auto& held : scheduler->built.calls) {
+    const py::object call = std::exchange(held->call, py::none());
+    const py::dict kwargs = std::exchange(held->kwargs, py::dict());
+  }
+  return 0;
+}
+
 }  // namespace
 
 void BindScheduler(py::module_& m) {
   ForkGeneration();
-  py::class_<PyScheduler> scheduler(m, "Scheduler",
+  const py::custom_type_setup collected([](PyHeapTypeObject* type) {
+    type->ht_type.tp_flags |= Py_TPFLAGS_HAVE_GC;
+    type->ht_type.tp_traverse = &Traverse;
+    type->ht_type.tp_clear = &Clear;
+  });
+  py::class_<PyScheduler> scheduler(m, "Scheduler", collected,
                                     "The endpoint picker's scheduler, without threads or sockets.");
   BindDecisions(m);
   BindMaking(scheduler);

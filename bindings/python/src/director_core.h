@@ -6,7 +6,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "call.h"
 #include "endpoint.h"
 #include "llmd/sched/director.h"
+#include "python_plugins.h"
 
 namespace llmd::python {
 
@@ -35,7 +35,7 @@ using Answers = std::vector<std::pair<std::shared_ptr<Asked>, sched::Routing>>;
 // so that nothing of a request outlives the director.
 struct DirectorCore : std::enable_shared_from_this<DirectorCore> {
   FakeClock clock;
-  std::set<std::string> used;  // outlives the registry
+  BuiltPlugins built;  // outlives the registry
   std::shared_ptr<const sched::PluginRegistry> registry;
   MetricsRegistry metrics;
   std::unique_ptr<sched::Director> director;

@@ -3,8 +3,10 @@
 
 #include <pybind11/pybind11.h>
 
+#include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "llmd/sched/plugin.h"
 #include "llmd/status.h"
@@ -13,12 +15,24 @@ namespace llmd::python {
 
 namespace py = pybind11;
 
-// Adds every callable of the mappings (type name → callable or class) to `registry`. Types that a
-// configuration has built are noted in `*used`, which outlives the registry. With the GIL held, as
-// the registry must be when it goes; plugins may be made without.
+// What a plugin calls. Held by the plugin and by its scheduler, which shows it to the garbage
+// collector: the callable may refer to the scheduler. With the GIL held.
+struct PythonCall {
+  py::object call;
+  py::dict kwargs;
+};
+
+// What a configuration has built of Python's plugins.
+struct BuiltPlugins {
+  std::set<std::string> types;
+  std::vector<std::shared_ptr<PythonCall>> calls;
+};
+
+// Adds every callable of the mappings (type name → callable or class) to `registry`. What a
+// configuration builds of them is noted in `*built`, which outlives the registry. With the GIL
+// held, as the registry must be when it goes; plugins may be made without.
 Status AddPythonPlugins(sched::PluginRegistry& registry, const py::dict& scorers,
-                        const py::dict& filters, const py::dict& pickers,
-                        std::set<std::string>* used);
+                        const py::dict& filters, const py::dict& pickers, BuiltPlugins* built);
 
 // One call of a scheduler (or a director) on this thread: keeps the Python exception of a plugin
 // until it can be raised, and refuses calls of the same scheduler from inside its own plugins,

@@ -139,6 +139,8 @@ void EndpointStore::SetMetrics(const std::shared_ptr<const EndpointInfo>& endpoi
     snapshot_.reset();
   }
   if (ended && gone_) gone_(*endpoint, ended->slot());
+  ended.reset();
+  FreeSlots();
 }
 
 std::shared_ptr<const EndpointLife> EndpointStore::Restart(size_t i) {
@@ -153,8 +155,6 @@ std::shared_ptr<const EndpointLife> EndpointStore::Restart(size_t i) {
 std::shared_ptr<const EndpointMetrics> EndpointStore::Metrics(
     const std::shared_ptr<const EndpointInfo>& endpoint) const {
   std::lock_guard lock(mutex_);
-  ended.reset();
-  FreeSlots();
   const auto it = at_.find(endpoint.get());
   return it == at_.end() ? NoMetrics() : metrics_[it->second];
 }
