@@ -123,7 +123,7 @@ void EndpointStore::SetLimit(Duration limit) {
 }
 
 void EndpointStore::SetMetrics(const std::shared_ptr<const EndpointInfo>& endpoint,
-                               EndpointMetrics metrics) {
+                               EndpointMetrics metrics, bool gauges) {
   std::shared_ptr<const EndpointLife> ended;
   {
     std::lock_guard lock(mutex_);
@@ -145,6 +145,7 @@ std::shared_ptr<const EndpointLife> EndpointStore::Restart(size_t i) {
   auto ended = std::exchange(members[i].life, std::make_shared<const EndpointLife>(slots_));
   SetMembers(std::move(members));
   return ended;
+    metrics.page = gauges ? ++pages_ : metrics_[i]->page;
 }
 
 std::shared_ptr<const EndpointMetrics> EndpointStore::Metrics(

@@ -205,6 +205,35 @@ TEST_F(EndpointStoreTest, ASlotOfAnEndedLifeIsFreeOnceItsRequestsHaveEnded) {
   EXPECT_EQ(Life(0)->slot(), 0u);
 }
 
+TEST_F(EndpointStoreTest, EachPageHasANumberWhateverItsTime) {
+  Update({Ep("a").info, Ep("b").info});
+  const auto infos = store_.Members()->infos;
+  EXPECT_EQ(store_.Metrics(infos[0])->page, 0u);
+  store_.SetMetrics(infos[0], Started(1000));
+  const uint64_t first = store_.Metrics(infos[0])->page;
+  EXPECT_GT(first, 0u);
+  store_.SetMetrics(infos[0], Started(1000));
+  const uint64_t second = store_.Metrics(infos[0])->page;
+  EXPECT_GT(second, first);
+  store_.SetMetrics(infos[0], Started(1000), false);  // a list of models
+  EXPECT_EQ(store_.Metrics(infos[0])->page, second);
+}
+
+TEST_F(EndpointStoreTest, PagesAfterAShortAbsenceAreNewOnes) {
+  Update({Ep("a").info});
+  for (int i = 0; i < 5; ++i) store_.SetMetrics(store_.Members()->infos[0], Started(1000));
+  const auto life = Life(0);
+  life->account().Open();
+  EXPECT_EQ(life->account().Unseen(store_.Get()->metrics[0]->page), 0);
+  life->account().Open();
+  Update({});
+  Update({Ep("a").info});
+  ASSERT_EQ(Life(0), life);
+  EXPECT_EQ(life->account().Unseen(store_.Get()->metrics[0]->page), 1);
+  store_.SetMetrics(store_.Members()->infos[0], Started(1000));
+  EXPECT_EQ(life->account().Unseen(store_.Get()->metrics[0]->page), 0);
+}
+
 TEST_F(EndpointStoreTest, WhatIsShownOfASetHoldsNoLife) {
   Update({Ep("a").info});
   std::weak_ptr<const EndpointLife> life = Life(0);

@@ -190,7 +190,8 @@ class Director {
   // Replaces the members, as discovery would; for a manual director.
   virtual void SetEndpoints(std::vector<EndpointInfo> endpoints) {}
   // New metrics of the member of that "ns/name" or handle, stamped with now when `updated` is not
-  // set; seen by the next request and the next Tick. NOT_FOUND when it is not there.
+  // set; seen by the next request and the next Tick. Each call is a page of its own: it shows what
+  // was sent before. NOT_FOUND when it is not there.
   virtual Status SetMetrics(std::string_view name, EndpointMetrics metrics) {
     return Unimplemented("metrics cannot be given to this director");
   }

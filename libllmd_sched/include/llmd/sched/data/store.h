@@ -41,8 +41,10 @@ class EndpointStore {
   // kShortAbsence, with requests still on their way, goes on with the life that was there.
   void Update(std::vector<EndpointInfo> endpoints);
   // New metrics of a member; those of an endpoint that left, or was edited, are dropped. When they
-  // come from a younger process than before, a new life begins.
-  void SetMetrics(const std::shared_ptr<const EndpointInfo>& endpoint, EndpointMetrics metrics);
+  // come from a younger process than before, a new life begins. With `gauges` they hold gauges just
+  // read: a page of its own, whatever its time.
+  void SetMetrics(const std::shared_ptr<const EndpointInfo>& endpoint, EndpointMetrics metrics,
+                  bool gauges = true);
   std::shared_ptr<const EndpointMetrics> Metrics(
       const std::shared_ptr<const EndpointInfo>& endpoint) const;
 
@@ -91,6 +93,7 @@ class EndpointStore {
   Duration limit_;                                      // guarded by mutex_
   mutable std::shared_ptr<const Snapshot> snapshot_;    // null = outdated; guarded by mutex_
   mutable TimePoint good_until_ = TimePoint::max();     // of snapshot_: then one grows stale
+  uint64_t pages_ = 0;                                  // read so far; guarded by mutex_
   mutable uint64_t epoch_ = 0;                          // guarded by mutex_
 };
 
