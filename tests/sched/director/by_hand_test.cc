@@ -6,6 +6,8 @@
 namespace llmd::sched {
 namespace {
 
+using ::testing::HasSubstr;
+
 class ByHand : public DirectorFixture {
  protected:
   void Drive() {
@@ -30,7 +32,7 @@ class ByHand : public DirectorFixture {
 
 TEST_F(ByHand, RequestsOfOneInstantShowInAPageOfTheSame) {
   Drive();
-  director_->SetEndpoints({Member("a", 1)});
+  ASSERT_TRUE(director_->SetEndpoints({Member("a", 1)}).ok());
   EndpointMetrics idle, busy;
   busy.waiting = 4;
   ASSERT_TRUE(director_->SetMetrics("default/a", idle).ok());
@@ -49,6 +51,16 @@ TEST_F(ByHand, RequestsOfOneInstantShowInAPageOfTheSame) {
   EXPECT_TRUE(sent()) << "4 of 5 wait, none is unseen";
   EXPECT_FALSE(sent()) << "now one is";
   director_->Stop();  // the last one is told while there is an answer
+}
+
+TEST_F(ByHand, AnEndpointGivenTwiceIsAnErrorThatChangesNothing) {
+  Drive();
+  ASSERT_TRUE(director_->SetEndpoints({Member("a", 1), Member("a", 2), Member("b", 1)}).ok())
+      << "names and addresses may be had twice, both together not";
+  const Status twice = director_->SetEndpoints({Member("a", 1), Member("c", 3), Member("a", 1)});
+  EXPECT_EQ(twice.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(twice.message(), HasSubstr("default/a"));
+  EXPECT_EQ(director_->Endpoints().size(), 3u);
 }
 
 }  // namespace
