@@ -204,6 +204,22 @@ TEST_P(TokenPolicies, AnOverestimateIsSettledWhereNobodyWasPutBesideIt) {
   EXPECT_GE(OfA(60), 55) << "about 90 texts behind";
 }
 
+TEST_P(TokenPolicies, WhatWasRefusedAfterItsDispatchCostsNothing) {
+  Start(Flow(), Policy(50));
+  AskMany("a", 700);
+  AskMany("b", 700);
+  std::map<char, int> asked, ran;
+  for (int i = 0; i < 900; ++i) {
+    const std::vector<std::string> next = Open(1);
+    ASSERT_EQ(next.size(), 1u);
+    const char flow = next[0][0];
+    const bool refused = flow == 'a' && asked[flow]++ % 2 == 0;
+    EndOnly(next[0], refused ? FlowUsage{.ran = false} : kText);
+    ran[flow] += !refused;
+  }
+  EXPECT_NEAR(static_cast<double>(ran['a']) / ran['b'], 1, 0.02);
+}
+
 // What b was put beside is not taken for less when the flow has become known.
 TEST_P(TokenPolicies, AnOverestimateStaysWhatTheFirstWasPutBeside) {
   Begin(0);

@@ -59,6 +59,7 @@ struct FlowState {
 struct FlowUsage {
   double prompt_tokens = 0, output_tokens = 0;
   bool known = false;  // false: no usage was reported
+  bool ran = true;     // false: it was refused before an endpoint had it, and cost nothing
 };
 
 // The flows of one band with requests waiting. Called under the controller's lock, by one thread at

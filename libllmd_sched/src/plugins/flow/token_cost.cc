@@ -49,6 +49,7 @@ double TokenCost::Expect(const TokenAccount& account, const QueuedItem& item) co
 }
 
 double TokenCost::Measure(const FlowUsage& usage, double charge) const {
+  if (!usage.ran) return 0;
   return usage.known ? input * usage.prompt_tokens + output * usage.output_tokens : charge;
 }
 
@@ -106,7 +107,7 @@ void TokenBand::Completed(FlowState& flow, const QueuedItem& item, TimePoint,
   TokenAccount& account = flow.account;
   Know(account, flow.id);
   const double came_to = cost_.Measure(usage, charge.tokens);
-  if (usage.known) Learn(account, item, usage, came_to);
+  if (usage.ran && usage.known) Learn(account, item, usage, came_to);
   if (!charge.charged) return;
   const bool relied = account.relied_at > charge.event;
   const double counted = relied ? account.share : charge.tokens;

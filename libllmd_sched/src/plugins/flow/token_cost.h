@@ -29,7 +29,7 @@ struct TokenCost {
   // Of a request before it runs: its prompt as estimated, corrected by what the flow's estimates
   // were worth, and the flow's usual output.
   double Expect(const TokenAccount& account, const QueuedItem& item) const;
-  // Of a request that has ended; `charge` when it did not say.
+  // Of a request that has ended; `charge` when it did not say, 0 when it never ran.
   double Measure(const FlowUsage& usage, double charge) const;
 };
 
