@@ -35,6 +35,9 @@ class DirectorPick final : public Pick {
     return routing_.body_edits.empty() ? std::string_view(*question_->body) : edited_;
   }
 
+  void OnServed(std::string_view endpoint) override {
+    director_.OnServed(routing_.state, endpoint);
+  }
   http::Task<HeaderList> OnResponseHeaders(int status, const HeaderList& headers) override {
     co_return director_.OnResponseHeaders(routing_.state, status, headers);
   }
@@ -124,6 +127,8 @@ class DirectorPicker final : public Picker {
     request.has_body = input.has_body;
     request.state = &question->state;
     request.evicted = Evicted(question, loop);
+    request.first_received = input.received;
+    request.first_target = input.target_model;
     if (!input.exclude.empty() || !input.avoid.empty()) {
       request.has_subset = true;
       request.subset = Without(input);

@@ -22,6 +22,8 @@ using envoy::service::ext_proc::v3::ProcessingRequest;
 using envoy::service::ext_proc::v3::ProcessingResponse;
 
 constexpr std::string_view kDestination = "x-gateway-destination-endpoint";
+constexpr std::string_view kLbNamespace = "envoy.lb";
+constexpr std::string_view kServed = "x-gateway-destination-endpoint-served";
 constexpr size_t kPieceBytes = 1 << 20;  // under the picker's 4 MiB receive limit
 
 // One stream. Writes queue up (bounded by the callers, who wait for an answer to each message but
@@ -190,8 +192,15 @@ class ExtProcPick final : public Pick {
     co_return OkStatus();
   }
 
+  void OnServed(std::string_view endpoint) override { served_ = endpoint; }
+
   http::Task<HeaderList> OnResponseHeaders(int status, const HeaderList& headers) override {
     ProcessingRequest message;
+    if (!served_.empty()) {
+      auto& spaces = *message.mutable_metadata_context()->mutable_filter_metadata();
+      auto& fields = *spaces[std::string(kLbNamespace)].mutable_fields();
+      fields[std::string(kServed)].set_string_value(served_);
+    }
     auto* map = message.mutable_response_headers()->mutable_headers();
     const HeaderList pseudo = StatusHeader(status);
     FillHeaders(pseudo, *map);
@@ -277,7 +286,7 @@ class ExtProcPick final : public Pick {
   std::shared_ptr<Mailbox<ProcessingResponse>> answers_;
   sched::Routing routing_;
   std::optional<sched::Denial> evicted_;
-  std::string body_, replaced_;
+  std::string body_, replaced_, served_;
   bool ended_ = false, streaming_ = false, unread_ = false;
 };
 

@@ -129,7 +129,8 @@ struct Forwarder::Request {
   HeaderList picker_headers;
   std::shared_ptr<const std::string> body;
   bool has_body = false;
-  TimePoint started;
+  TimePoint started, asked;         // asked = when the picker was first
+  std::string target_model;         // that the first try was sent for
   std::vector<std::string> failed;  // endpoints tried in vain
   std::unique_ptr<Pick> pick;
   std::string endpoint;
@@ -191,10 +192,12 @@ http::Task<void> Forwarder::Handle(http::Exchange& exchange) {
 
 http::Task<void> Forwarder::Route(http::Exchange& exchange, Request& request) {
   request.last_error = Unavailable("no endpoint was tried");
+  request.asked = clock_.Now();
   for (int attempt = 0; attempt < options_.max_attempts && !exchange.client_gone(); ++attempt) {
     if (attempt > 0) retries_.Add();
     const bool done = co_await TryOnce(exchange, request);
     if (done) co_return;
+    request.pick.reset();  // while it counts it may be what keeps the next try waiting
   }
   if (exchange.client_gone()) co_return;
   const bool late = request.last_error.code() == StatusCode::kDeadlineExceeded;
@@ -224,6 +227,7 @@ http::Task<bool> Forwarder::TryOnce(http::Exchange& exchange, Request& request) 
     co_await Deny(exchange, request, routing.denial);
     co_return true;
   }
+  if (request.target_model.empty()) request.target_model = routing.target_model;
   for (const std::string& endpoint : routing.endpoints) {
     if (Contains(request.failed, endpoint)) continue;
     request.endpoint = endpoint;
@@ -231,6 +235,7 @@ http::Task<bool> Forwarder::TryOnce(http::Exchange& exchange, Request& request) 
     request.last_error = co_await Connect(exchange, request);
     if (request.last_error.ok()) {
       ejections_.Clear(endpoint);
+      request.pick->OnServed(endpoint);
       co_await RelayAnswer(exchange, request);
       co_return true;
     }
@@ -253,6 +258,8 @@ http::Task<StatusOr<std::unique_ptr<Pick>>> Forwarder::Choose(http::Exchange& ex
   input.has_body = request.has_body;
   input.exclude = request.failed;
   input.avoid = std::move(avoid);
+  input.received = request.asked;
+  input.target_model = request.target_model;
   co_return co_await picker_.Choose(exchange, std::move(input));
 }
 

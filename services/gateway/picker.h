@@ -23,6 +23,8 @@ struct PickInput {
   bool has_body = false;
   std::vector<std::string> exclude;  // endpoints this request has failed at
   std::vector<std::string> avoid;    // to be left out too, unless nothing else is there
+  TimePoint received{};              // when the request was first asked about
+  std::string target_model;          // that its first try was sent for; "" = this is the first
 };
 
 // One request's decision and the hooks for its response. Destroying it before the response ended
@@ -33,6 +35,8 @@ class Pick {
   virtual const sched::Routing& routing() const = 0;
   // The body to send: the original, or with the picker's edits.
   virtual std::string_view body() const = 0;
+  // Before OnResponseHeaders: which of the routing's endpoints answers.
+  virtual void OnServed(std::string_view endpoint) = 0;
   // Headers to set on the response.
   virtual http::Task<HeaderList> OnResponseHeaders(int status, const HeaderList& headers) = 0;
   // What to send instead of `chunk` (often the chunk itself); holds until the next call.

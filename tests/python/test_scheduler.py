@@ -1,5 +1,6 @@
 """The scheduler as a library: values, prepared sets, bulk calls, paths, time, answers, logs, forks, signals."""
 import copy
+import gc
 import json
 import logging
 import math
@@ -10,6 +11,7 @@ import pickle
 import signal
 import threading
 import time
+import weakref
 
 import numpy
 import pytest
@@ -392,6 +394,65 @@ def test_a_scheduler_in_use_is_refused_in_a_child():
     thread.join(30)
     assert answer and "forked" in answer[0] and answer[1] == "FAILED_PRECONDITION"
     assert made.schedule(BODY, pool()).ok
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forks_while_other_threads_log_are_safe(caplog):
+    done = threading.Event()
+
+    def busy():
+        made = llmd.Scheduler.from_yaml(MIXED)
+        while not done.is_set():
+            for _ in range(20):
+                made.schedule(BODY, pool())
+
+    def child():
+        return llmd.Scheduler.from_yaml(MIXED).schedule(BODY, pool()).ok
+
+    with caplog.at_level(logging.DEBUG, logger="llmd"):
+        threads = [threading.Thread(target=busy) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            assert all(in_child(child) for _ in range(60))
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join(30)
+
+
+# What refers to each other ends together
+
+class Scorer:
+    """A scorer that knows its scheduler, and what that made."""
+
+    def __call__(self, request, candidates):
+        return numpy.ones(len(candidates))
+
+
+@pytest.mark.parametrize("knows", ["scheduler", "set", "bound method", "parameter"])
+def test_a_scorer_that_refers_to_its_scheduler_keeps_neither_alive(knows):
+    scorer = Scorer()
+    given = scorer
+    if knows == "bound method":
+        given = scorer.__call__
+    if knows == "parameter":
+        given = lambda request, candidates, scorer=scorer: scorer(request, candidates)
+    made = llmd.Scheduler.from_yaml(config("{type: mine}"), scorers={"mine": given})
+    endpoints = pool()
+    assert made.schedule(BODY, endpoints).ok
+    scorer.known = made.prepare(endpoints) if knows == "set" else made
+    assert made.schedule(BODY, endpoints).ok
+    gone = weakref.ref(scorer)
+    del scorer, given, made
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_set_keeps_its_scheduler():
+    endpoints = llmd.Scheduler.from_yaml(config("{type: queue-scorer}")).prepare(pool())
+    gc.collect()
+    assert len(endpoints) == len(pool()) and endpoints.names
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

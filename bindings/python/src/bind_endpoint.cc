@@ -259,7 +259,16 @@ Names FullNames(const PySet& s) {
 }
 
 void BindSet(py::module_& m) {
-  py::class_<PySet>(m, "PreparedSet",
+  const py::custom_type_setup collected([](PyHeapTypeObject* type) {
+    type->ht_type.tp_flags |= Py_TPFLAGS_HAVE_GC;
+    // What refers to the scheduler; it breaks the circle.
+    type->ht_type.tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
+      Py_VISIT(Py_TYPE(self));
+      if (const PySet* const set = ValueOf<PySet>(self)) Py_VISIT(set->owner.ptr());
+      return 0;
+    };
+  });
+  py::class_<PySet>(m, "PreparedSet", collected,
                     "Endpoints made ready by Scheduler.prepare, for that scheduler's schedule and "
                     "schedule_many. Changing it while another thread decides with it raises "
                     "llmd.Error (FAILED_PRECONDITION).")

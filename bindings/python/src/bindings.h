@@ -32,7 +32,18 @@ void BindEndpoint(py::module_& m);
 void BindPluginViews(py::module_& m);
 void BindDecision(py::module_& m);
 void BindScheduler(py::module_& m);
+void BindRouting(py::module_& m);
+void BindDirector(py::module_& m);
 void BindTokenizer(py::module_& m);
 void BindEngine(py::module_& m);
+
+// The C++ object in an instance of a bound type; null while it is being made. For the garbage
+// collector.
+template <typename T>
+T* ValueOf(PyObject* instance) {
+  auto* const held = reinterpret_cast<py::detail::instance*>(instance);
+  if (!held->simple_layout) return nullptr;  // not laid out yet, or of several bound bases
+  return static_cast<T*>(held->get_value_and_holder(nullptr, false).value_ptr());
+}
 
 }  // namespace llmd::python

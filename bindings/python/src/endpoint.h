@@ -32,6 +32,7 @@ std::vector<sched::EndpointState> StatesOf(py::handle endpoints);
 // A set made by Scheduler.prepare. `busy` counts the calls that decide with it at this moment:
 // changed with the GIL held.
 struct PySet {
+  py::object owner;  // the scheduler, which must outlive the set
   std::unique_ptr<sched::PreparedSet> set;
   int busy = 0;
 };
@@ -45,6 +46,7 @@ class ListCache {
   // True when `endpoints` are the same; its set then knows their present metrics.
   bool Update(py::handle endpoints);
   const sched::PreparedSet& set() const { return *set_; }
+  const std::vector<py::object>& objects() const { return objects_; }
 
  private:
   std::vector<py::object> objects_;

@@ -1,5 +1,6 @@
 #include "log_queue.h"
 
+#include <pthread.h>
 #include <pybind11/stl.h>
 
 #include <mutex>
@@ -25,6 +26,16 @@ class QueueSink final : public LogSink {
     }
     waiting_.store(true, std::memory_order_release);
   }
+  // Around a fork, so that the child does not find it locked by a thread that it lacks. What waits
+  // there is its parent's to deliver.
+  void BeforeFork() { mutex_.lock(); }
+  void InParent() { mutex_.unlock(); }
+  void InChild() {
+    lines_.clear();
+    dropped_ = 0;
+    waiting_.store(false, std::memory_order_relaxed);
+    mutex_.unlock();
+  }
   bool waiting() const { return waiting_.load(std::memory_order_acquire); }
   std::vector<std::string> Take(size_t* dropped) {
     const std::lock_guard lock(mutex_);
@@ -41,8 +52,16 @@ class QueueSink final : public LogSink {
 };
 
 // Loggers may outlive every Python object that made one.
+QueueSink& Queue();
+
+QueueSink* NewQueue() {
+  pthread_atfork([] { Queue().BeforeFork(); }, [] { Queue().InParent(); },
+                 [] { Queue().InChild(); });
+  return new QueueSink;
+}
+
 QueueSink& Queue() {
-  static QueueSink& queue = *new QueueSink;
+  static QueueSink& queue = *NewQueue();
   return queue;
 }
 

@@ -61,11 +61,13 @@ Array<T> As(const py::array& array) {
 // A Python callable, its keyword arguments and the data it reads.
 class Callable {
  public:
-  explicit Callable(py::object call) : call_(std::move(call)) {}
+  Callable(std::string name, py::object call)
+      : name_(std::move(name)), held_(std::make_shared<PythonCall>()) {
+    held_->call = std::move(call);
+  }
   ~Callable() {
     const py::gil_scoped_acquire gil;
-    call_ = py::object();
-    kwargs_ = py::dict();
+    held_.reset();
   }
   Callable(const Callable&) = delete;
   Callable& operator=(const Callable&) = delete;
@@ -73,18 +75,19 @@ class Callable {
   // Takes the parameters: a class is made with them, a function called with them. `positional` is
   // how many arguments a call passes besides.
   void Bind(const py::dict& parameters, int positional) {
-    if (PyType_Check(call_.ptr()) != 0) {
-      call_ = call_(**parameters);
+    py::object& call = held_->call;
+    if (PyType_Check(call.ptr()) != 0) {
+      call = call(**parameters);
     } else {
       CheckSignature(parameters, positional);
-      kwargs_ = parameters;
+      held_->kwargs = parameters;
     }
-    if (PyCallable_Check(call_.ptr()) == 0)
+    if (PyCallable_Check(call.ptr()) == 0)
       throw py::type_error("its objects are not callable: the class lacks __call__");
   }
   void Consume(sched::PluginEnv& env) {
-    if (!py::hasattr(call_, "consumes")) return;
-    for (const py::handle item : call_.attr("consumes")) {
+    if (!Has("consumes")) return;
+    for (const py::handle item : held_->call.attr("consumes")) {
       const std::string key = item.cast<std::string>();
       const size_t slash = key.find('/');
       const std::string producer = slash == std::string::npos ? "" : key.substr(slash + 1);
@@ -102,23 +105,24 @@ class Callable {
         [&](const auto& scope) {
           py::object r = py::cast(RequestView{scope}), c = py::cast(CandidatesView{scope});
           if (totals == nullptr) {
-            use(call_(r, c, **kwargs_));
+            use(held_->call(r, c, **held_->kwargs));
           } else {
-            use(call_(r, c,
-                      py::array_t<double>(static_cast<py::ssize_t>(totals->size()), totals->data()),
-                      **kwargs_));
+            use(held_->call(
+                r, c, py::array_t<double>(static_cast<py::ssize_t>(totals->size()), totals->data()),
+                **held_->kwargs));
           }
         });
   }
 
-  bool Has(const char* method) const { return py::hasattr(call_, method); }
+  bool Has(const char* method) const { return py::hasattr(held_->call, method); }
+  const std::shared_ptr<PythonCall>& held() const { return held_; }
   // Calls the method, if there is one, with the request and what `arguments()` makes.
   template <typename Arguments>
   void Tell(const char* method, RequestContext& request, const Arguments& arguments) const {
     InScope([&] { return ViewScope{&request}; },
             [&](const auto& scope) {
               if (!Has(method)) return;
-              call_.attr(method)(py::cast(RequestView{scope}), *py::tuple(arguments()));
+              held_->call.attr(method)(py::cast(RequestView{scope}), *py::tuple(arguments()));
             });
   }
 
@@ -126,7 +130,7 @@ class Callable {
   // With the GIL not held: takes it and runs `body(scope)` on what `views()` makes, which ends with
   // it.
   template <typename Views, typename Body>
-  static void InScope(const Views& views, const Body& body) {
+  void InScope(const Views& views, const Body& body) const {
     const py::gil_scoped_acquire gil;
     const auto scope = std::make_shared<ViewScope>(views());
     struct Closer {
@@ -139,17 +143,23 @@ class Callable {
       return;
     } catch (const py::error_already_set& error) {
       text = Text(error);
-      if (PluginCall* call = PluginCall::Current(); call && !call->exception)
-        call->exception = error.value();
+      Note(text, error.value());
+    } catch (const std::runtime_error& error) {
+      text = error.what();
+      Note(text, {});
     }
     throw std::runtime_error(text);
+  }
+
+  void Note(const std::string& text, const py::object& raised) const {
+    if (PluginCall* call = PluginCall::Current()) call->Note(name_, text, raised);
   }
 
   void CheckSignature(const py::dict& parameters, int positional) const {
     const py::module_ inspect = py::module_::import("inspect");
     py::object signature;
     try {
-      signature = inspect.attr("signature")(call_);
+      signature = inspect.attr("signature")(held_->call);
     } catch (const py::error_already_set& error) {
       if (error.matches(PyExc_ValueError)) return;  // a builtin that tells nothing of itself
       throw;
@@ -159,8 +169,8 @@ class Callable {
     signature.attr("bind")(*arguments, **parameters);
   }
 
-  py::object call_;
-  py::dict kwargs_;
+  const std::string name_;
+  std::shared_ptr<PythonCall> held_;
   std::map<std::string, sched::DataKey> data_;
 };
 
@@ -287,16 +297,18 @@ py::dict ParametersOf(const PluginArgs& args) {
 }
 
 template <typename Kind>
-StatusOr<std::unique_ptr<sched::Plugin>> Make(PluginArgs& args, const py::object& given) {
+StatusOr<std::unique_ptr<sched::Plugin>> Make(PluginArgs& args, const py::object& given,
+                                              BuiltPlugins& built) {
   if (!args.parameters.IsNull() && !args.parameters.IsMap())
     return args.parameters.Error("expected a map of parameters");
   const auto failed = [&](const std::string& what) {
     return args.parameters.Error("Python plugin '" + args.name + "': " + what);
   };
   try {
-    auto callable = std::make_unique<Callable>(given);
+    auto callable = std::make_unique<Callable>(args.name, given);
     callable->Bind(ParametersOf(args), Kind::kArguments);
     callable->Consume(args.env);
+    built.calls.push_back(callable->held());
     if (callable->Has(kOnRouted) || callable->Has(kOnFirstToken) || callable->Has(kOnEnd))
       return std::unique_ptr<sched::Plugin>(std::make_unique<Told<Kind>>(std::move(callable)));
     return std::unique_ptr<sched::Plugin>(std::make_unique<Kind>(std::move(callable)));
@@ -316,7 +328,7 @@ std::string HelpOf(const py::object& given) {
 
 template <typename Kind>
 Status Add(sched::PluginRegistry& registry, const py::dict& plugins, const std::string& kind,
-           std::set<std::string>* used) {
+           BuiltPlugins* built) {
   for (const auto& item : plugins) {
     const std::string type = py::str(item.first).cast<std::string>();
     const auto given = py::reinterpret_borrow<py::object>(item.second);
@@ -326,9 +338,10 @@ Status Add(sched::PluginRegistry& registry, const py::dict& plugins, const std::
     descriptor.type = type;
     descriptor.kind = kind;
     descriptor.help = HelpOf(given);
-    descriptor.make = [given, used](PluginArgs& args) {
-      used->insert(args.type);
-      return Make<Kind>(args, given);
+    descriptor.make = [given, built](PluginArgs& args) {
+      const py::gil_scoped_acquire gil;
+      built->types.insert(args.type);
+      return Make<Kind>(args, given, *built);
     };
     LLMD_RETURN_IF_ERROR(AddPlugin(registry, std::move(descriptor)));
   }
@@ -338,19 +351,26 @@ Status Add(sched::PluginRegistry& registry, const py::dict& plugins, const std::
 }  // namespace
 
 Status AddPythonPlugins(sched::PluginRegistry& registry, const py::dict& scorers,
-                        const py::dict& filters, const py::dict& pickers,
-                        std::set<std::string>* used) {
-  LLMD_RETURN_IF_ERROR(Add<PyScorer>(registry, scorers, "scorer", used));
-  LLMD_RETURN_IF_ERROR(Add<PyFilter>(registry, filters, "filter", used));
-  return Add<PyPicker>(registry, pickers, "picker", used);
+                        const py::dict& filters, const py::dict& pickers, BuiltPlugins* built) {
+  LLMD_RETURN_IF_ERROR(Add<PyScorer>(registry, scorers, "scorer", built));
+  LLMD_RETURN_IF_ERROR(Add<PyFilter>(registry, filters, "filter", built));
+  return Add<PyPicker>(registry, pickers, "picker", built);
 }
 
-PluginCall::PluginCall(const void* scheduler) : scheduler_(scheduler), outer_(g_current) {
+PluginCall::PluginCall(const void* scheduler, const char* what)
+    : scheduler_(scheduler), outer_(g_current) {
   for (const PluginCall* call = outer_; call != nullptr; call = call->outer_) {
     if (call->scheduler_ == scheduler)
-      Raise(FailedPrecondition("a plugin called the scheduler that is calling it"));
+      Raise(FailedPrecondition("a plugin called the " + std::string(what) + " that is calling it"));
   }
   g_current = this;
+}
+
+void PluginCall::Note(const std::string& plugin, const std::string& text,
+                      const py::object& raised) {
+  if (!failure.empty()) return;
+  failure = "plugin '" + plugin + "' failed: " + text;
+  exception = raised;
 }
 
 PluginCall::~PluginCall() {
@@ -361,7 +381,7 @@ PluginCall* PluginCall::Current() {
   return g_current;
 }
 
-void PluginCall::Rethrow(const Status& status) {
+void PluginCall::Rethrow(const Status& status, const py::object& exception) {
   if (!exception) Raise(status);
   if (PyErr_GivenExceptionMatches(exception.ptr(), PyExc_Exception) == 0) {
     PyErr_SetObject(py::type::of(exception).ptr(), exception.ptr());

@@ -132,6 +132,10 @@ struct Graph {
   // PrefixCacheMatchInfo as the scorers read it; kNoKey when nobody produces any.
   DataKey prefix_match = kNoKey;
   std::vector<Parser*> parsers;
+  // What FindParser looks at: the path suffixes of `parsers` up to the first that takes any path.
+  std::vector<std::pair<std::string, Parser*>> parser_paths;
+  Parser* any_path = nullptr;
+  void IndexParsers();
   std::vector<RequestHeaderHook*> request_headers;
   std::vector<Admitter*> admitters;
   std::vector<PreRequestHook*> pre_request;

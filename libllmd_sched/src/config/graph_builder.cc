@@ -23,6 +23,16 @@ const std::map<std::string, std::string, std::less<>>& DefaultProducers() {
   return kMap;
 }
 
+// The parameter by which a plugin chooses among the producers of a data type.
+const std::map<std::string, std::string, std::less<>>& ProducerParameters() {
+  static const std::map<std::string, std::string, std::less<>> kMap = {
+      {"PrefixCacheMatchInfo", "prefixMatchInfoProducerName"},
+      {"InFlightLoad", "inFlightLoadProducerName"},
+      {"LatencyPredictionInfo", "latencyPredictionInfoProducerName"},
+  };
+  return kMap;
+}
+
 constexpr std::string_view kCoreExtractor = "core-metrics-extractor";
 
 bool IsDefaultProducer(std::string_view type) {
@@ -300,6 +310,20 @@ DataKey GraphBuilder::Consume(size_t i, const std::string& data_type, const std:
   return key;
 }
 
+std::string GraphBuilder::OthersOf(DataKey key) const {
+  std::string names;
+  for (const auto& [other, declaration] : produced_by_) {
+    if (other != key && keys_[other].first == keys_[key].first)
+      names += (names.empty() ? "'" : ", '") + keys_[other].second + "'";
+  }
+  if (names.empty()) return {};
+  const auto parameter = ProducerParameters().find(keys_[key].first);
+  return "; " + names + " produces it too and is not read" +
+         (parameter == ProducerParameters().end()
+              ? std::string()
+              : ": " + parameter->second + " says whom to read");
+}
+
 void GraphBuilder::CreateDefaultProducers() {
   std::set<DataKey> told;
   // Creating one may add uses: the list grows while it is walked.
@@ -311,7 +335,9 @@ void GraphBuilder::CreateDefaultProducers() {
     const auto fallback = DefaultProducers().find(data_type);
     const bool is_default = fallback != DefaultProducers().end() && fallback->second == producer;
     if (use.required && is_default && !IndexOf(producer)) {
-      Create(producer, reads + " and nobody produces it");
+      const std::string others = OthersOf(use.key);
+      Create(producer, reads + (others.empty() ? " and nobody produces it"
+                                               : ", by default of '" + producer + "'" + others));
     } else if (use.required) {
       Error(InvalidArgument("plugin " + reads + "/" + producer + ", which nobody produces"));
     }
@@ -319,7 +345,7 @@ void GraphBuilder::CreateDefaultProducers() {
   for (const Use& use : uses_) {
     if (use.required || produced_by_.contains(use.key) || !told.insert(use.key).second) continue;
     Warn("plugin '" + declared_[use.declaration].name + "' goes without " + keys_[use.key].first +
-         "/" + keys_[use.key].second + ": nobody produces it");
+         "/" + keys_[use.key].second + ": nobody produces it" + OthersOf(use.key));
   }
 }
 

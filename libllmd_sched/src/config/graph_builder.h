@@ -89,6 +89,8 @@ class GraphBuilder {
   void BindAttributes();
   DataKey KeyOf(const std::string& data_type, const std::string& producer);
   void CreateDefaultProducers();
+  // Who produces that data type under other keys, for a warning; "" = nobody.
+  std::string OthersOf(DataKey key) const;
   void OrderProducers();
   void FreeKeys();
   void Name();

@@ -139,6 +139,8 @@ void EndpointStore::SetMetrics(const std::shared_ptr<const EndpointInfo>& endpoi
     snapshot_.reset();
   }
   if (ended && gone_) gone_(*endpoint, ended->slot());
+  ended.reset();
+  FreeSlots();
 }
 
 std::shared_ptr<const EndpointLife> EndpointStore::Restart(size_t i) {

@@ -10,11 +10,7 @@ namespace llmd::sched {
 namespace {
 
 std::string Destination(const Snapshot& snapshot, uint32_t endpoint, uint16_t port) {
-  if (port == 0) return snapshot.set->host_ports[endpoint];
-  EndpointInfo there;
-  there.address = snapshot.info(endpoint).address;
-  there.port = port;
-  return there.HostPort();
+  return port == 0 ? snapshot.set->host_ports[endpoint] : AddressOf(snapshot.info(endpoint), port);
 }
 
 }  // namespace
@@ -32,6 +28,7 @@ void DirectorImpl::Grant(const std::shared_ptr<RequestState>& self, const Snapsh
   }
   routing.ok = true;
   routing.request_id = request.request_id;
+  routing.target_model = request.target_model;
   routing.state = self;
   routing.skip_response = request.skip_response;
   for (uint32_t e : outcome.primary) routing.handles.push_back(snapshot.set->lives[e]->id());
@@ -67,6 +64,9 @@ bool DirectorImpl::Commit(RequestState& q, const Snapshot& snapshot, const Sched
   RequestContext& request = q.context;
   if (!q.Take(Step::kRoute)) return false;
   q.endpoint = snapshot.set->infos[outcome.primary[0]];
+  q.port = outcome.primary_port;
+  for (const uint32_t e : std::span(outcome.primary).subspan(1))
+    q.others.push_back({snapshot.set->infos[e], snapshot.set->lives[e]});
   const bool stages = !outcome.prefill.empty() || !outcome.encode.empty();
   OpenCharges(request, snapshot, outcome);
   {

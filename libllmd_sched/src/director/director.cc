@@ -39,6 +39,7 @@ void Routing::Clear() {
   body_edits.clear();
   scores.clear();
   request_id.clear();
+  target_model.clear();
   state.reset();
   trace.reset();
 }

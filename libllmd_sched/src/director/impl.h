@@ -111,6 +111,10 @@ class DirectorImpl final : public Director {
   // Whom the proxy's subset and the caller's exclusions leave.
   void SetEligible(RequestState& q, const Snapshot& snapshot) const;
   void AddEligible(RequestState& q, const Snapshot& snapshot) const;
+  // The pool is full, and there is somebody who might serve the request.
+  bool Saturated(RequestState& q) const;
+  // The pool has endpoints, but none that the request may go to.
+  bool NobodyMay(RequestState& q) const;
   void Dispatched(const std::shared_ptr<RequestState>& q, const FlowResult& result);
   void Evict(RequestState& q);
   // Moves a request that waited through a reload over to the configuration of now.

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "director/impl.h"
 #include "pass/stopwatch.h"
 
@@ -53,12 +55,9 @@ void RequestState::ObserveEnd() const {
 }
 
 void RequestState::Finish(bool aborted) {
-  const ResponseInfo info{.status = status,
-                          .headers = nullptr,
-                          .endpoint = endpoint.get(),
-                          .served = served ? &*served : nullptr,
-                          .usage = usage,
-                          .aborted = aborted};
+  ResponseInfo info = Info();
+  info.usage = usage;
+  info.aborted = aborted;
   ForHooks([&](ResponseHook& hook) { hook.OnEnd(context, info); });
   context.charges.End();
   if (!aborted) ForHooks([&](ResponseHook& hook) { hook.Report(context, info, report); });
@@ -73,7 +72,7 @@ void RequestState::Finish(bool aborted) {
 void DirectorImpl::OnServed(const std::shared_ptr<RequestState>& given, std::string_view endpoint) {
   const std::shared_ptr<RequestState> state = given;
   if (!state) return;
-  if (const Turn turn(*state); turn) state->served = std::string(endpoint);
+  if (const Turn turn(*state); turn) state->Served(endpoint);
 }
 
 std::vector<ReportedAttribute> DirectorImpl::TakeReport(
@@ -82,6 +81,24 @@ std::vector<ReportedAttribute> DirectorImpl::TakeReport(
   if (!state) return {};
   const Turn turn(*state);
   return std::exchange(state->report, {});
+}
+
+ResponseInfo RequestState::Info() const {
+  return {.status = status,
+          .headers = nullptr,
+          .endpoint = endpoint.get(),
+          .fallback = fallback.get(),
+          .served = served ? &*served : nullptr,
+          .usage = {}};
+}
+
+void RequestState::Served(std::string_view by) {
+  served = by;
+  const auto is = [&](const Other& other) { return AddressOf(*other.info, port) == by; };
+  const auto other = std::find_if(others.begin(), others.end(), is);
+  if (other == others.end() || AddressOf(*endpoint, port) == by) return;
+  fallback = other->info;
+  context.charges.Move(other->life);
 }
 
 void RequestState::ReadUsage(std::string_view chunk) {
@@ -121,11 +138,8 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
   out.emplace_back("x-went-into-resp-headers", "true");
   out.insert(out.end(), state->queue_headers.begin(), state->queue_headers.end());
   if (!state->decision_header.empty()) out.emplace_back("x-llm-d-decision", state->decision_header);
-  const ResponseInfo info{.status = status,
-                          .headers = &headers,
-                          .endpoint = state->endpoint.get(),
-                          .served = state->served ? &*state->served : nullptr,
-                          .usage = {}};
+  ResponseInfo info = state->Info();
+  info.headers = &headers;
   state->ForHooks([&](ResponseHook& hook) { hook.OnHeaders(state->context, info, out); });
   if (status >= 400) metrics_.Error(state->context, status);
   if (state->Logs(LogLevel::kDebug)) {
@@ -148,8 +162,7 @@ void DirectorImpl::OnResponseBodySkipped(const std::shared_ptr<RequestState>& gi
   const Turn turn(*state);
   if (!turn) return;
   state->body_skipped = true;
-  const ResponseInfo info{
-      .status = state->status, .headers = nullptr, .endpoint = state->endpoint.get(), .usage = {}};
+  const ResponseInfo info = state->Info();
   state->ForHooks([&](ResponseHook& hook) { hook.OnFirstChunk(state->context, info); });
   state->context.charges.FirstChunk();
 }
@@ -170,10 +183,7 @@ bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& given,
         state->first_chunk_at = now;
         (state->sse ? state->series->ttft_streaming : state->series->ttft)
             ->Observe(Seconds(now - state->context.received));
-        const ResponseInfo info{.status = state->status,
-                                .headers = nullptr,
-                                .endpoint = state->endpoint.get(),
-                                .usage = {}};
+        const ResponseInfo info = state->Info();
         state->ForHooks([&](ResponseHook& hook) { hook.OnFirstChunk(state->context, info); });
         state->context.charges.FirstChunk();
       } else if (state->sse) {

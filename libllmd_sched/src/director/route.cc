@@ -87,6 +87,7 @@ void AssignId(std::string& out, uint64_t& random) {
 
 constexpr std::string_view kCancelled = "rejected-context-cancelled";
 constexpr std::string_view kNoEndpoints = "rejected-no-endpoints";
+constexpr std::string_view kNotInSubset = "no endpoint is in the requested subset";
 constexpr std::string_view kSaturated = "rejected-saturated";
 
 }  // namespace
@@ -126,6 +127,8 @@ std::shared_ptr<RequestState> DirectorImpl::Receive(RequestInput input,
   request.body = q->input.body;
   request.has_body = q->input.has_body;
   request.received = clock_.Now();
+  if (q->input.first_received != TimePoint())
+    request.received = std::min(request.received, q->input.first_received);
   request.received_unix_nanos = clock_.UnixNanos();
   request.random = seed_ ^ (request.id * 0x9e3779b97f4a7c15);
   if (const std::string_view id = request.Header("x-request-id"); !id.empty())
@@ -209,7 +212,10 @@ Status DirectorImpl::Read(RequestState& q) {
   LLMD_RETURN_IF_ERROR(parsed);
   if (request.api == Api::kNone) return OkStatus();
   q.rewrite = EitherHeader(request, "x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite");
-  if (const RewriteRule* rule = policy ? policy->RuleFor(request.model) : nullptr) {
+  const RewriteRule* rule = policy ? policy->RuleFor(request.model) : nullptr;
+  if (rule != nullptr && !q.input.first_target.empty()) {
+    q.rewrite = q.input.first_target;
+  } else if (rule != nullptr) {
     q.rewrite = rule->Choose(request.random);
     metrics_.Rewrite(rule->rewrite, request.model, q.rewrite);
   }
@@ -223,18 +229,21 @@ void DirectorImpl::Admit(std::shared_ptr<RequestState> q) {
   RequestContext& request = q->context;
   FlowController* const flow = q->setup->flow.get();
   if (flow == nullptr) {
-    if (request.priority < 0 && q->setup->meter->Read(*store_.Get()).effective >= 1) {
+    if (request.priority < 0 && Saturated(*q)) {
       return Deny(q, 429, "the pool is saturated and the request is sheddable",
                   std::string(kSaturated));
     }
     return Prepare(std::move(q));
   }
+  if (NobodyMay(*q))  // to wait would not help
+    return Deny(q, 503, std::string(kNotInSubset), std::string(kNoEndpoints));
   const std::string_view prompt = request.prompt_json.empty() ? request.body : request.prompt_json;
   FlowRequest item{.priority = request.priority,
                    .flow = request.fairness_id,
                    .model = request.model,
                    .target_model = request.target_model,
                    .bytes = request.body.size(),
+                   .received = request.received,
                    .ttl = q->ttl,
                    .prompt_tokens = std::ceil(static_cast<double>(prompt.size()) / 4),
                    .max_output_tokens = static_cast<double>(request.max_tokens)};
@@ -252,6 +261,19 @@ void DirectorImpl::Admit(std::shared_ptr<RequestState> q) {
   const uint64_t ticket = flow->Enqueue(std::move(item));
   if (flow->size() > 0) WakeMaintenance();
   if (q->cancelled()) flow->Cancel(ticket);  // it may have come before the ticket
+}
+
+bool DirectorImpl::Saturated(RequestState& q) const {
+  const std::shared_ptr<const Snapshot> snapshot = store_.Get();
+  SetEligible(q, *snapshot);
+  return !q.context.eligible.empty() && q.setup->meter->Read(*snapshot).effective >= 1;
+}
+
+bool DirectorImpl::NobodyMay(RequestState& q) const {
+  if (!q.input.has_subset && q.input.exclude.empty()) return false;
+  const std::shared_ptr<const Snapshot> snapshot = store_.Get();
+  SetEligible(q, *snapshot);
+  return snapshot->size() > 0 && q.context.eligible.empty();
 }
 
 void DirectorImpl::Refresh(RequestState& q) const {
@@ -322,10 +344,10 @@ void DirectorImpl::Decide(const std::shared_ptr<RequestState>& self) {
   if (q.cancelled()) return Deny(self, record, 503, "the client left", std::string(kCancelled));
   if (recording_) record.SetEndpoints(*snapshot, clock_.Now());
   if (request.eligible.empty()) {
-    return Deny(self, record, 503,
-                snapshot->size() == 0 ? "no pods available in datastore"
-                                      : "no endpoint is in the requested subset",
-                std::string(kNoEndpoints));
+    return Deny(
+        self, record, 503,
+        snapshot->size() == 0 ? "no pods available in datastore" : std::string(kNotInSubset),
+        std::string(kNoEndpoints));
   }
   Stopwatch watch(clock_);
   const Graph& graph = *q.graph;

@@ -116,9 +116,10 @@ FlowItem& FlowController::Queue(FlowRequest request, Band& band, const FlowSerie
   const TimePoint now = clock_.Now();
   item.state = FlowItem::State::kQueued;
   item.sequence = next_sequence_++;
-  item.enqueued = item.regime_start = now;
-  item.own_deadline = After(now, request.ttl);
-  item.deadline = std::min(After(now, config_->default_ttl), item.own_deadline);
+  item.enqueued = now;
+  item.regime_start = request.received == TimePoint() ? now : std::min(now, request.received);
+  item.own_deadline = After(item.regime_start, request.ttl);
+  item.deadline = std::min(After(item.regime_start, config_->default_ttl), item.own_deadline);
   item.slo_deadline = request.slo_deadline;
   item.bytes = request.bytes;
   item.prompt_tokens = request.prompt_tokens;

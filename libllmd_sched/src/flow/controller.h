@@ -40,7 +40,8 @@ struct FlowRequest {
   std::string_view model, target_model;  // for metrics
   size_t bytes = 0;
   TimePoint slo_deadline = TimePoint::max();
-  Duration ttl{};  // the client's own, from now; 0 = none
+  TimePoint received{};  // from which the TTLs count; epoch = now
+  Duration ttl{};        // the client's own; 0 = none
   double prompt_tokens = 0, max_output_tokens = -1;
   // When given, holds the ticket before anything else can happen to the request; 0 = refused.
   // Outlives the call of Enqueue.

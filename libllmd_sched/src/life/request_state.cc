@@ -134,6 +134,9 @@ void RequestState::Clear() {
   tracer = nullptr;
   decision_header.clear();
   endpoint.reset();
+  port = 0;
+  others.clear();
+  fallback.reset();
   series = nullptr;
   responding = nullptr;
   first_chunk = sse = body_skipped = encoded = false;

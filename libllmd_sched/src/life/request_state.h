@@ -29,6 +29,15 @@
 
 namespace llmd::sched {
 
+// Where a request for the endpoint is sent; port 0 = its own.
+inline std::string AddressOf(const EndpointInfo& endpoint, uint16_t port) {
+  if (port == 0) return endpoint.HostPort();
+  EndpointInfo there;
+  there.address = endpoint.address;
+  there.port = port;
+  return there.HostPort();
+}
+
 // What one configuration is turned into. Immutable; a request uses one from its arrival to its
 // dispatch.
 struct Setup {
@@ -75,6 +84,10 @@ class RequestState {
     for (ResponseHook* hook : graph->response)
       failures->Run(*hook, context.request_id, [&] { call(*hook); });
   }
+  // What hooks are told, without headers and usage. With the turn.
+  ResponseInfo Info() const;
+  // The proxy says who answered. With the turn.
+  void Served(std::string_view by);
   // Of a piece of the answer's body. With the turn.
   void ReadUsage(std::string_view chunk);
   // Closes the trace of a sampled request and hands it to the exporter.
@@ -115,7 +128,14 @@ class RequestState {
   std::string decision_header;  // for the answer; "" = not asked for
 
   // Once it is routed.
+  struct Other {
+    std::shared_ptr<const EndpointInfo> info;
+    std::shared_ptr<const EndpointLife> life;
+  };
   std::shared_ptr<const EndpointInfo> endpoint;
+  uint16_t port = 0;                             // sent there instead of its own; 0 = its own
+  std::vector<Other> others;                     // fallbacks of the decision
+  std::shared_ptr<const EndpointInfo> fallback;  // the one of them that answered, if so
   const RequestSeries* series = nullptr;
   Histogram* responding = nullptr;
   bool first_chunk = false, sse = false;

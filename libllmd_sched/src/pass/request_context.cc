@@ -55,6 +55,7 @@ void Attribute::Clear() {
   bounds.clear();
   Release(hashes);
   offloaded.clear();
+  padding.clear();
   media.clear();
   text.clear();
   latency.clear();

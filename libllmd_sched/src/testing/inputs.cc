@@ -38,9 +38,9 @@ std::string Bytes(const LatencyPrediction& p) {
   return Bytes(p.ttft_ms) + Bytes(p.tpot_ms);
 }
 std::string Bytes(const Attribute& a) {
-  return Bytes(uint64_t{a.present}) + Bytes(a.total) + Bytes(a.block_size) + Bytes(a.per_endpoint) +
-         Bytes(a.second) + Bytes(a.offloaded) + Bytes(a.tokens) + Bytes(a.hashes) + Bytes(a.text) +
-         Bytes(a.latency);
+  return Bytes(uint64_t{a.present}) + Bytes(a.total) + Bytes(a.block_size) + Bytes(a.padding) +
+         Bytes(a.per_endpoint) + Bytes(a.second) + Bytes(a.offloaded) + Bytes(a.tokens) +
+         Bytes(a.hashes) + Bytes(a.text) + Bytes(a.latency);
 }
 std::string Bytes(const EndpointInfo& e) {
   std::string out = Bytes(e.FullName()) + Bytes(e.HostPort());

@@ -141,6 +141,30 @@ TEST(ConfigLoader, CreatesTheProducerOfDataThatIsRead) {
   }
 }
 
+TEST(ConfigLoader, SaysWhoElseProducesWhatADefaultProducerIsAddedFor) {
+  const std::string precise = "{name: mine, type: precise-prefix-cache-producer}";
+  const auto warnings = [&](const std::vector<std::string>& plugins) {
+    const auto graph = LoadGraph(Config(plugins), {});
+    EXPECT_TRUE(graph.ok()) << graph.status().ToString();
+    return graph.ok() ? GraphWarnings(**graph) : std::vector<std::string>();
+  };
+  const auto says = AllOf(HasSubstr("'prefix-cache-scorer' reads PrefixCacheMatchInfo"),
+                          HasSubstr("'approx-prefix-cache-producer'"), HasSubstr("'mine'"),
+                          HasSubstr("prefixMatchInfoProducerName"));
+  EXPECT_THAT(warnings({precise, "{type: prefix-cache-scorer}"}), Contains(says));
+  EXPECT_THAT(warnings({"{type: prefix-cache-scorer}", precise}), Contains(says));
+  const auto mine = ::testing::Not(Contains(HasSubstr("'mine'")));
+  EXPECT_THAT(
+      warnings({precise, "{type: approx-prefix-cache-producer}", "{type: prefix-cache-scorer}"}),
+      mine);
+  EXPECT_THAT(warnings({precise,
+                        "{type: prefix-cache-scorer, parameters: "
+                        "{prefixMatchInfoProducerName: mine}}"}),
+              mine);
+  EXPECT_THAT(warnings({precise, "{type: inflight-load-producer}"}),
+              Contains(AllOf(HasSubstr("goes without PrefixCacheMatchInfo"), HasSubstr("'mine'"))));
+}
+
 TEST(ConfigLoader, TakesTheOldTopLevelFormsWithAWarning) {
   const auto graph = LoadGraph(
       Config({"{type: queue-scorer}", "{type: concurrency-detector}", "{type: openai-parser}"}) +

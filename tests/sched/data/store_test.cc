@@ -181,6 +181,30 @@ TEST_F(EndpointStoreTest, AYoungerProcessAfterAShortAbsenceIsANewLife) {
   EXPECT_EQ(Life(0)->account().requests(), 0);
 }
 
+TEST_F(EndpointStoreTest, RestartsOfEnginesUseNoSlotsUp) {
+  Update({Ep("a").info, Ep("b").info});
+  const auto infos = store_.Members()->infos;
+  for (int i = 1; i <= 1000; ++i) {
+    for (const auto& info : infos) store_.SetMetrics(info, Started(1000.0 * i));
+    EXPECT_LE(store_.Members()->max_slot, 3u) << i;
+  }
+}
+
+TEST_F(EndpointStoreTest, ASlotOfAnEndedLifeIsFreeOnceItsRequestsHaveEnded) {
+  Update({Ep("a").info});
+  const auto info = store_.Members()->infos[0];
+  store_.SetMetrics(info, Started(1000));
+  auto life = Life(0);
+  store_.SetMetrics(info, Started(2000));
+  store_.SetMetrics(info, Started(2000));
+  EXPECT_THAT(Events(), ::testing::ElementsAre("gone a 0"));
+  life.reset();
+  store_.SetMetrics(info, Started(2000));
+  EXPECT_THAT(Events(), ::testing::ElementsAre("free 0"));
+  store_.SetMetrics(info, Started(3000));
+  EXPECT_EQ(Life(0)->slot(), 0u);
+}
+
 TEST_F(EndpointStoreTest, WhatIsShownOfASetHoldsNoLife) {
   Update({Ep("a").info});
   std::weak_ptr<const EndpointLife> life = Life(0);

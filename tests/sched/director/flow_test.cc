@@ -148,10 +148,59 @@ TEST_F(DirectorFlowTest, AQueuedSheddableRequestGivesItsPlaceInAFullQueue) {
 TEST_F(DirectorFlowTest, ARefusalAfterTheQueueFreesItsPlace) {
   Begin();
   for (int i = 0; i < 3; ++i) {
-    const Routing r = Route(kBody, {}, {"10.9.9.9:1"}, true);
-    EXPECT_EQ(r.denial.http_status, 503);
+    const Routing r = Route(kBody, {{"prefer", "if-available"}});
+    EXPECT_EQ(r.denial.http_status, 412);
   }
   EXPECT_TRUE(Ask("")->routing.ok);
+}
+
+TEST_F(DirectorFlowTest, WhomNobodyMayServeDoesNotQueue) {
+  Begin();
+  const Asked* const running = Ask("");
+  ASSERT_TRUE(running->routing.ok);
+  for (const bool by_handle : {false, true}) {
+    Asked& asked = asked_.emplace_back();
+    asked.headers = {{":path", "/v1/completions"}};
+    RequestInput input;
+    input.headers = &asked.headers;
+    input.body = kBody;
+    input.has_subset = !by_handle;
+    if (by_handle) input.exclude = running->routing.handles;
+    director_->Route(std::move(input), [&](Routing r) {
+      ++asked.answers;
+      asked.routing = std::move(r);
+    });
+    ASSERT_EQ(asked.answers, 1) << "it waits";
+    EXPECT_EQ(asked.routing.denial.http_status, 503);
+    EXPECT_EQ(asked.routing.denial.dropped_reason, "rejected-no-endpoints");
+  }
+}
+
+TEST_F(DirectorFlowTest, ARetryHasTheDeadlineOfTheFirstTry) {
+  options_.manual = true;
+  Begin(", defaultRequestTTL: 10s");
+  director_->SetEndpoints({Ep("a").info});
+  clock_.Advance(std::chrono::seconds(100));
+  ASSERT_TRUE(Ask("")->routing.ok);  // it goes on
+  const TimePoint first = clock_.Now();
+  clock_.Advance(std::chrono::seconds(6));
+  Asked& again = asked_.emplace_back();
+  again.headers = {{":path", "/v1/completions"}};
+  RequestInput input;
+  input.headers = &again.headers;
+  input.body = kBody;
+  input.first_received = first;
+  director_->Route(std::move(input), [&](Routing r) {
+    ++again.answers;
+    again.routing = std::move(r);
+  });
+  clock_.Advance(std::chrono::milliseconds(3999));
+  director_->Tick(clock_.Now());
+  EXPECT_EQ(again.answers, 0);
+  clock_.Advance(std::chrono::milliseconds(1));
+  director_->Tick(clock_.Now());
+  ASSERT_EQ(again.answers, 1);
+  EXPECT_EQ(again.routing.denial.dropped_reason, "rejected-ttl-expired");
 }
 
 TEST_F(DirectorFlowTest, AStateDroppedWhileQueuedOrInFlightLeavesNothingBehind) {

@@ -113,6 +113,38 @@ TEST_F(DirectorFixture, BandsFollowTheObjectives) {
   EXPECT_THAT(order, ElementsAre("high", "zero", "low"));
 }
 
+TEST_F(DirectorFixture, WithoutAnyEndpointASheddableRequestIs503) {
+  Start("]\nobjectives: [{name: low, priority: -1}",
+        {"{type: concurrency-detector, parameters: {maxConcurrency: 1}}", "{type: queue-scorer}"},
+        "schedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}]}]\n"
+        "flowControl: {saturationDetector: {pluginRef: concurrency-detector}}");
+  for (const char* objective : {"low", ""}) {
+    const Routing r = Route(kBody, {{"x-llm-d-inference-objective", objective}});
+    EXPECT_EQ(r.denial.http_status, 503) << objective;
+    EXPECT_EQ(r.denial.dropped_reason, "rejected-no-endpoints") << objective;
+  }
+}
+
+TEST_F(DirectorFixture, ARetryKeepsTheModelOfTheFirstTry) {
+  Start(std::string(kOne) +
+            "]\nrewrites: [{name: split, rules: [{targets: [{modelRewrite: v1}, {modelRewrite: "
+            "v2}]}]}",
+        {"{type: queue-scorer}"});
+  headers_ = {{":path", "/v1/completions"}};
+  for (int i = 0; i < 20; ++i) {
+    const Routing first = Route(kBody);
+    ASSERT_FALSE(first.target_model.empty());
+    RequestInput input;
+    input.headers = &headers_;
+    input.body = kBody;
+    input.first_target = first.target_model;
+    Routing again;
+    director_->Route(std::move(input), [&](Routing r) { again = std::move(r); });
+    EXPECT_EQ(again.target_model, first.target_model);
+    EXPECT_THAT(Applied(kBody, again.body_edits), HasSubstr('"' + first.target_model + '"'));
+  }
+}
+
 TEST_F(DirectorFixture, RulesOverrideTheHeaderAndAreCounted) {
   Start(std::string(kOne) +
             "]\nrewrites: [{name: canary, rules: [{matches: [{model: {value: m}}], targets: "

@@ -51,7 +51,7 @@ TEST(RequestContext, ResetEmptiesEverything) {
   r.max_tokens = 5;
   r.priority = -1;
   r.slo_ttft_ms = 3;
-  r.charges.Open(std::make_shared<const EndpointLife>(0), false);
+  r.charges.Open(std::make_shared<const EndpointLife>(0), Stage::kAnswer);
   r.AllEligible(2);
   r.Put(1).tokens = {1, 2};
   r.Reset(2);

@@ -106,6 +106,23 @@ TEST(CoreMetricsExtractor, TellsWhenTheProcessStartedWhereThePageSaysIt) {
   EXPECT_FALSE(Reading(kCore).Read("process_start_time_seconds 5\n").ok()) << "no engine's page";
 }
 
+// Hybrid models match prefixes in smaller units than they give memory out in.
+TEST(CoreMetricsExtractor, TheCacheIsToldInTheUnitThatPrefixesMatchBy) {
+  struct Case {
+    const char* unit;
+    int block_size, num_blocks;
+  };
+  for (const Case& c : {Case{"16", 16, 3300}, Case{"1056", 1056, 50}, Case{"None", 528, 100},
+                        Case{"0", 528, 100}, Case{"-16", 528, 100}}) {
+    const auto read =
+        Read("vllm", "vllm:cache_config_info{block_size=\"528\",prefix_match_unit=\"" +
+                         std::string(c.unit) + "\",num_gpu_blocks=\"100\"} 1\n");
+    ASSERT_TRUE(read.ok()) << c.unit;
+    EXPECT_EQ(read->block_size, c.block_size) << c.unit;
+    EXPECT_EQ(read->num_blocks, c.num_blocks) << c.unit;
+  }
+}
+
 TEST(CoreMetricsExtractor, TheNewLabelWinsOverTheOldAndAnotherKeyOverBoth) {
   const std::string page = "sglang:num_queue_reqs 3\nvllm:num_requests_waiting 5\n";
   Reading reading(kCore);

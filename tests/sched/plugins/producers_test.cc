@@ -5,6 +5,8 @@
 #include <set>
 #include <thread>
 
+#include "llmd/sched/config_loader.h"
+#include "llmd/sched/producer.h"
 #include "plugins/producer/inflight_flows.h"
 #include "plugins/producer/prefix_index.h"
 #include "sched/director_support.h"
@@ -104,6 +106,50 @@ TEST(InflightLoad, WhatIsCachedIsNotLoad) {
   EXPECT_THAT(Raw(Must(*s, Prompt(prompt), {Ep("a")}), 1), ElementsAre(DoubleEq(0.36)));
 }
 
+TEST(InflightLoad, APartOfABlockHoldsNoMoreTokensThanThereAre) {
+  auto s = MakeScheduler(
+      Config({"{type: prefix-cache-scorer}",
+              "{type: token-load-scorer, parameters: {queueThresholdTokens: 1000}}"}));
+  const auto ask = [&](const std::string& prompts) {
+    RequestSpec r;
+    r.body = R"({"model":"m","prompt":[)" + prompts + "]}";
+    return (1 - Raw(Must(*s, r, {Ep("a")}), 1)[0]) * 1000;
+  };
+  const std::string seen = "\"" + std::string(400, 'x') + "\"";   // 100 tokens: a block and a part
+  const std::string fresh = "\"" + std::string(800, 'y') + "\"";  // 200 tokens
+  EXPECT_NEAR(ask(seen), 100, 1e-6);
+  EXPECT_NEAR(ask(seen + "," + fresh), 200, 1e-6);
+}
+
+TEST(InflightLoad, WhatTheTiersWeighIsNotWhatIsCached) {
+  const auto graph = LoadGraph(Config({"{type: inflight-load-producer}"}), {});
+  ASSERT_TRUE(graph.ok()) << graph.status().ToString();
+  Snapshot snapshot;
+  auto set = std::make_shared<EndpointSet>();
+  set->Add(std::make_shared<const EndpointInfo>(Ep("a").info), 0);
+  snapshot.set = set;
+  snapshot.Add(std::make_shared<const EndpointMetrics>());
+  RequestContext request;
+  request.Reset((*graph)->attribute_count);
+  const auto key = [&](const char* type) {
+    const auto& keys = (*graph)->data_keys;
+    const auto at = std::ranges::find_if(keys, [&](const auto& k) { return k.first == type; });
+    return static_cast<DataKey>(at - keys.begin());
+  };
+  Attribute& prompt = request.Put(key("TokenizedPrompt"));
+  prompt.tokens.resize(160);
+  prompt.bounds = {160};
+  Attribute& match = request.Put(key("PrefixCacheMatchInfo"));
+  match.total = 10;
+  match.block_size = 16;
+  match.per_endpoint = {4 * 0.8};  // by weight; four blocks of the cpu tier
+  match.second = {4};
+  const auto is_it = [](const auto& p) { return p->type() == "inflight-load-producer"; };
+  Plugin& plugin = **std::ranges::find_if((*graph)->plugins, is_it);
+  ASSERT_TRUE(dynamic_cast<Producer&>(plugin).Produce(request, snapshot).ok());
+  EXPECT_DOUBLE_EQ(request.Get(key("UncachedRequestTokens"))->per_endpoint[0], 160 - 64);
+}
+
 TEST(InflightLoad, CountsFollowTheNameNotThePosition) {
   auto s = MakeScheduler(Config({"{type: active-request-scorer}"}));
   Must(*s, Held("x"), {Ep("busy")});
@@ -198,6 +244,44 @@ TEST(ApproxPrefix, BlocksAreAtLeast64TokensAndAsReportedAbove) {
   EXPECT_DOUBLE_EQ(matched(128, "", 256), 0);        // half a block
   EXPECT_DOUBLE_EQ(matched(128, "autoTune: false", 256), 1.0 / 5);
   EXPECT_DOUBLE_EQ(matched(16, "autoTune: false, blockSizeTokens: 128", 512), 1.0 / 3);
+}
+
+EndpointState WithBlocks(const std::string& name, int block_size) {
+  EndpointState e = Ep(name);
+  e.metrics.block_size = block_size;
+  return e;
+}
+
+TEST(ApproxPrefix, AnEndpointWithoutMetricsDoesNotRenameTheBlocksOfAll) {
+  auto s = MakeScheduler(Config({"{type: prefix-cache-scorer}"}));
+  const std::string prompt(4096, 'x');  // 1024 tokens
+  const std::vector<EndpointState> all = {WithBlocks("a", 128), WithBlocks("b", 128)};
+  const size_t to = Must(*s, Prompt(prompt), all).picked[0].index;
+  const auto matched = [&](int a, int b) {
+    return Raw(Must(*s, Prompt(prompt), {WithBlocks("a", a), WithBlocks("b", b)}))[to];
+  };
+  EXPECT_EQ(matched(0, 128), 1) << "the first is new";
+  EXPECT_EQ(matched(128, 0), 1);
+  EXPECT_EQ(matched(0, 0), 1) << "nobody was read lately";
+}
+
+TEST(ApproxPrefix, BlocksAreOfTheSizeOfMostAndOfTheSmallerAmongEquals) {
+  const auto block = [](const std::vector<int>& sizes) {
+    auto s = MakeScheduler(Config({"{type: prefix-cache-scorer}"}));
+    std::vector<EndpointState> all;
+    for (size_t i = 0; i < sizes.size(); ++i)
+      all.push_back(WithBlocks("e" + std::to_string(i), sizes[i]));
+    const std::string shared(1024, 'x');  // 256 tokens, then 256 that differ
+    const size_t to = Must(*s, Prompt(shared + std::string(1024, 'y')), all).picked[0].index;
+    // 2 blocks of 128 or 1 of 256 match; of 512 none.
+    const double raw = Raw(Must(*s, Prompt(shared + std::string(1024, 'z')), all))[to];
+    return raw == 0 ? 512 : 0;
+  };
+  EXPECT_EQ(block({512, 128, 128}), 0);
+  EXPECT_EQ(block({128, 512, 512}), 512);
+  EXPECT_EQ(block({512, 128}), 0);
+  EXPECT_EQ(block({128, 512}), 0);
+  EXPECT_EQ(block({0, 0, 512}), 512);
 }
 
 TEST(ApproxPrefix, ForgetsBeyondItsCapacity) {

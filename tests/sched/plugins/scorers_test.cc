@@ -96,6 +96,18 @@ TEST(LoraAffinityScorer, PrefersActiveThenRoomThenWaiting) {
               ElementsAre(1.0, 0.8, 0.6, 0.0));
 }
 
+// vLLM lists an adapter under both while some of its requests run and others wait.
+TEST(LoraAffinityScorer, AnAdapterThatRunsAndWaitsTakesOnePlace) {
+  auto s = MakeScheduler(Config({"{type: lora-affinity-scorer}"}));
+  EndpointState room = Ep("a"), full = Ep("b");
+  room.metrics.active_models = room.metrics.waiting_models = {"x", "y"};
+  room.metrics.max_active_models = 3;
+  full.metrics.active_models = {"x", "y"};
+  full.metrics.waiting_models = {"y", "z"};
+  full.metrics.max_active_models = 3;
+  EXPECT_THAT(Raw(Must(*s, Prompt("p"), {room, full})), ElementsAre(0.8, 0.0));
+}
+
 TEST(SessionAffinityScorer, FollowsTheTokenAndNothingElse) {
   auto s = MakeScheduler(Config({"{type: session-affinity-scorer}"}));
   RequestSpec r = Prompt("p");
@@ -134,9 +146,9 @@ TEST(SessionAffinityScorer, RemembersSessionsForFiveMinutesByDefault) {
 
 TEST(SessionAffinityScorer, NewSessionsStickWhenThereAreTooManyAndTheLongestUnusedGo) {
   FakeClock clock;
-  const auto graph = LoadGraph(
-      Config({"{type: session-affinity-scorer, parameters: {strategy: session_id}}"}),
-      {.clock = &clock});
+  const auto graph =
+      LoadGraph(Config({"{type: session-affinity-scorer, parameters: {strategy: session_id}}"}),
+                {.clock = &clock});
   ASSERT_TRUE(graph.ok()) << graph.status().ToString();
   const auto is_it = [](const auto& p) { return p->type() == "session-affinity-scorer"; };
   Plugin& plugin = **std::ranges::find_if((*graph)->plugins, is_it);

@@ -1,6 +1,6 @@
 #include "plugins/session.h"
 
-#include "sched/support.h"
+#include "sched/director_support.h"
 
 namespace llmd::sched {
 namespace {
@@ -67,6 +67,92 @@ TEST(SessionIdProducer, TakesAHeaderOrACookieNotBoth) {
   EXPECT_TRUE(Loads("{type: session-id-producer, parameters: {cookieName: sid}}"));
   EXPECT_TRUE(Loads("{type: session-id-producer}"));
   EXPECT_FALSE(Loads("{type: session-id-producer, parameters: {cookieName: sid, headerName: h}}"));
+}
+
+constexpr char kBody[] = R"({"model":"m","prompt":"hello"})";
+
+// Decisions with a fallback, and answers by it.
+class SessionAnswers : public DirectorFixture {
+ protected:
+  void Begin(const std::string& strategy) {
+    Start(Two(),
+          {"{type: session-affinity-scorer, parameters: {strategy: " + strategy + "}}",
+           "{type: active-request-scorer}",
+           "{type: max-score-picker, parameters: {maxNumOfEndpoints: 2}}"},
+          "schedulingProfiles: [{name: p, plugins: [{pluginRef: session-affinity-scorer, weight: "
+          "10}, {pluginRef: active-request-scorer}, {pluginRef: max-score-picker}]}]\n");
+  }
+  static std::string TokenOf(const std::string& address) {
+    return Base64(address == "127.0.0.1:8001" ? "default/a" : "default/b");
+  }
+  HeaderList Answer(const Routing& r, const std::string& served, int status) {
+    if (!served.empty()) director_->OnServed(r.state, served);
+    const HeaderList set = director_->OnResponseHeaders(r.state, status, {});
+    director_->Cancel(r.state);
+    return set;
+  }
+  // Where the session is sent now.
+  std::string Goes() {
+    const Routing r = Route(kBody, {{"x-session-id", "s"}});
+    director_->Cancel(r.state);
+    return r.endpoints.at(0);
+  }
+};
+
+TEST_F(SessionAnswers, TheTokenNamesWhoAnswered) {
+  Begin("encoded_endpoint_header");
+  Routing r = Route(kBody);
+  ASSERT_EQ(r.endpoints.size(), 2u);
+  EXPECT_EQ(FindHeader(Answer(r, "", 200), "x-session-token"), TokenOf(r.endpoints[0]));
+  for (const size_t by : {0, 1}) {
+    r = Route(kBody);
+    EXPECT_EQ(FindHeader(Answer(r, r.endpoints[by], 200), "x-session-token"),
+              TokenOf(r.endpoints[by]));
+  }
+  r = Route(kBody);
+  EXPECT_EQ(FindHeader(Answer(r, "10.9.9.9:1", 200), "x-session-token"), TokenOf(r.endpoints[0]));
+}
+
+TEST_F(SessionAnswers, AServersErrorBindsNobody) {
+  Begin("encoded_endpoint_header");
+  for (const int status : {500, 503})
+    EXPECT_EQ(FindHeader(Answer(Route(kBody), "", status), "x-session-token"), "");
+  EXPECT_NE(FindHeader(Answer(Route(kBody), "", 404), "x-session-token"), "");
+}
+
+TEST_F(SessionAnswers, ASessionFollowsTheFallbackThatAnswered) {
+  Begin("session_id");
+  const Routing r = Route(kBody, {{"x-session-id", "s"}});
+  Answer(r, r.endpoints[1], 502);
+  EXPECT_EQ(Goes(), r.endpoints[0]);
+  const Routing again = Route(kBody, {{"x-session-id", "s"}});
+  Answer(again, again.endpoints[1], 200);
+  EXPECT_EQ(Goes(), r.endpoints[1]);
+}
+
+TEST_F(SessionAnswers, ASessionFollowsTheRetryThatAnswered) {
+  Begin("session_id");
+  const Routing first = Route(kBody, {{"x-session-id", "s"}});
+  director_->Cancel(first.state);
+  const Routing retry = Route(kBody, {{"x-session-id", "s"}}, {first.endpoints[1]}, true);
+  ASSERT_EQ(retry.endpoints.at(0), first.endpoints[1]);
+  EXPECT_EQ(Goes(), first.endpoints[0]) << "it has not answered yet";
+  Answer(retry, "", 200);
+  EXPECT_EQ(Goes(), first.endpoints[1]);
+}
+
+TEST_F(SessionAnswers, ARequestIsInFlightWhereItIsAnswered) {
+  Begin("session_id");
+  const Routing r = Route(kBody);
+  director_->OnServed(r.state, r.endpoints[1]);
+  const auto in_flight = [&](const std::string& address) {
+    const std::string name = address == "127.0.0.1:8001" ? "default/a" : "default/b";
+    return director_->PluginState()["inflight-load-producer"]["state"][name]["requests"].AsDouble();
+  };
+  EXPECT_EQ(in_flight(r.endpoints[0]), 0);
+  EXPECT_EQ(in_flight(r.endpoints[1]), 1);
+  director_->Cancel(r.state);
+  EXPECT_EQ(in_flight(r.endpoints[1]), 0);
 }
 
 }  // namespace

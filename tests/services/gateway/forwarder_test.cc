@@ -33,6 +33,7 @@ class FakePicker final : public Picker {
     ~FakePick() override { ++owner_.ended; }
     const sched::Routing& routing() const override { return routing_; }
     std::string_view body() const override { return body_; }
+    void OnServed(std::string_view endpoint) override { owner_.served = endpoint; }
     http::Task<HeaderList> OnResponseHeaders(int status, const HeaderList&) override {
       owner_.status = status;
       HeaderList set;
@@ -60,6 +61,7 @@ class FakePicker final : public Picker {
 
   http::Task<StatusOr<std::unique_ptr<Pick>>> Choose(http::Exchange&, PickInput input) override {
     asked.push_back(input);
+    ended_when_asked.push_back(ended);
     if (!failure.ok()) co_return failure;
     sched::Routing routing = script.front();
     if (script.size() > 1) script.pop_front();
@@ -76,6 +78,8 @@ class FakePicker final : public Picker {
   sched::Denial eviction{429, "request evicted by flow control", "evicted-priority", 9, {}};
   bool evict_at_body = false, evict_before_call = false;
   std::vector<PickInput> asked;
+  std::vector<int> ended_when_asked;
+  std::string served;
   int status = 0;
   std::atomic<int> ended{0};
   std::string response;
@@ -218,6 +222,7 @@ TEST_F(ForwarderTest, TriesTheFallbackWhenTheFirstRefuses) {
   picker.script = {To({dead, EngineAddress()})};
   EXPECT_EQ(Post("{}").head.status, 200);
   EXPECT_EQ(picker.asked.size(), 1u);
+  EXPECT_EQ(picker.served, EngineAddress());
 }
 
 TEST_F(ForwarderTest, AsksAgainWithoutTheEndpointThatFailed) {
@@ -231,6 +236,26 @@ TEST_F(ForwarderTest, AsksAgainWithoutTheEndpointThatFailed) {
   EXPECT_THAT(picker.asked[2].exclude, IsEmpty());
   EXPECT_THAT(picker.asked[2].avoid, ElementsAre(dead))
       << "an ejected endpoint is left out at once";
+}
+
+TEST_F(ForwarderTest, AFailedTryIsOverBeforeTheNextIsAskedFor) {
+  picker.script = {To({NobodyThere()}), To({NobodyThere()}), To({EngineAddress()})};
+  EXPECT_EQ(Post("{}").head.status, 200);
+  EXPECT_THAT(picker.ended_when_asked, ElementsAre(0, 1, 2));
+}
+
+TEST_F(ForwarderTest, ARetrySaysWhenTheFirstTryCameAndWhatModelItWasSentFor) {
+  sched::Routing first = To({NobodyThere()}), second = To({EngineAddress()});
+  first.target_model = "canary";
+  second.target_model = "other";
+  picker.script = {first, second};
+  const TimePoint before = SystemClock().Now();
+  EXPECT_EQ(Post("{}").head.status, 200);
+  ASSERT_EQ(picker.asked.size(), 2u);
+  EXPECT_GE(picker.asked[0].received, before);
+  EXPECT_EQ(picker.asked[1].received, picker.asked[0].received);
+  EXPECT_EQ(picker.asked[0].target_model, "");
+  EXPECT_EQ(picker.asked[1].target_model, "canary");
 }
 
 TEST_F(ForwarderTest, TriesEjectedEndpointsWhenNothingElseIsLeft) {

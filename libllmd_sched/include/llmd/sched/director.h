@@ -82,6 +82,11 @@ struct RequestInput {
   // Endpoints that are not to be considered, as of the tries before: handles of Routing. Those that
   // left since exclude nobody.
   std::span<const EndpointId> exclude;
+  // Of a try after the first: when the client's request came, so that its TTLs and SLOs count from
+  // then (epoch = now), and the model that the first was sent for (Routing::target_model, "" = to
+  // be chosen).
+  TimePoint first_received{};
+  std::string first_target;
   std::string pool;  // which pool is to answer, where there are several; "" = by the request
   // When given, *state is set before Route returns or queues, so that a request still waiting can
   // be cancelled.
@@ -114,6 +119,7 @@ struct Routing {
   std::vector<BodyEdit> body_edits;
   std::vector<std::pair<std::string, double>> scores;  // with emit_endpoint_scores
   std::string request_id;
+  std::string target_model;                    // that the request is sent for
   bool skip_response = false;                  // the answer need not be shown to the hooks
   std::shared_ptr<RequestState> state;         // pass to the response hooks
   bool reads_response = false;                 // a plugin, or edits_response, needs OnResponseBody
@@ -154,7 +160,8 @@ class Director {
 
   // Response hooks, in order; each may be left out when a connection dies (Cancel then).
   // Before OnResponseHeaders, when the proxy sent metadata with them: the "ip:port" that answered,
-  // "" = it did not say.
+  // "" = it did not say. Where it is another endpoint of the decision than the first, the request
+  // is counted there from now on.
   virtual void OnServed(const std::shared_ptr<RequestState>& state, std::string_view endpoint) {}
   // Returns headers to set on the response.
   virtual HeaderList OnResponseHeaders(const std::shared_ptr<RequestState>& state, int status,
@@ -175,7 +182,7 @@ class Director {
   // False when no configured plugin reads response bodies, so that the phase may be skipped.
   virtual bool wants_response_body() const = 0;
 
-  // At least one endpoint known and its discovery has synced.
+  // Discovery has told its endpoints once, be there none: requests are answered or queued.
   virtual bool ready() const = 0;
   virtual std::vector<EndpointInfo> Endpoints() const = 0;
   // The models of all endpoints, each once, in the order of their names; empty when no

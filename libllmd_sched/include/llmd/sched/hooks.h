@@ -39,10 +39,14 @@ struct ResponseInfo {
   int status = 0;
   const HeaderList* headers = nullptr;
   const EndpointInfo* endpoint = nullptr;  // the primary one
+  // Another one of the decision's that answered in its place, as the proxy says; null = none did.
+  const EndpointInfo* fallback = nullptr;
   // "ip:port" that answered as the proxy says; "" = it did not say, null = it sent no metadata.
   const std::string* served = nullptr;
   Usage usage;           // at the end
   bool aborted = false;  // the answer did not end by itself
+  // Who answered, as far as is known.
+  const EndpointInfo* answering() const { return fallback != nullptr ? fallback : endpoint; }
 };
 
 class ResponseHook : public virtual Plugin {

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -22,7 +23,7 @@ inline constexpr size_t kLedgerColumns = 16;
 class LedgerColumn;
 
 // What one life of an endpoint has in flight. Thread-safe; a reader sees each number by itself.
-// Allocates only for more promises at once than ever before.
+// Allocates only for more different promises at once than ever before.
 class InFlightAccount {
  public:
   // Requests on their way or being answered; a prefill ends with the first piece of the answer.
@@ -51,8 +52,6 @@ class InFlightAccount {
   static constexpr auto kRelaxed = std::memory_order_relaxed;
   static constexpr double kUnits = 65536;
 
-  void ShowTightest();
-
   // The first cache line is what most decisions read.
   alignas(64) std::atomic<int64_t> requests_{0};
   std::atomic<int64_t> scraped_{0};  // of the newest page seen
@@ -60,7 +59,8 @@ class InFlightAccount {
   std::atomic<double> tightest_{std::numeric_limits<double>::infinity()};
   std::array<std::atomic<int64_t>, kLedgerColumns> tokens_{};
   std::mutex mutex_;
-  std::vector<double> promises_;  // guarded by mutex_
+  std::map<double, size_t> promises_;                       // how many of each; guarded by mutex_
+  std::vector<std::map<double, size_t>::node_type> spare_;  // to be used again; guarded by mutex_
 };
 
 class InFlightLedger;

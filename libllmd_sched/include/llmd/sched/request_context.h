@@ -55,7 +55,8 @@ struct FrameLength {
 //   PrefixCacheMatchInfo   per_endpoint = matched blocks, weighted by tier where tiers are known;
 //                          total = blocks of the prompt; block_size = tokens a block; second =
 //                          matched blocks unweighted, empty = the same; offloaded = those of them
-//                          in the cpu tier, empty = tiers are not known
+//                          in the cpu tier, empty = tiers are not known; padding = tokens that the
+//                          matched blocks are short of whole ones, empty = none
 //   InFlightLoad           per_endpoint = requests in flight; second = tokens in flight
 //   UncachedRequestTokens  per_endpoint = this request's tokens that the endpoint would compute
 //   EncoderCacheMatchInfo  per_endpoint = weight of the media it has encoded; total = of all
@@ -64,7 +65,7 @@ struct Attribute {
   bool present = false;
   bool exact = false;
   double total = 0, block_size = 0;
-  std::vector<double> per_endpoint, second, offloaded;  // by snapshot index
+  std::vector<double> per_endpoint, second, offloaded, padding;  // by snapshot index
   std::vector<uint32_t> tokens;
   std::vector<size_t> bounds;
   std::vector<uint64_t> hashes;  // of blocks, all prompts in order
@@ -74,6 +75,10 @@ struct Attribute {
   // Matched blocks of an endpoint, whatever their tier.
   double CachedBlocks(size_t endpoint) const {
     return second.empty() ? per_endpoint[endpoint] : second[endpoint];
+  }
+  // Their tokens, at most those of the prompts.
+  double CachedTokens(size_t endpoint) const {
+    return CachedBlocks(endpoint) * block_size - (padding.empty() ? 0 : padding[endpoint]);
   }
   void Clear();
 };

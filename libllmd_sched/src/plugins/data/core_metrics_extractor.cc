@@ -82,9 +82,7 @@ class Reader {
             std::exchange(usage_, true) ? std::max(out_->kv_usage, sample.value) : sample.value;
         return;
       case EngineSeries::kCacheInfo:
-        out_->block_size = Label(sample, "block_size", "page_size");
-        out_->num_blocks = Label(sample, "num_gpu_blocks", "num_pages");
-        return;
+        return CacheInfo(sample);
       case EngineSeries::kBlockSize:
         out_->block_size = static_cast<int>(std::clamp(sample.value, 0.0, 1e9));
         return;
@@ -100,6 +98,18 @@ class Reader {
   static int Label(const PromSample& sample, std::string_view name, std::string_view other) {
     const std::optional<std::string_view> value = FindLabel(sample.labels, name);
     return ToInt(value ? *value : FindLabel(sample.labels, other).value_or("0"));
+  }
+  // Prefixes may be matched in other units than memory is given out in: the cache is described in
+  // those that prefixes match by, and stays as large.
+  void CacheInfo(const PromSample& sample) {
+    out_->block_size = Label(sample, "block_size", "page_size");
+    out_->num_blocks = Label(sample, "num_gpu_blocks", "num_pages");
+    const int unit = ToInt(FindLabel(sample.labels, "prefix_match_unit").value_or("0"));
+    if (unit <= 0) return;
+    const int64_t tokens = int64_t{out_->block_size} * out_->num_blocks;
+    if (out_->block_size > 0)
+      out_->num_blocks = static_cast<int>(std::clamp<int64_t>(tokens / unit, 0, INT32_MAX));
+    out_->block_size = unit;
   }
   // The value is a time stamp: the newest series wins.
   void Lora(const PromSample& sample) {

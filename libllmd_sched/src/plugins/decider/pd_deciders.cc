@@ -32,8 +32,7 @@ class PrefixBasedDecider final : public Decider {
     const Attribute* match = request.Get(match_);
     double cached = 0;
     if (match && decode >= 0)
-      cached =
-          std::min(input, match->CachedBlocks(static_cast<size_t>(decode)) * match->block_size);
+      cached = std::min(input, match->CachedTokens(static_cast<size_t>(decode)));
     return input - cached >= non_cached_;
   }
 

@@ -1,5 +1,6 @@
 // PrefixCacheMatchInfo from what this picker itself sent where (docs/reference/producers.md).
 #include <algorithm>
+#include <atomic>
 
 #include "llmd/kv/block_hash.h"
 #include "llmd/sched/hooks.h"
@@ -61,15 +62,10 @@ class ApproxPrefixCacheProducer final : public Producer,
     out.total = static_cast<double>(out.hashes.size());
     static thread_local std::vector<uint32_t> counts;
     counts.assign(snapshot.set->max_slot, 0);
-    size_t begin = 0;
-    for (size_t end : out.bounds) {
-      index_.Match(std::span(out.hashes).subspan(begin, end - begin), counts);
-      begin = end;
-    }
-    out.per_endpoint.resize(snapshot.size());
+    out.per_endpoint.assign(snapshot.size(), 0);
+    Match(*prompt, snapshot, counts, out);
     double best = 0;
     for (size_t i = 0; i < snapshot.size(); ++i) {
-      out.per_endpoint[i] = counts[snapshot.set->slots[i]];
       best = std::max(best, out.per_endpoint[i]);
     }
     if (out.total > 0) {
@@ -95,9 +91,51 @@ class ApproxPrefixCacheProducer final : public Producer,
   void OnSlotFree(uint32_t slot) override { index_.Remove(slot); }
 
  private:
-  int BlockTokens(const Snapshot& snapshot) const {
-    const int reported = s_.auto_tune ? snapshot.metrics[0]->block_size : 0;
+  int BlockTokens(const Snapshot& snapshot) {
+    const int reported = s_.auto_tune ? Reported(snapshot) : 0;
     return std::max(kMinBlockTokens, reported > 0 ? reported : s_.block_tokens);
+  }
+  // The size that most endpoints report, the smaller among equals; while none does, the last one
+  // known, so that blocks keep their names. 0 = never heard of.
+  int Reported(const Snapshot& snapshot) {
+    static thread_local std::vector<std::pair<int, int>> sizes;  // with how often
+    sizes.clear();
+    for (const auto& m : snapshot.metrics) {
+      if (m->block_size <= 0) continue;
+      const auto is = [&](const auto& entry) { return entry.first == m->block_size; };
+      const auto at = std::find_if(sizes.begin(), sizes.end(), is);
+      if (at == sizes.end()) {
+        sizes.emplace_back(m->block_size, 1);
+      } else {
+        ++at->second;
+      }
+    }
+    if (sizes.empty()) return last_reported_.load(std::memory_order_relaxed);
+    const auto rarer = [](const auto& a, const auto& b) {
+      return a.second != b.second ? a.second < b.second : a.first > b.first;
+    };
+    const int most = std::max_element(sizes.begin(), sizes.end(), rarer)->first;
+    last_reported_.store(most, std::memory_order_relaxed);
+    return most;
+  }
+  // Prompt by prompt: the last block of a prompt may be a part of one.
+  void Match(const Attribute& prompt, const Snapshot& snapshot, std::vector<uint32_t>& counts,
+             Attribute& out) const {
+    size_t begin = 0;
+    for (size_t p = 0; p < out.bounds.size(); ++p) {
+      const size_t blocks = out.bounds[p] - begin;
+      index_.Match(std::span(out.hashes).subspan(begin, blocks), counts);
+      const double tokens = static_cast<double>(prompt.bounds[p] - (p ? prompt.bounds[p - 1] : 0));
+      const double short_of = static_cast<double>(blocks) * out.block_size - tokens;
+      if (short_of > 0) out.padding.resize(snapshot.size());
+      for (size_t i = 0; i < snapshot.size(); ++i) {
+        const double matched = counts[snapshot.set->slots[i]];
+        const bool whole = matched - out.per_endpoint[i] >= static_cast<double>(blocks);
+        if (short_of > 0 && whole) out.padding[i] += short_of;
+        out.per_endpoint[i] = matched;
+      }
+      begin = out.bounds[p];
+    }
   }
   void Hash(const RequestContext& request, const Attribute& prompt, int block,
             Attribute& out) const {
@@ -130,6 +168,7 @@ class ApproxPrefixCacheProducer final : public Producer,
   const Settings s_;
   const Keys keys_;
   PrefixIndex index_;
+  std::atomic<int> last_reported_{0};  // 0 = none yet
   Gauge* size_;
   Histogram *hit_ratio_, *hit_bytes_;
 };

@@ -52,7 +52,7 @@ class InflightLoadProducer final : public Producer,
     const double input = prompt ? static_cast<double>(prompt->tokens.size()) : 0;
     const double output = OutputTokens(request, input);
     for (size_t i = 0; i < snapshot.size(); ++i) {
-      const double cached = match ? match->per_endpoint[i] * match->block_size : 0;
+      const double cached = match ? match->CachedTokens(i) : 0;
       uncached.per_endpoint[i] = std::max(0.0, input - cached) + output;
     }
     return OkStatus();
@@ -60,20 +60,20 @@ class InflightLoadProducer final : public Producer,
 
   void PreRequest(RequestContext& request, const Snapshot& snapshot, const ScheduleOutcome& outcome,
                   HeaderList&) override {
-    if (!outcome.primary.empty()) Book(request, snapshot, outcome.primary[0], false);
-    if (!outcome.prefill.empty()) Book(request, snapshot, outcome.prefill[0], true);
+    if (!outcome.primary.empty()) Book(request, snapshot, outcome.primary[0], Stage::kAnswer);
+    if (!outcome.prefill.empty()) Book(request, snapshot, outcome.prefill[0], Stage::kPrefill);
+    if (!outcome.encode.empty()) Book(request, snapshot, outcome.encode[0], Stage::kEncode);
   }
   // The ledger closes by itself; the page's rows follow it.
   void OnFirstChunk(RequestContext& request, const ResponseInfo&) override {
     ForOpen(request, [&](const RequestCharges::Charge& charge, const RequestCharges::Entry& entry) {
       if (!entry.open || entry.until == Until::kEnd) return;
-      flows_->End(entry.mark, charge.life->id(), charge.prefill ? 1 : 0, entry.tokens());
+      flows_->End(entry.mark, charge.sent, charge.stage == Stage::kAnswer ? 0 : 1, entry.tokens());
     });
   }
   void OnEnd(RequestContext& request, const ResponseInfo&) override {
     ForOpen(request, [&](const RequestCharges::Charge& charge, const RequestCharges::Entry& entry) {
-      flows_->End(entry.mark, charge.life->id(), charge.open ? 1 : 0,
-                  entry.open ? entry.tokens() : 0);
+      flows_->End(entry.mark, charge.sent, charge.open ? 1 : 0, entry.open ? entry.tokens() : 0);
     });
   }
   bool wants_body() const override { return true; }
@@ -126,15 +126,26 @@ class InflightLoadProducer final : public Producer,
     if (request.max_tokens >= 0) out = std::min(out, static_cast<double>(request.max_tokens));
     return s_.cap > 0 ? std::min(out, s_.cap) : out;
   }
-  void Book(RequestContext& request, const Snapshot& snapshot, uint32_t endpoint, bool prefill) {
-    const size_t charge = request.charges.Find(prefill);
+  double MediaTokens(const RequestContext& request) const {
+    const Attribute* prompt = request.Get(s_.tokens);
+    double tokens = 0;
+    if (prompt == nullptr) return tokens;
+    for (const MediaItem& item : prompt->media) tokens += static_cast<double>(item.length);
+    return tokens;
+  }
+  void Book(RequestContext& request, const Snapshot& snapshot, uint32_t endpoint, Stage stage) {
+    const size_t charge = request.charges.Find(stage);
     if (charge == kNoCharge) return;
     const Attribute* uncached = request.Get(s_.uncached);
-    const double tokens = uncached ? uncached->per_endpoint[endpoint] : 0;
+    // The encoder computes its media only.
+    const double tokens = stage == Stage::kEncode ? MediaTokens(request)
+                          : uncached              ? uncached->per_endpoint[endpoint]
+                                                  : 0;
     const uint64_t flow = flows_->Of(request.fairness_id, request.priority);
     // Without an estimate of the output nothing is left once the answer begins.
     request.charges.Book(column_, charge, tokens,
-                         prefill || !s_.output ? Until::kFirstChunk : Until::kEnd, flow);
+                         stage != Stage::kAnswer || !s_.output ? Until::kFirstChunk : Until::kEnd,
+                         flow);
     flows_->Start(flow, snapshot.set->lives[endpoint]->id(), snapshot.set->infos[endpoint],
                   request.charges.entries().back().tokens());
   }

@@ -148,7 +148,7 @@ class PredictedLatencyProducer final : public Producer,
   // one whose pieces do not tell what the model is about.
   bool Teaches(const RequestContext& request, const LatencyVisit& v, const ResponseInfo& response,
                TimePoint now) const {
-    return Succeeded(response) && now - v.sent <= s_.context_ttl &&
+    return Succeeded(response) && response.fallback == nullptr && now - v.sent <= s_.context_ttl &&
            (!s_.streaming || request.streaming);
   }
 
@@ -213,7 +213,8 @@ class PredictedLatencyProducer final : public Producer,
 
   void Visit(RequestContext& request, const Snapshot& snapshot, uint32_t endpoint, bool prefill,
              bool split) {
-    LatencyVisit v{.owner = this, .charge = request.charges.Find(prefill), .prefill = prefill};
+    LatencyVisit v{.owner = this, .prefill = prefill};
+    v.charge = request.charges.Find(prefill ? Stage::kPrefill : Stage::kAnswer);
     v.model_class = (*KindsOf(snapshot))[endpoint].model_class;
     v.features = FeaturesOf(request, snapshot, endpoint);
     const LatencyFeatures& f = v.features;

@@ -59,16 +59,27 @@ Status ReadRendered(std::string_view text, Attribute& out) {
   return OkStatus();
 }
 
+// What cannot be rendered is estimated: a poor prompt is better than none.
 class RenderingProducer final : public SlowProducer {
  public:
-  RenderingProducer(RenderSettings settings, std::shared_ptr<Fetch> fetch, DataKey key)
-      : s_(std::move(settings)), fetch_(std::move(fetch)), key_(key) {}
+  RenderingProducer(RenderSettings settings, std::shared_ptr<Fetch> fetch, DataKey key,
+                    PluginArgs& args)
+      : s_(std::move(settings)), fetch_(std::move(fetch)), key_(key), logger_(args.env.logger) {
+    const auto counter = [&](const char* reason) {
+      return &args.env.metrics->AddCounter(
+          "llm_d_epp_prompts_not_rendered_total",
+          "Prompts whose tokens were estimated since no engine rendered them",
+          {{"plugin_name", args.name}, {"reason", reason}});
+    };
+    no_renderer_ = counter("api");
+    cannot_wait_ = counter("cannot_wait");
+    busy_ = counter("busy");
+    failed_ = counter("failed");
+  }
 
-  // Where nothing may wait, only prompts that come as token ids are known.
   Status Produce(RequestContext& request, const Snapshot&) override {
     if (!HasPrompt(request)) return OkStatus();
-    if (!IsTokens(request))
-      return FailedPrecondition("rendering by an engine needs a service that can wait for it");
+    if (!IsTokens(request)) cannot_wait_->Add();
     return Estimate(request);
   }
 
@@ -79,18 +90,21 @@ class RenderingProducer final : public SlowProducer {
     if (!HasPrompt(request)) return done(OkStatus());
     if (IsTokens(request)) return done(Estimate(request));
     const bool chat = request.api == Api::kChat;
-    if (!chat && request.api != Api::kCompletions)
-      return done(Unimplemented("only chat and completion prompts can be rendered"));
+    if (!chat && request.api != Api::kCompletions) {
+      no_renderer_->Add();
+      return done(Estimate(request));
+    }
     if (waiting_.fetch_add(1, std::memory_order_relaxed) >= kMaxWaiting) {
       waiting_.fetch_sub(1, std::memory_order_relaxed);
-      return done(ResourceExhausted("too many prompts wait to be rendered"));
+      busy_->Add();
+      return done(Estimate(request));
     }
     const std::string url =
         s_.url + (chat ? "/v1/chat/completions/render" : "/v1/completions/render");
     fetch_->Post(url, BodyOf(request), HasMedia(request) ? s_.media_timeout : s_.timeout,
                  [this, &request, done = std::move(done)](StatusOr<std::string> answer) {
                    waiting_.fetch_sub(1, std::memory_order_relaxed);
-                   done(answer.ok() ? Take(*answer, request) : answer.status());
+                   done(Rendered(answer, request));
                  });
   }
 
@@ -116,11 +130,21 @@ class RenderingProducer final : public SlowProducer {
     if (!status.ok()) out.Clear();
     return status;
   }
-  Status Take(std::string_view answer, RequestContext& request) const {
+  Status Rendered(const StatusOr<std::string>& answer, RequestContext& request) {
     Attribute& out = request.Put(key_);
-    Status status = ReadRendered(answer, out);
-    if (!status.ok()) out.Clear();
-    return status;
+    const Status status = answer.ok() ? ReadRendered(*answer, out) : answer.status();
+    if (status.ok()) {
+      if (failing_.exchange(false, std::memory_order_relaxed))
+        logger_.Info("prompts are rendered again", {{"url", s_.url}});
+      return status;
+    }
+    out.Clear();
+    failed_->Add();
+    // One line an outage.
+    if (!failing_.exchange(true, std::memory_order_relaxed))
+      logger_.Warn("prompts are not rendered: their tokens are estimated",
+                   {{"url", s_.url}, {"error", status.message()}});
+    return Estimate(request);
   }
   // The client's JSON with the tokenizer's model.
   std::string BodyOf(const RequestContext& request) const {
@@ -142,7 +166,11 @@ class RenderingProducer final : public SlowProducer {
   const RenderSettings s_;
   const std::shared_ptr<Fetch> fetch_;
   const DataKey key_;
+  const Logger logger_;
+  // By why a prompt was not rendered.
+  Counter *no_renderer_, *cannot_wait_, *busy_, *failed_;
   std::atomic<int> waiting_{0};
+  std::atomic<bool> failing_{false};  // the last call
 };
 
 StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
@@ -170,11 +198,11 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
   if (Status status = vllm.Collected(); !status.ok()) params.Fail(status);
   std::shared_ptr<Fetch> fetch = args.env.fetch;
   if (fetch == nullptr) {
-    args.env.Warn("prompts are not rendered here: nothing can call an engine");
+    args.env.Warn("prompts are not rendered here but estimated: nothing can call an engine");
     fetch = std::make_shared<NoFetch>();
   }
   return Done(params,
-              std::make_unique<RenderingProducer>(std::move(render), std::move(fetch), key));
+              std::make_unique<RenderingProducer>(std::move(render), std::move(fetch), key, args));
 }
 
 }  // namespace

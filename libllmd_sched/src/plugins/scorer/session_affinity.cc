@@ -24,6 +24,9 @@ struct Settings {
   std::vector<SessionSource> sources;
   Duration ttl{}, sweep{};
   const Clock* clock = nullptr;
+  // With session_id: the session, from the decision to the answer, of a request whose answer may
+  // bind it again. `exact` = by whomever it is answered, else by a fallback only.
+  DataKey kept = kNoKey;
 };
 
 // Sessions and the endpoint each is bound to. Thread-safe; bounded: the longest unused makes room.
@@ -84,16 +87,30 @@ class SessionAffinity : public PreRequestHook, public ResponseHook {
   void PreRequest(RequestContext& request, const Snapshot& snapshot, const ScheduleOutcome& outcome,
                   HeaderList&) override {
     if (outcome.primary.empty()) return;
-    const std::string& chosen = snapshot.set->names[outcome.primary[0]];
-    if (s_.by_session_id) {
-      const std::string_view session = SessionOf(request);
-      // Bound again only when the endpoint it had is gone.
-      if (!session.empty() && Pinned(request, snapshot) < 0) bindings_.Bind(session, chosen);
-    }
+    if (!s_.by_session_id) return;
+    const std::string_view session = SessionOf(request);
+    if (session.empty()) return;
+    // Bound again only when the endpoint it had is gone, or did not serve this request.
+    const int pinned = Pinned(request, snapshot);
+    if (pinned < 0) bindings_.Bind(session, snapshot.set->names[outcome.primary[0]]);
+    const bool barred = pinned >= 0 && !Eligible(request, static_cast<uint32_t>(pinned));
+    if (!barred && outcome.primary.size() < 2) return;
+    Attribute& kept = request.Put(s_.kept);
+    kept.text = session;
+    kept.exact = barred;
   }
-  void OnHeaders(RequestContext&, const ResponseInfo& response, HeaderList& set_headers) override {
-    if (s_.by_session_id || response.endpoint == nullptr) return;
-    set_headers.emplace_back(kTokenHeader, Base64(response.endpoint->FullName()));
+  // An error says nothing about where the session's cache is.
+  void OnHeaders(RequestContext& request, const ResponseInfo& response,
+                 HeaderList& set_headers) override {
+    const EndpointInfo* const by = response.answering();
+    if (by == nullptr || response.status >= 500) return;
+    if (!s_.by_session_id) {
+      set_headers.emplace_back(kTokenHeader, Base64(by->FullName()));
+      return;
+    }
+    const Attribute* const kept = request.Get(s_.kept);
+    if (kept != nullptr && (kept->exact || response.fallback != nullptr))
+      bindings_.Bind(kept->text, by->FullName());
   }
 
  protected:
@@ -114,6 +131,9 @@ class SessionAffinity : public PreRequestHook, public ResponseHook {
   }
 
  private:
+  static bool Eligible(const RequestContext& request, uint32_t endpoint) {
+    return std::binary_search(request.eligible.begin(), request.eligible.end(), endpoint);
+  }
   std::string_view SessionOf(const RequestContext& request) const {
     for (const SessionSource& source : s_.sources) {
       if (const std::string_view id = source.Read(request); !id.empty()) return id;
@@ -164,6 +184,7 @@ StatusOr<std::unique_ptr<Plugin>> Make(PluginArgs& args) {
     }
     if (Status status = source.Finish(); !status.ok()) params.Fail(status);
   }
+  if (s.by_session_id) s.kept = args.env.Produce("BoundSession");
   if (s.sources.empty()) s.sources.push_back({"x-session-id", ""});
   s.ttl = std::chrono::seconds(params.Int("evictionTtlSeconds", 300, 1, 1 << 30));
   s.sweep = std::chrono::seconds(params.Int("evictionSweepSeconds", 10, 1, 1 << 30));
