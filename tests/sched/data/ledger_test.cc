@@ -6,6 +6,8 @@
 #include <thread>
 
 #include "llmd/sched/charges.h"
+#include "llmd/sched/profile_handler.h"
+#include "llmd/sched/request_context.h"
 #include "sched/support.h"
 
 namespace llmd::sched {
