@@ -1,6 +1,7 @@
 #include "json_lexer.h"
 #include "json_unescape.h"
 #include "llmd/json.h"
+#include "llmd/json_scan.h"
 
 namespace llmd::json {
 namespace {
@@ -51,8 +52,15 @@ std::string_view ScannedMember::KeyText(std::string_view text) const {
 }
 
 StatusOr<std::vector<ScannedMember>> ScanObject(std::string_view text, ParseLimits limits) {
-  Lexer lexer(text, limits.validated);
   std::vector<ScannedMember> members;
+  LLMD_RETURN_IF_ERROR(ScanObjectInto(text, limits, members));
+  return members;
+}
+
+Status ScanObjectInto(std::string_view text, ParseLimits limits,
+                      std::vector<ScannedMember>& members) {
+  Lexer lexer(text, limits.validated);
+  members.clear();
   members.reserve(kUsualMembers);
   const auto member = [&] {
     ScannedMember m;
@@ -70,8 +78,9 @@ StatusOr<std::vector<ScannedMember>> ScanObject(std::string_view text, ParseLimi
     members.push_back(m);
     return true;
   };
-  LLMD_RETURN_IF_ERROR(ScanContainer(lexer, '{', '}', "expected an object", member));
-  return members;
+  Status scanned = ScanContainer(lexer, '{', '}', "expected an object", member);
+  if (!scanned.ok()) members.clear();
+  return scanned;
 }
 
 StatusOr<std::vector<Span>> ScanArray(std::string_view text, ParseLimits limits) {

@@ -7,7 +7,9 @@ set(LLMD_FUZZ_scraped_page_SOURCES services/common/page_reader.cc)
 set(LLMD_FUZZ_sse_SOURCES libllmd/src/http/sse.cc)
 set(LLMD_FUZZ_gguf_SOURCES libllmd_engine/src/weights/gguf.cc libllmd_engine/src/weights/tensor_view.cc)
 set(LLMD_FUZZ_sched_body_SOURCES libllmd_sched/src/pass/request_context.cc libllmd_sched/src/config/params.cc
-  libllmd_sched/src/director/body_edits.cc libllmd_sched/src/director/response_scan.cc)
+  libllmd_sched/src/director/body_edits.cc libllmd_sched/src/director/response_scan.cc
+  libllmd_sched/src/director/loose_object.cc libllmd_sched/src/pass/charges.cc libllmd_sched/src/data/ledger.cc
+  libllmd_sched/src/data/endpoint_life.cc)
 foreach(source parser/anthropic_parser parser/body_reader parser/grpc_frame parser/json_parser parser/openai_parser
     parser/passthrough_parser parser/sglanghttp_parser parser/vertexai_parser parser/vllmgrpc_parser parser/vllmhttp_parser
     producer/image_size producer/media_estimate producer/token_estimate)

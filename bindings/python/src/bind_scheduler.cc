@@ -4,11 +4,10 @@
 #include <cmath>
 
 #include "bindings.h"
+#include "call.h"
 #include "decision.h"
 #include "endpoint.h"
-#include "fork_guard.h"
 #include "llmd/sched/scheduler.h"
-#include "log_queue.h"
 #include "own_views.h"
 #include "python_plugins.h"
 
@@ -28,38 +27,7 @@ struct PyScheduler {
   BuiltPlugins built;
   std::unique_ptr<Scheduler> scheduler;
   std::unique_ptr<ListCache> last;  // null while a call uses it
-  int calls = 0;                    // in progress
-  int generation = ForkGeneration();
-};
-
-// A call of the scheduler, from taking the arguments to handing out the result.
-class Call {
- public:
-  explicit Call(PyScheduler& self) : self_(Checked(self)), plugins_(self.scheduler.get()) {
-    ++self_.calls;
-  }
-  ~Call() {
-    --self_.calls;
-    DeliverLogs();
-  }
-  Call(const Call&) = delete;
-  Call& operator=(const Call&) = delete;
-  [[noreturn]] void Raise(const Status& status) { plugins_.Rethrow(status); }
-
- private:
-  static PyScheduler& Checked(PyScheduler& self) {
-    if (self.generation != ForkGeneration()) {
-      // Its lock is held by a thread that is not in this process.
-      if (self.calls > 0 && PluginCall::Current() == nullptr)
-        python::Raise(FailedPrecondition(
-            "another thread was deciding with this scheduler when the process was forked: make a "
-            "scheduler of its own in the child"));
-      self.generation = ForkGeneration();
-    }
-    return self;
-  }
-  PyScheduler& self_;
-  PluginCall plugins_;
+  Callee callee{"scheduler"};
 };
 
 // A prepared set that a call decides with.
@@ -105,7 +73,7 @@ PyDecision Schedule(PyScheduler& self, py::handle request, py::handle endpoints,
   BodyText(request, spec.body);
   spec.request_id = std::move(request_id);
   spec.recording = sched::Recording::kRecord;
-  Call call(self);
+  Call call(self.callee, self.scheduler.get());
   StatusOr<Decision> decision = Internal("not made");
   if (py::isinstance<PySet>(endpoints)) {
     PySet& set = *endpoints.cast<PySet*>();
@@ -138,7 +106,7 @@ PyDecisions ScheduleMany(PyScheduler& self, const py::sequence& requests, PySet&
                          int priority, bool keep_in_flight) {
   RequestSpec spec = SpecOf(path, headers, priority, keep_in_flight);
   spec.recording = sched::Recording::kNone;
-  Call call(self);
+  Call call(self.callee, self.scheduler.get());
   const InUse use(set);
   const size_t n = requests.size();
   PyDecisions out(static_cast<py::ssize_t>(n));
@@ -170,7 +138,7 @@ PyDecisions ScheduleMany(PyScheduler& self, const py::sequence& requests, PySet&
 PySet Prepare(const py::object& owner, py::handle endpoints) {
   PyScheduler& self = *owner.cast<PyScheduler*>();
   const std::vector<sched::EndpointState> states = StatesOf(endpoints);
-  Call call(self);
+  Call call(self.callee, self.scheduler.get());
   StatusOr<std::unique_ptr<PreparedSet>> set = Internal("not made");
   {
     const py::gil_scoped_release release;
@@ -180,7 +148,7 @@ PySet Prepare(const py::object& owner, py::handle endpoints) {
 }
 
 std::map<std::string, std::string> FirstToken(PyScheduler& self, uint64_t decision_id) {
-  Call call(self);
+  Call call(self.callee, self.scheduler.get());
   StatusOr<sched::HeaderList> headers = Internal("not made");
   {
     // A thread that decides holds the scheduler and may be waiting for the GIL.
@@ -217,7 +185,7 @@ void Finish(PyScheduler& self, uint64_t decision_id, const py::object& usage, bo
   sched::AnswerEnd end;
   end.usage = UsageOf(usage);
   end.aborted = aborted;
-  Call call(self);
+  Call call(self.callee, self.scheduler.get());
   Status status;
   {
     const py::gil_scoped_release release;
@@ -227,27 +195,7 @@ void Finish(PyScheduler& self, uint64_t decision_id, const py::object& usage, bo
 }
 
 double Now(const PyScheduler& self) {
-  return std::chrono::duration<double>(self.clock.Now().time_since_epoch()).count();
-}
-
-void SetNow(PyScheduler& self, double seconds) {
-  const double now = Now(self);
-  if (!(seconds >= now) || seconds > 1e9)
-    Raise(InvalidArgument("now=" + Repr(py::float_(seconds)) + ": expected " +
-                          Repr(py::float_(now)) + " or later, in seconds"));
-  const auto target = std::chrono::round<Duration>(std::chrono::duration<double>(seconds));
-  self.clock.Advance(std::max(Duration(0), target - self.clock.Now().time_since_epoch()));
-}
-
-// One line that ends like a file's name.
-void RefusePath(const std::string& yaml) {
-  if (yaml.empty() || yaml.find('\n') != std::string::npos || yaml.find(':') != std::string::npos)
-    return;
-  const bool named = yaml.ends_with(".yaml") || yaml.ends_with(".yml") || yaml.ends_with(".json") ||
-                     yaml.find('/') != std::string::npos;
-  if (named)
-    Raise(InvalidArgument("from_yaml takes a document's text, and '" + yaml +
-                          "' looks like a file's name: use Scheduler.from_file"));
+  return SecondsOf(self.clock.Now());
 }
 
 void TellWarnings(const Scheduler& scheduler) {
@@ -258,7 +206,7 @@ void TellWarnings(const Scheduler& scheduler) {
 std::unique_ptr<PyScheduler> FromYaml(const std::string& yaml, uint64_t seed,
                                       const py::dict& scorers, const py::dict& filters,
                                       const py::dict& pickers) {
-  RefusePath(yaml);
+  RefusePath(yaml, "from_yaml", "Scheduler.from_file");
   auto self = std::make_unique<PyScheduler>();
   sched::PluginRegistry registry = sched::BuiltinPlugins();
   Check(AddPythonPlugins(registry, scorers, filters, pickers, &self->built));
@@ -268,14 +216,7 @@ std::unique_ptr<PyScheduler> FromYaml(const std::string& yaml, uint64_t seed,
   options.clock = &self->clock;
   options.logger = PythonLogger();
   self->scheduler = Value(Scheduler::FromYaml(yaml, options));
-  for (const py::dict& plugins : {scorers, filters, pickers}) {
-    for (const auto& item : plugins) {
-      const std::string type = py::str(item.first).cast<std::string>();
-      if (!self->built.types.contains(type))
-        Raise(InvalidArgument("the configuration has no plugin of type '" + type +
-                              "', which was given in Python"));
-    }
-  }
+  RequireUsed(self->built.types, scorers, filters, pickers);
   TellWarnings(*self->scheduler);
   return self;
 }
@@ -346,9 +287,10 @@ void BindMaking(py::class_<PyScheduler>& c) {
       .def(
           "prepare", &Prepare, py::arg("endpoints"),
           "Makes endpoints ready once, for many calls. InvalidArgumentError when two share a name.")
-      .def_property("now", &Now, &SetNow,
-                    "Seconds since the scheduler was made, as its plugins see the time. It stands "
-                    "still until it is set, and goes forward only.")
+      .def_property(
+          "now", &Now, [](PyScheduler& s, double seconds) { AdvanceTo(s.clock, seconds); },
+          "Seconds since the scheduler was made, as its plugins see the time. It stands "
+          "still until it is set, and goes forward only.")
       .def_property_readonly(
           "warnings", [](const PyScheduler& s) { return s.scheduler->Warnings(); },
           "What the loader completed or doubts.");

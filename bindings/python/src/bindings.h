@@ -32,6 +32,8 @@ void BindEndpoint(py::module_& m);
 void BindPluginViews(py::module_& m);
 void BindDecision(py::module_& m);
 void BindScheduler(py::module_& m);
+void BindRouting(py::module_& m);
+void BindDirector(py::module_& m);
 void BindTokenizer(py::module_& m);
 void BindEngine(py::module_& m);
 

@@ -7,6 +7,8 @@ PYBIND11_MODULE(_core, m) {
   llmd::python::BindPluginViews(m);
   llmd::python::BindDecision(m);
   llmd::python::BindScheduler(m);
+  llmd::python::BindRouting(m);
+  llmd::python::BindDirector(m);
   llmd::python::BindTokenizer(m);
   llmd::python::BindEngine(m);
 }

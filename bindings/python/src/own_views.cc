@@ -147,6 +147,14 @@ RequestView MakeRequest(const py::object& body, const std::string& path,
   return {std::move(scope)};
 }
 
+std::string PathOfBody(const std::string& body) {
+  RequestContext context;
+  sched::RequestSpec spec;
+  spec.body = body;
+  Check(Parse(spec, &context));
+  return context.path;
+}
+
 CandidatesView MakeCandidates(const py::object& endpoints, const py::object& stale,
                               const py::dict& data) {
   auto own = std::make_shared<OwnCandidates>();

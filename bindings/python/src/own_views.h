@@ -17,6 +17,8 @@ RequestView MakeRequest(const py::object& body, const std::string& path,
                         uint64_t seed);
 CandidatesView MakeCandidates(const py::object& endpoints, const py::object& stale,
                               const py::dict& data);
+// The path of the API that a body is for. InvalidArgumentError when its shape does not say.
+std::string PathOfBody(const std::string& body);
 // Header names in lower case.
 sched::HeaderList LowerHeaders(const std::map<std::string, std::string>& headers);
 

@@ -61,7 +61,8 @@ Array<T> As(const py::array& array) {
 // A Python callable, its keyword arguments and the data it reads.
 class Callable {
  public:
-  explicit Callable(py::object call) : held_(std::make_shared<PythonCall>()) {
+  Callable(std::string name, py::object call)
+      : name_(std::move(name)), held_(std::make_shared<PythonCall>()) {
     held_->call = std::move(call);
   }
   ~Callable() {
@@ -129,7 +130,7 @@ class Callable {
   // With the GIL not held: takes it and runs `body(scope)` on what `views()` makes, which ends with
   // it.
   template <typename Views, typename Body>
-  static void InScope(const Views& views, const Body& body) {
+  void InScope(const Views& views, const Body& body) const {
     const py::gil_scoped_acquire gil;
     const auto scope = std::make_shared<ViewScope>(views());
     struct Closer {
@@ -142,10 +143,16 @@ class Callable {
       return;
     } catch (const py::error_already_set& error) {
       text = Text(error);
-      if (PluginCall* call = PluginCall::Current(); call && !call->exception)
-        call->exception = error.value();
+      Note(text, error.value());
+    } catch (const std::runtime_error& error) {
+      text = error.what();
+      Note(text, {});
     }
     throw std::runtime_error(text);
+  }
+
+  void Note(const std::string& text, const py::object& raised) const {
+    if (PluginCall* call = PluginCall::Current()) call->Note(name_, text, raised);
   }
 
   void CheckSignature(const py::dict& parameters, int positional) const {
@@ -162,6 +169,7 @@ class Callable {
     signature.attr("bind")(*arguments, **parameters);
   }
 
+  const std::string name_;
   std::shared_ptr<PythonCall> held_;
   std::map<std::string, sched::DataKey> data_;
 };
@@ -297,7 +305,7 @@ StatusOr<std::unique_ptr<sched::Plugin>> Make(PluginArgs& args, const py::object
     return args.parameters.Error("Python plugin '" + args.name + "': " + what);
   };
   try {
-    auto callable = std::make_unique<Callable>(given);
+    auto callable = std::make_unique<Callable>(args.name, given);
     callable->Bind(ParametersOf(args), Kind::kArguments);
     callable->Consume(args.env);
     built.calls.push_back(callable->held());
@@ -331,6 +339,7 @@ Status Add(sched::PluginRegistry& registry, const py::dict& plugins, const std::
     descriptor.kind = kind;
     descriptor.help = HelpOf(given);
     descriptor.make = [given, built](PluginArgs& args) {
+      const py::gil_scoped_acquire gil;
       built->types.insert(args.type);
       return Make<Kind>(args, given, *built);
     };
@@ -348,12 +357,20 @@ Status AddPythonPlugins(sched::PluginRegistry& registry, const py::dict& scorers
   return Add<PyPicker>(registry, pickers, "picker", built);
 }
 
-PluginCall::PluginCall(const void* scheduler) : scheduler_(scheduler), outer_(g_current) {
+PluginCall::PluginCall(const void* scheduler, const char* what)
+    : scheduler_(scheduler), outer_(g_current) {
   for (const PluginCall* call = outer_; call != nullptr; call = call->outer_) {
     if (call->scheduler_ == scheduler)
-      Raise(FailedPrecondition("a plugin called the scheduler that is calling it"));
+      Raise(FailedPrecondition("a plugin called the " + std::string(what) + " that is calling it"));
   }
   g_current = this;
+}
+
+void PluginCall::Note(const std::string& plugin, const std::string& text,
+                      const py::object& raised) {
+  if (!failure.empty()) return;
+  failure = "plugin '" + plugin + "' failed: " + text;
+  exception = raised;
 }
 
 PluginCall::~PluginCall() {
@@ -364,7 +381,7 @@ PluginCall* PluginCall::Current() {
   return g_current;
 }
 
-void PluginCall::Rethrow(const Status& status) {
+void PluginCall::Rethrow(const Status& status, const py::object& exception) {
   if (!exception) Raise(status);
   if (PyErr_GivenExceptionMatches(exception.ptr(), PyExc_Exception) == 0) {
     PyErr_SetObject(py::type::of(exception).ptr(), exception.ptr());

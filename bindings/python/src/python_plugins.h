@@ -30,17 +30,17 @@ struct BuiltPlugins {
 
 // Adds every callable of the mappings (type name → callable or class) to `registry`. What a
 // configuration builds of them is noted in `*built`, which outlives the registry. With the GIL
-// held.
+// held, as the registry must be when it goes; plugins may be made without.
 Status AddPythonPlugins(sched::PluginRegistry& registry, const py::dict& scorers,
                         const py::dict& filters, const py::dict& pickers, BuiltPlugins* built);
 
-// One call of a scheduler on this thread: keeps the Python exception of a plugin until it can be
-// raised, and refuses calls of the same scheduler from inside its own plugins, which would wait for
-// themselves. Made and destroyed with the GIL held.
+// One call of a scheduler (or a director) on this thread: keeps the Python exception of a plugin
+// until it can be raised, and refuses calls of the same scheduler from inside its own plugins,
+// which would wait for themselves. Made and destroyed with the GIL held.
 class PluginCall {
  public:
-  // Throws llmd.Error (FAILED_PRECONDITION) for such a call.
-  explicit PluginCall(const void* scheduler);
+  // Throws llmd.Error (FAILED_PRECONDITION) for such a call; `what` is it for the message.
+  PluginCall(const void* scheduler, const char* what);
   ~PluginCall();
   PluginCall(const PluginCall&) = delete;
   PluginCall& operator=(const PluginCall&) = delete;
@@ -49,9 +49,13 @@ class PluginCall {
   static PluginCall* Current();
   // Raises `status` as llmd.Error, caused by the plugin's exception; an exception that is no
   // Exception (KeyboardInterrupt) is raised itself.
-  [[noreturn]] void Rethrow(const Status& status);
+  [[noreturn]] void Rethrow(const Status& status) { Rethrow(status, exception); }
+  [[noreturn]] static void Rethrow(const Status& status, const py::object& exception);
+  // Notes the first plugin that failed; `raised` is null when it returned something wrong.
+  void Note(const std::string& plugin, const std::string& text, const py::object& raised);
 
-  py::object exception;  // of the first plugin that raised; null = none
+  std::string failure;   // of that plugin, "" = none failed
+  py::object exception;  // that it raised; null = none
 
  private:
   const void* const scheduler_;

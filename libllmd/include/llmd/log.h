@@ -66,7 +66,7 @@ class Logger {
     level_->store(static_cast<int>(level), std::memory_order_relaxed);
   }
 
-  // Writes one line. Of a line over 1 MiB only the start of `msg` is kept, with "droppedBytes".
+  // Writes one line. Above kDebug 4 KiB of a text field are kept, over 1 MiB the start of `msg`.
   // `fields` are made even when the level is off: ask Enabled first where they cost something.
   void Log(LogLevel level, std::string_view msg, std::initializer_list<LogField> fields = {},
            std::source_location where = std::source_location::current()) const;

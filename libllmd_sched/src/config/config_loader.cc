@@ -288,6 +288,7 @@ StatusOr<std::shared_ptr<Graph>> LoadGraph(std::string_view yaml, const LoadOpti
   CompleteHandler(b, *root);
   ReadDataLayer(b, *root);
   ReadParsers(b, *root);
+  b.graph().IndexParsers();
   ReadFlowControl(b, *root);
   b.CheckMap(*root);
   StatusOr<std::shared_ptr<Graph>> graph = b.Finish();
@@ -351,18 +352,24 @@ bool Graph::ReadsGauges() const {
                      [](const SourceBinding& b) { return b.gauges; });
 }
 
-Parser* Graph::FindParser(std::string_view path) const {
-  Parser* best = nullptr;
-  size_t longest = 0;
+void Graph::IndexParsers() {
   for (Parser* parser : parsers) {
     const std::vector<std::string_view> suffixes = parser->PathSuffixes();
-    if (suffixes.empty()) return best ? best : parser;
-    for (std::string_view suffix : suffixes) {
-      if (suffix.size() > longest && path.ends_with(suffix)) {
-        longest = suffix.size();
-        best = parser;
-      }
+    if (suffixes.empty()) {
+      any_path = parser;
+      return;
     }
+    for (const std::string_view suffix : suffixes) parser_paths.emplace_back(suffix, parser);
+  }
+}
+
+Parser* Graph::FindParser(std::string_view path) const {
+  Parser* best = any_path;
+  size_t longest = 0;
+  for (const auto& [suffix, parser] : parser_paths) {
+    if (suffix.size() <= longest || !path.ends_with(suffix)) continue;
+    longest = suffix.size();
+    best = parser;
   }
   return best;
 }

@@ -132,6 +132,10 @@ struct Graph {
   // PrefixCacheMatchInfo as the scorers read it; kNoKey when nobody produces any.
   DataKey prefix_match = kNoKey;
   std::vector<Parser*> parsers;
+  // What FindParser looks at: the path suffixes of `parsers` up to the first that takes any path.
+  std::vector<std::pair<std::string, Parser*>> parser_paths;
+  Parser* any_path = nullptr;
+  void IndexParsers();
   std::vector<RequestHeaderHook*> request_headers;
   std::vector<Admitter*> admitters;
   std::vector<PreRequestHook*> pre_request;
@@ -156,5 +160,10 @@ struct Graph {
   // it.
   Parser* FindParser(std::string_view path) const;
 };
+
+// The plugins of `after`, which was loaded with `before` as the previous one, inherit the state of
+// those they replace (Successor). Once, when nothing can go wrong any more, and before the first
+// request.
+void HandOver(const Graph& before, const Graph& after);
 
 }  // namespace llmd::sched

@@ -25,11 +25,10 @@ void InFlightAccount::Answered(uint64_t mark) {
 }
 
 // Whoever sees a new page first counts from there.
-double InFlightAccount::Unseen(TimePoint scraped) {
-  const int64_t at = scraped.time_since_epoch().count();
-  int64_t known = scraped_.load(kRelaxed);
-  while (at > known) {
-    if (!scraped_.compare_exchange_weak(known, at, kRelaxed)) continue;
+double InFlightAccount::Unseen(uint64_t page) {
+  uint64_t known = page_.load(kRelaxed);
+  while (page > known) {
+    if (!page_.compare_exchange_weak(known, page, kRelaxed)) continue;
     uint64_t now = unseen_.load(kRelaxed);
     while (!unseen_.compare_exchange_weak(now, (now & ~kCountMask) + kOnePage, kRelaxed)) {
     }
@@ -46,23 +45,29 @@ int64_t InFlightAccount::Units(double tokens) {
 
 void InFlightAccount::Promise(double tpot_ms) {
   const std::lock_guard lock(mutex_);
-  promises_.push_back(tpot_ms);
-  ShowTightest();
+  const auto at = promises_.lower_bound(tpot_ms);
+  if (at != promises_.end() && at->first == tpot_ms) {
+    ++at->second;
+  } else if (spare_.empty()) {
+    promises_.emplace_hint(at, tpot_ms, 1);
+  } else {
+    auto node = std::move(spare_.back());
+    spare_.pop_back();
+    node.key() = tpot_ms;
+    node.mapped() = 1;
+    promises_.insert(at, std::move(node));
+  }
+  tightest_.store(promises_.begin()->first, kRelaxed);
 }
 
 void InFlightAccount::Release(double tpot_ms) {
   const std::lock_guard lock(mutex_);
-  const auto at = std::find(promises_.begin(), promises_.end(), tpot_ms);
+  const auto at = promises_.find(tpot_ms);
   if (at == promises_.end()) return;
-  *at = promises_.back();
-  promises_.pop_back();
-  ShowTightest();
-}
-
-void InFlightAccount::ShowTightest() {
-  tightest_.store(promises_.empty() ? std::numeric_limits<double>::infinity()
-                                    : *std::min_element(promises_.begin(), promises_.end()),
-                  kRelaxed);
+  if (--at->second == 0) spare_.push_back(promises_.extract(at));
+  tightest_.store(
+      promises_.empty() ? std::numeric_limits<double>::infinity() : promises_.begin()->first,
+      kRelaxed);
 }
 
 LedgerColumn::~LedgerColumn() {

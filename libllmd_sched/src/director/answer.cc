@@ -4,6 +4,7 @@
 
 #include "director/body_edits.h"
 #include "director/impl.h"
+#include "life/callback_scope.h"
 
 namespace llmd::sched {
 namespace {
@@ -127,6 +128,7 @@ void DirectorImpl::Evict(RequestState& q) {
   metrics_.Error(q.context, denial.http_status);
   if (q.Logs(LogLevel::kDefault))
     q.Log().Log(LogLevel::kDefault, "Request evicted", {{"priority", priority}});
+  const CallbackScope scope(static_cast<const Director*>(this));
   tell(denial);
 }
 
@@ -215,7 +217,7 @@ void DirectorImpl::Refuse(const std::shared_ptr<RequestState>& self, int status,
   q.Take(Step::kRefuse);
   q.EndSpans(status, routing.denial.message);
   request.ReleaseBulk();
-  if (q.dispatched != 0) q.flow->Complete(q.dispatched, {});
+  if (q.dispatched != 0) q.flow->Complete(q.dispatched, {.ran = false});
   q.Answer(routing);
 }
 

@@ -1,6 +1,8 @@
 #include "llmd/sched/director.h"
 
 #include "director/impl.h"
+#include "director/pool_seed.h"
+#include "life/callback_scope.h"
 #include "llmd/sched/decision_tries.h"
 #include "llmd/uuid.h"
 
@@ -8,6 +10,11 @@ namespace llmd::sched {
 namespace {
 
 constexpr auto kConfigQuiet = std::chrono::milliseconds(200);  // editors write in several steps
+
+uint64_t SeedOf(const DirectorOptions& options) {
+  const uint64_t seed = options.seed ? options.seed : RandomBits();
+  return options.label_pool ? PoolSeed(seed, options.pool_name) : seed;
+}
 
 }  // namespace
 
@@ -50,7 +57,7 @@ DirectorImpl::DirectorImpl(DirectorOptions options, std::shared_ptr<Fetch> fetch
       ring_(options_.decision_ring, options_.decision_ring_bytes),
       recording_(ring_.enabled() || options_.attach_trace || options_.emit_endpoint_scores ||
                  !options_.explain_token.empty()),
-      seed_(options_.seed ? options_.seed : RandomBits()) {
+      seed_(SeedOf(options_)) {
   store_.OnGone([this](const EndpointInfo& endpoint, uint32_t slot) {
     ForObservers([&](EndpointObserver& observer) { observer.OnEndpointGone(endpoint, slot); });
   });
@@ -88,7 +95,19 @@ void DirectorImpl::OnEndpoints(std::vector<EndpointInfo> endpoints,
   if (setup && setup->flow) setup->flow->Pump();
 }
 
+bool DirectorImpl::InCallback() const {
+  return CallbackScope::Within(static_cast<const Director*>(this));
+}
+
+// Nothing is called or waited for under reload_mutex_: with stopped_ set nobody else comes to what
+// it guards.
 void DirectorImpl::Stop() {
+  if (InCallback()) {
+    logger_.Error(
+        "Stop is ignored: it was called from a callback of the director, whose end it "
+        "would wait for");
+    return;
+  }
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -96,10 +115,12 @@ void DirectorImpl::Stop() {
   wake_.notify_all();
   watch_.Stop();
   if (maintenance_.joinable()) maintenance_.join();
-  gate_->Close();
+  door_->Shut();
   TickProducers(TimePoint::max());  // those who wait are told
-  std::lock_guard lock(reload_mutex_);
-  stopped_ = true;
+  {
+    std::lock_guard lock(reload_mutex_);
+    stopped_ = true;
+  }
   if (discovery_ != nullptr) discovery_->Stop();
   if (flow_) flow_->Stop();
   if (scraper_) scraper_->Stop();

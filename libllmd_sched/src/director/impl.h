@@ -9,7 +9,7 @@
 #include "config/graph.h"
 #include "data/file_watch.h"
 #include "director/discovery_feed.h"
-#include "director/gate.h"
+#include "director/door.h"
 #include "director/name_cap.h"
 #include "director/request_metrics.h"
 #include "life/request_pool.h"
@@ -29,7 +29,10 @@ class DirectorImpl final : public Director {
  public:
   DirectorImpl(DirectorOptions options, std::shared_ptr<Fetch> fetch, Logger logger,
                MetricsRegistry& metrics, const Clock& clock);
-  ~DirectorImpl() override { Stop(); }
+  ~DirectorImpl() override {
+    Stop();
+    door_->Close();
+  }
   Status Start();
 
   void Route(RequestInput input, std::function<void(Routing)> done) override;
@@ -50,7 +53,7 @@ class DirectorImpl final : public Director {
   json::Value Decisions(size_t limit) const override;
   json::Value PluginState() const override;
   TimePoint Tick(TimePoint now) override;
-  void SetEndpoints(std::vector<EndpointInfo> endpoints) override;
+  Status SetEndpoints(std::vector<EndpointInfo> endpoints) override;
   Status SetMetrics(std::string_view name, EndpointMetrics metrics) override;
   Status SetMetrics(EndpointId id, EndpointMetrics metrics) override;
   Status Reload(std::string_view config_yaml) override;
@@ -64,7 +67,8 @@ class DirectorImpl final : public Director {
   void Admit(std::shared_ptr<RequestState> q);
   // Decides; where a producer may wait, once all of them have run.
   void Prepare(std::shared_ptr<RequestState> q);
-  static void ShutDown(RequestState& q);
+  // The answer of a director that was stopped.
+  void DenyStopped(const std::shared_ptr<RequestState>& q);
   void RunProducers(std::shared_ptr<RequestState> q, size_t next);
   void Wait(const std::shared_ptr<RequestState>& q, size_t producer);
   // After slow producers: takes out who has left meanwhile. False when nobody is left and it looks
@@ -72,6 +76,10 @@ class DirectorImpl final : public Director {
   bool Recheck(const std::shared_ptr<RequestState>& q);
   // Tells the producers that may wait what the time is, those of replaced graphs too.
   void TickProducers(TimePoint now);
+  // When one of them wants to be told next.
+  TimePoint ProducersDue(TimePoint now);
+  // When the gate may open by the passing of time; max = never.
+  TimePoint GateDue(const FlowController& flow, TimePoint now);
   // The present graph and those with requests under way.
   std::vector<std::shared_ptr<const Graph>> LiveGraphs();
   void Decide(const std::shared_ptr<RequestState>& self);
@@ -120,6 +128,11 @@ class DirectorImpl final : public Director {
   // Its wait was reckoned when there was less to do.
   void WakeMaintenance();
 
+  // This thread is in a callback of a request of this director.
+  bool InCallback() const;
+  // Calls `reload` under reload_mutex_; what it makes room for is dispatched after that.
+  Status Locked(const std::function<Status()>& reload);
+
   // reload.cc; all under reload_mutex_.
   Status MayReload();
   LoadOptions Loading() const;
@@ -150,7 +163,7 @@ class DirectorImpl final : public Director {
   std::atomic<TimePoint> show_load_at_{TimePoint()};
   std::atomic<int> slow_waiting_{0};  // requests whose producers wait
   // Through which they come back.
-  const std::shared_ptr<Gate<DirectorImpl>> gate_ = std::make_shared<Gate<DirectorImpl>>(*this);
+  const std::shared_ptr<Door<DirectorImpl>> door_ = std::make_shared<Door<DirectorImpl>>(*this);
   std::mutex reload_mutex_;
   bool stopped_ = false;                     // for good; guarded by reload_mutex_
   std::string seen_yaml_;                    // last read, good or bad; guarded by reload_mutex_

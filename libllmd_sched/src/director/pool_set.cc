@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <atomic>
 #include <iterator>
 #include <map>
 
 #include "director/impl.h"
+#include "director/pool_seed.h"
 #include "llmd/json.h"
 #include "llmd/sched/decision_tries.h"
 #include "llmd/sched/pools.h"
@@ -39,15 +41,18 @@ std::string ModelOf(std::string_view body) {
 
 class PoolSetImpl final : public PoolSet {
  public:
-  PoolSetImpl(std::vector<Member> members, std::string default_pool, MetricsRegistry& metrics)
+  PoolSetImpl(std::vector<Member> members, std::string default_pool, MetricsRegistry& metrics,
+              uint64_t seed)
       : members_(std::move(members)),
         default_(std::move(default_pool)),
         by_model_(std::any_of(members_.begin(), members_.end(),
                               [](const Member& m) { return !m.rule.models.empty(); })),
+        seed_(PoolSeed(seed ? seed : RandomBits(), "")),
         unclaimed_(metrics.AddCounter("llm_d_epp_requests_without_pool_total",
                                       "Requests that no pool takes")) {}
 
   const Director* Find(std::string_view name) const override { return Named(name); }
+  Director* Find(std::string_view name) override { return Named(name); }
 
   void Route(RequestInput input, std::function<void(Routing)> done) override {
     std::string message;
@@ -151,6 +156,18 @@ class PoolSetImpl final : public PoolSet {
     for (const Member& m : members_) out.emplace_back(m.rule.name, m.director->PluginState());
     return out;
   }
+  TimePoint Tick(TimePoint now) override {
+    TimePoint due = TimePoint::max();
+    for (const Member& m : members_) due = std::min(due, m.director->Tick(now));
+    return due;
+  }
+  // One engine may be a member of several pools.
+  Status SetMetrics(std::string_view name, EndpointMetrics metrics) override {
+    return OfAny([&](Director& pool) { return pool.SetMetrics(name, metrics); });
+  }
+  Status SetMetrics(EndpointId id, EndpointMetrics metrics) override {
+    return OfAny([&](Director& pool) { return pool.SetMetrics(id, metrics); });
+  }
   Status Reload(std::string_view) override {
     return FailedPrecondition("there are several pools: each reads its own file");
   }
@@ -167,10 +184,28 @@ class PoolSetImpl final : public PoolSet {
   }
 
  private:
+  // OK when one of the pools says so; else what the last of them says.
+  template <typename Call>
+  Status OfAny(const Call& call) {
+    Status failed = NotFound("there is no pool");
+    bool done = false;
+    for (const Member& m : members_) {
+      if (Status one = call(*m.director); one.ok())
+        done = true;
+      else
+        failed = std::move(one);
+    }
+    return done ? OkStatus() : failed;
+  }
   void Unclaimed(const RequestInput& input, std::string message, Routing& routing) {
     unclaimed_.Add();
     routing.request_id = FindHeader(*input.headers, "x-request-id");
-    if (routing.request_id.empty()) routing.request_id = NewUuid();
+    if (routing.request_id.empty()) {
+      uint64_t random =
+          seed_ ^ (next_id_.fetch_add(1, std::memory_order_relaxed) * uint64_t{0x9e3779b97f4a7c15});
+      const uint64_t high = NextRandom(random);
+      routing.request_id = UuidFromBits(high, NextRandom(random));
+    }
     routing.denial = {404, std::move(message), "", 0, {}};
   }
   Director* Named(std::string_view name) const {
@@ -206,14 +241,16 @@ class PoolSetImpl final : public PoolSet {
   const std::vector<Member> members_;
   const std::string default_;
   const bool by_model_;
+  const uint64_t seed_;
+  std::atomic<uint64_t> next_id_{1};  // of requests that no pool took
   Counter& unclaimed_;
 };
 
 }  // namespace
 
 std::unique_ptr<PoolSet> PoolSet::Create(std::vector<Member> members, std::string default_pool,
-                                         MetricsRegistry& metrics) {
-  return std::make_unique<PoolSetImpl>(std::move(members), std::move(default_pool), metrics);
+                                         MetricsRegistry& metrics, uint64_t seed) {
+  return std::make_unique<PoolSetImpl>(std::move(members), std::move(default_pool), metrics, seed);
 }
 
 }  // namespace llmd::sched

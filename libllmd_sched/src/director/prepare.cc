@@ -8,26 +8,34 @@
 #include "trace/schedule_log.h"
 
 namespace llmd::sched {
+namespace {
 
-// The answer when the director is gone.
-void DirectorImpl::ShutDown(RequestState& q) {
-  Routing own;
-  Routing& routing = q.Target(own);
+constexpr char kShuttingDown[] = "rejected-shutting-down";
+
+// The answer when the director is gone, and with it all that could count or record it.
+void AnswerOfNobody(RequestState& q) {
+  Routing routing;
   routing.request_id = q.context.request_id;
-  routing.denial = {503, "shutting down", "rejected-shutting-down", 1, {}};
+  routing.denial = {503, "shutting down", kShuttingDown, 1, {}};
   q.Take(Step::kRefuse);
   q.Answer(routing);
+}
+
+}  // namespace
+
+void DirectorImpl::DenyStopped(const std::shared_ptr<RequestState>& q) {
+  Deny(q, 503, "shutting down", kShuttingDown);
 }
 
 void DirectorImpl::Prepare(std::shared_ptr<RequestState> q) {
   q->Take(Step::kProduce);
   if (!q->graph->slow) return Decide(q);
-  if (gate_->Enter() == nullptr) return ShutDown(*q);
+  const Door<DirectorImpl>::Visit visit(*door_);
+  if (visit.shut()) return DenyStopped(q);
   if (q->flow != nullptr) q->flow->Hold(q->dispatched);
   q->snapshot = store_.Get();
   SetEligible(*q, *q->snapshot);
   RunProducers(std::move(q), 0);
-  gate_->Leave();
 }
 
 // Holds the request itself: the callback it comes from may go away meanwhile.
@@ -72,26 +80,32 @@ void DirectorImpl::Wait(const std::shared_ptr<RequestState>& q, size_t producer)
   // The producer outlives its call, whatever becomes of the request in it.
   const std::shared_ptr<const Setup> setup = q->setup;
   const TimedProducer& slow = setup->graph->producers[producer];
-  // A producer that throws may have kept the call all the same: the first answer counts.
-  const auto answered = std::make_shared<std::atomic<bool>>(false);
-  auto done = [gate = gate_, q, producer, answered,
-               watch = Stopwatch(clock_)](const Status& status) mutable {
-    if (answered->exchange(true)) return;
-    DirectorImpl* self = gate->Enter();
-    if (self == nullptr) return ShutDown(*q);
+  auto go_on = [door = door_, q, producer,
+                watch = Stopwatch(clock_)](const Status& status) mutable {
+    const std::shared_ptr<Door<DirectorImpl>> held = door;  // this call may go with its maker
+    const std::shared_ptr<RequestState> answered = q;
+    const Door<DirectorImpl>::Visit self(*held);
+    if (!self) return AnswerOfNobody(*answered);
     self->slow_waiting_.fetch_sub(1, std::memory_order_relaxed);
-    const TimedProducer& waited = q->setup->graph->producers[producer];
+    if (self.shut()) return self->DenyStopped(answered);
+    const TimedProducer& waited = answered->setup->graph->producers[producer];
     watch.Lap(waited.duration);
-    schedule_log::ProducerFailed(q->context, *waited.plugin, status);
-    self->RunProducers(q, producer + 1);
-    gate->Leave();
+    schedule_log::ProducerFailed(answered->context, *waited.plugin, status);
+    self->RunProducers(answered, producer + 1);
+  };
+  // A producer that throws may have kept the call all the same: the first answer counts, and the
+  // request is the other's from then on.
+  const auto answered = std::make_shared<std::atomic<bool>>(false);
+  const auto done = [answered, go_on](const Status& status) mutable {
+    if (!answered->exchange(true)) go_on(status);
   };
   Guarded(
       *slow.plugin, [&] { slow.slow->ProduceLater(request, snapshot, done); },
       [&](const Status& failed) {
+        if (answered->exchange(true)) return failures_.Note(*slow.plugin, failed);
         failures_.Note(*slow.plugin, failed, request.request_id);
         ForgetProduced(*slow.plugin, *setup->graph, request);
-        done(failed);
+        go_on(failed);
       });
 }
 
@@ -101,6 +115,17 @@ void DirectorImpl::TickProducers(TimePoint now) {
       if (producer.slow != nullptr)
         failures_.Run(*producer.plugin, "", [&] { producer.slow->Tick(now); });
   }
+}
+
+TimePoint DirectorImpl::ProducersDue(TimePoint now) {
+  TimePoint due = TimePoint::max();
+  for (const auto& graph : LiveGraphs()) {
+    for (const TimedProducer& producer : graph->producers)
+      if (producer.slow != nullptr)
+        failures_.Run(*producer.plugin, "",
+                      [&] { due = std::min(due, producer.slow->DueAt(now)); });
+  }
+  return due;
 }
 
 }  // namespace llmd::sched

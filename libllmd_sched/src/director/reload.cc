@@ -77,13 +77,14 @@ Status DirectorImpl::Apply(std::string_view yaml) {
   if (before) load.previous = before->graph;
   LLMD_ASSIGN_OR_RETURN(const std::shared_ptr<const Graph> graph, LoadGraph(yaml, load));
   for (const std::string& warning : graph->warnings) logger_.Warn(warning);
+  LLMD_RETURN_IF_ERROR(Discover(*graph));
+  discovered_ = graph;
+  if (before) HandOver(*before->graph, *graph);
   {
-    std::lock_guard lock(graphs_mutex_);
+    std::lock_guard lock(graphs_mutex_);  // only now is it told of endpoints that leave
     std::erase_if(graphs_, [](const auto& g) { return g.expired(); });
     graphs_.push_back(graph);
   }
-  LLMD_RETURN_IF_ERROR(Discover(*graph));
-  discovered_ = graph;
   Publish(graph);
   Scrape(graph);
   if (before) {
@@ -189,11 +190,27 @@ Status DirectorImpl::MayReload() {
   return FailedPrecondition("the director was stopped: its configuration cannot be reloaded");
 }
 
+Status DirectorImpl::Locked(const std::function<Status()>& reload) {
+  if (InCallback())
+    return FailedPrecondition("a callback of the director cannot reload its configuration");
+  Status status;
+  std::shared_ptr<FlowController> flow;
+  {
+    std::lock_guard lock(reload_mutex_);
+    LLMD_RETURN_IF_ERROR(MayReload());
+    const FlowController::Pause pause(flow_.get());
+    status = reload();
+    flow = flow_;
+  }
+  if (flow) flow->Pump();
+  return status;
+}
+
 Status DirectorImpl::Reload(std::string_view yaml) {
-  std::lock_guard lock(reload_mutex_);
-  LLMD_RETURN_IF_ERROR(MayReload());
-  seen_yaml_ = yaml;
-  return Finished(Apply(yaml));
+  return Locked([&] {
+    seen_yaml_ = yaml;
+    return Finished(Apply(yaml));
+  });
 }
 
 Status DirectorImpl::ReloadFile() {
@@ -201,22 +218,23 @@ Status DirectorImpl::ReloadFile() {
     logger_.Warn("Configuration not reloaded: it was not given as a file");
     return FailedPrecondition("the configuration was not given as a file");
   }
-  std::lock_guard lock(reload_mutex_);
-  LLMD_RETURN_IF_ERROR(MayReload());
-  StatusOr<std::string> yaml = ReadConfigFile(options_.config_path);
-  if (!yaml.ok()) return Finished(yaml.status());
-  seen_yaml_ = *yaml;
-  return Finished(Apply(*yaml));
+  return Locked([&] {
+    StatusOr<std::string> yaml = ReadConfigFile(options_.config_path);
+    if (!yaml.ok()) return Finished(yaml.status());
+    seen_yaml_ = *yaml;
+    return Finished(Apply(*yaml));
+  });
 }
 
 // Of the many events of a directory only a new text matters, and a bad one is told once.
 void DirectorImpl::FileChanged() {
-  std::lock_guard lock(reload_mutex_);
-  if (stopped_) return;
-  StatusOr<std::string> yaml = ReadConfigFile(options_.config_path);
-  if (!yaml.ok() || *yaml == seen_yaml_) return;  // between two renames there may be no file
-  seen_yaml_ = *yaml;
-  (void)Finished(Apply(*yaml));
+  (void)Locked([&] {
+    StatusOr<std::string> yaml = ReadConfigFile(options_.config_path);
+    // Between two renames there may be no file.
+    if (!yaml.ok() || *yaml == seen_yaml_) return OkStatus();
+    seen_yaml_ = *yaml;
+    return Finished(Apply(*yaml));
+  });
 }
 
 Status DirectorImpl::Finished(Status status) {

@@ -67,13 +67,17 @@ void RequestState::Finish(bool aborted) {
   EndSpans(status, aborted ? "the answer did not end" : "");
 }
 
-void DirectorImpl::OnServed(const std::shared_ptr<RequestState>& state, std::string_view endpoint) {
+// In all of these the request is held: the caller's pointer may go in a hook, and before the turn
+// that is taken of it ends.
+void DirectorImpl::OnServed(const std::shared_ptr<RequestState>& given, std::string_view endpoint) {
+  const std::shared_ptr<RequestState> state = given;
   if (!state) return;
   if (const Turn turn(*state); turn) state->Served(endpoint);
 }
 
 std::vector<ReportedAttribute> DirectorImpl::TakeReport(
-    const std::shared_ptr<RequestState>& state) {
+    const std::shared_ptr<RequestState>& given) {
+  const std::shared_ptr<RequestState> state = given;
   if (!state) return {};
   const Turn turn(*state);
   return std::exchange(state->report, {});
@@ -116,8 +120,9 @@ void RequestState::EndSpans(int http_status, const std::string& error) {
   spans.reset();
 }
 
-HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& state, int status,
+HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& given, int status,
                                            const HeaderList& headers) {
+  const std::shared_ptr<RequestState> state = given;
   HeaderList out;
   if (!state) return out;
   const Turn turn(*state);
@@ -151,7 +156,8 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
   return out;
 }
 
-void DirectorImpl::OnResponseBodySkipped(const std::shared_ptr<RequestState>& state) {
+void DirectorImpl::OnResponseBodySkipped(const std::shared_ptr<RequestState>& given) {
+  const std::shared_ptr<RequestState> state = given;
   if (!state) return;
   const Turn turn(*state);
   if (!turn) return;
@@ -161,10 +167,10 @@ void DirectorImpl::OnResponseBodySkipped(const std::shared_ptr<RequestState>& st
   state->context.charges.FirstChunk();
 }
 
-bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
+bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& given,
                                   std::string_view chunk, bool end, std::string* replaced) {
+  const std::shared_ptr<RequestState> state = given;
   if (!state) return false;
-  const std::shared_ptr<RequestState> held = state;  // `state` may go in a callback
   bool changed = false;
   {
     const Turn turn(*state);
@@ -194,7 +200,7 @@ bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& state,
       changed = true;
     }
   }
-  if (end) held->End(false);
+  if (end) state->End(false);
   return changed;
 }
 

@@ -5,6 +5,7 @@
 
 #include "director/body_edits.h"
 #include "director/conditional.h"
+#include "director/decision_scratch.h"
 #include "director/impl.h"
 #include "llmd/config.h"
 #include "llmd/trace.h"
@@ -335,9 +336,9 @@ void DirectorImpl::Decide(const std::shared_ptr<RequestState>& self) {
   RequestState& q = *self;
   RequestContext& request = q.context;
   const std::shared_ptr<const Snapshot> snapshot = q.snapshot ? q.snapshot : store_.Get();
-  static thread_local DecisionRecord record;
-  static thread_local ScheduleOutcome outcome;
-  record.Reset();
+  DecisionScratch scratch;
+  DecisionRecord& record = scratch.record();
+  ScheduleOutcome& outcome = scratch.outcome();
   if (!q.snapshot) SetEligible(q, *snapshot);
   Describe(q, record);
   if (q.cancelled()) return Deny(self, record, 503, "the client left", std::string(kCancelled));

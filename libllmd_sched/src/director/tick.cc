@@ -1,5 +1,6 @@
 // Time as it reaches the director: from its own thread, or from whoever drives it by hand.
 #include <algorithm>
+#include <set>
 
 #include "director/impl.h"
 
@@ -25,13 +26,19 @@ TimePoint DirectorImpl::Tick(TimePoint now) {
   }
   if (slow_waiting_.load(std::memory_order_relaxed) > 0) {
     TickProducers(now);
-    if (slow_waiting_.load(std::memory_order_relaxed) > 0) due = now + kFlowTick;
+    if (slow_waiting_.load(std::memory_order_relaxed) > 0) due = ProducersDue(now);
   }
-  if (!flow) return due;
-  due = std::min(due, flow->NextDue(now));
-  // Metrics that grow stale may open the gate, or close it.
-  if (flow->size() > 0) due = std::min(due, store_.GoodUntil());
+  if (flow) due = std::min({due, flow->NextDue(now), GateDue(*flow, now)});
   return std::max(due, now + Duration(1));
+}
+
+// Metrics that grow stale, for all or for the detector, may open the gate or close it.
+TimePoint DirectorImpl::GateDue(const FlowController& flow, TimePoint now) {
+  if (flow.size() == 0) return TimePoint::max();
+  const TimePoint good_until = store_.GoodUntil();
+  const std::shared_ptr<const Snapshot> snapshot = store_.Get();
+  if (snapshot->size() == 0) return TimePoint::max();
+  return std::min(good_until, setup_.Load()->meter->ChangesAt(*snapshot, now));
 }
 
 void DirectorImpl::Maintain() {
@@ -61,8 +68,16 @@ void DirectorImpl::WakeMaintenance() {
   wake_.notify_all();
 }
 
-void DirectorImpl::SetEndpoints(std::vector<EndpointInfo> endpoints) {
+Status DirectorImpl::SetEndpoints(std::vector<EndpointInfo> endpoints) {
+  std::set<std::pair<std::string, std::string>> seen;
+  for (const EndpointInfo& e : endpoints) {
+    if (!seen.emplace(e.FullName(), e.HostPort()).second) {
+      return InvalidArgument("endpoint '" + e.FullName() + "' at " + e.HostPort() +
+                             " is given twice");
+    }
+  }
   OnEndpoints(std::move(endpoints), Policy());
+  return OkStatus();
 }
 
 Status DirectorImpl::SetMetrics(std::string_view name, EndpointMetrics metrics) {

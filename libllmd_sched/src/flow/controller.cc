@@ -212,6 +212,7 @@ void FlowController::ShowLoad() {
 
 FlowItem* FlowController::Choose(TimePoint now) {
   if (requests_ == 0 || stopped_) return nullptr;
+  if (!config_->enabled) return Oldest();
   if (was_empty_) {
     blocked_up_to_ = next_sequence_ - 1;
     block_reason_ = "no-endpoints";
@@ -239,6 +240,13 @@ FlowItem* FlowController::Choose(TimePoint now) {
   return nullptr;
 }
 
+FlowItem* FlowController::Oldest() {
+  for (const auto& [priority, band] : bands_) {
+    if (band->oldest != nullptr) return band->oldest;
+  }
+  return nullptr;
+}
+
 void FlowController::Blocked(const PoolLoad& load,
                              std::map<int, std::unique_ptr<Band>, std::greater<>>::iterator at,
                              size_t rank, TimePoint now) {
@@ -255,17 +263,13 @@ void FlowController::Blocked(const PoolLoad& load,
 }
 
 void FlowController::Pump() {
-  static thread_local const FlowController* pumping = nullptr;
-  if (pumping == this) return;  // from within a dispatch: its loop goes on by itself
-  const FlowController* const outer = std::exchange(pumping, this);
-  {
-    std::unique_lock lock(mutex_);
-    do {
-      while (DispatchOne(lock)) {
-      }
-    } while (Revoke(lock));
-  }
-  pumping = outer;
+  if (pumping_ == this) return;  // from within a dispatch: its loop goes on by itself
+  const Pause pause(this);
+  std::unique_lock lock(mutex_);
+  do {
+    while (DispatchOne(lock)) {
+    }
+  } while (Revoke(lock));
 }
 
 bool FlowController::DispatchOne(std::unique_lock<std::mutex>& lock) {

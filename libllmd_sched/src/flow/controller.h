@@ -11,6 +11,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "config/graph.h"
@@ -60,6 +61,20 @@ struct FlowHooks {
 // Thread-safe. Bounded by the bands' and the global capacity, and by kMaxBands and Band::kMaxFlows.
 class FlowController {
  public:
+  // While one stands, Pump on this thread does nothing, as from within a dispatch. For where
+  // nothing may be called back; whoever makes one pumps when it is gone. Null = without effect.
+  class Pause {
+   public:
+    explicit Pause(const FlowController* flow)
+        : outer_(std::exchange(pumping_, flow ? flow : pumping_)) {}
+    ~Pause() { pumping_ = outer_; }
+    Pause(const Pause&) = delete;
+    Pause& operator=(const Pause&) = delete;
+
+   private:
+    const FlowController* const outer_;
+  };
+
   static constexpr size_t kMaxBands = 256;
   static constexpr Duration kIdleFlow = std::chrono::minutes(5),
                             kIdleBand = std::chrono::minutes(10);
@@ -127,7 +142,6 @@ class FlowController {
   void MakeEvictor();
   void Reband(std::unique_ptr<Band>& band);
   void Requeue(Band& from, Band& to);
-  void DispatchAll(TimePoint now, Ended& ended);
   bool Admit(const FlowRequest& request, Band& band, Ended& ended);
   bool Fits(const FlowRequest& request) const;
   bool Displace(const FlowRequest& request, Ended& ended);
@@ -136,6 +150,8 @@ class FlowController {
   void FollowRegime(TimePoint now);
   PoolLoad ReadLoad();
   FlowItem* Choose(TimePoint now);
+  // Of the highest band, when there is no gate.
+  FlowItem* Oldest();
   // What the requests on their way to an endpoint may add to the saturation.
   double UnderWay(const PoolLoad& load) const;
   // Takes back the hold of an item in flight.
@@ -152,6 +168,7 @@ class FlowController {
   void ShowUse(const Band& band);
   static void Run(Ended& ended);
 
+  static inline thread_local constinit const FlowController* pumping_ = nullptr;
   const Clock& clock_;
   const Duration refresh_;
   FlowMetrics metrics_;

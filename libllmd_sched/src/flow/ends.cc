@@ -8,7 +8,8 @@ namespace llmd::sched {
 namespace {
 
 constexpr Duration kCollectEvery = std::chrono::seconds(10);
-constexpr Duration kRevocationTick = std::chrono::milliseconds(10);
+// How often is looked at what says of no time when it changes.
+constexpr Duration kAskAgain = std::chrono::milliseconds(10);
 
 }  // namespace
 
@@ -94,8 +95,9 @@ void FlowController::Expire() {
 TimePoint FlowController::NextDue(TimePoint now) const {
   std::lock_guard lock(mutex_);
   TimePoint due = expiry_.empty() ? TimePoint::max() : expiry_.top()->expires;
-  // A revocation has its time to show in.
-  if (evictor_ && evictor_->waiting() && requests_ > 0) due = std::min(due, now + kRevocationTick);
+  // A revocation has its time to show in; ceilings may be others each time they are asked for.
+  const bool asks = (evictor_ && evictor_->waiting()) || !(was_empty_ || config_->limit->repeats());
+  if (asks && requests_ > 0) due = std::min(due, now + kAskAgain);
   const bool may_idle = bands_.size() > config_->bands.size() ||
                         std::any_of(bands_.begin(), bands_.end(),
                                     [](const auto& b) { return b.second->flow_count() > 0; });

@@ -41,4 +41,12 @@ PoolLoad PoolMeter::Read(const Snapshot& snapshot) {
   return load;
 }
 
+TimePoint PoolMeter::ChangesAt(const Snapshot& snapshot, TimePoint now) const {
+  TimePoint at = TimePoint::max();
+  Guarded(
+      detector_, [&] { at = detector_.ChangesAt(snapshot, now); },
+      [&](const Status& status) { failed_(detector_, status); });
+  return at;
+}
+
 }  // namespace llmd::sched

@@ -27,6 +27,8 @@ class PoolMeter {
   PoolMeter(SaturationDetector& detector, OnPluginFailed failed)
       : detector_(detector), failed_(std::move(failed)) {}
   PoolLoad Read(const Snapshot& snapshot);
+  // When Read may say something else by the passing of time alone; max = never.
+  TimePoint ChangesAt(const Snapshot& snapshot, TimePoint now) const;
 
  private:
   struct Stages {

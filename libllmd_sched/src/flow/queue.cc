@@ -18,7 +18,7 @@ FlowItem& FlowItems::Take() {
 
 void FlowItems::Free(FlowItem& item) {
   item.state = FlowItem::State::kFree;
-  ++item.generation;
+  if (++item.generation == 0) item.generation = 1;
   item.flow = nullptr;
   item.held = false;
   item.series = nullptr;

@@ -43,7 +43,7 @@ struct FlowItem : QueuedItem {
   uint64_t ticket() const { return uint64_t{generation} << 32 | slot; }
 };
 
-// Slots that are used again; never shrinks. A ticket of an earlier use finds nothing.
+// Slots that are used again; never shrinks. A ticket of an earlier use finds nothing; none is 0.
 class FlowItems {
  public:
   FlowItem& Take();

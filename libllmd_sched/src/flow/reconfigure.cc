@@ -6,12 +6,10 @@
 namespace llmd::sched {
 
 void FlowController::Reconfigure(std::shared_ptr<const Graph> graph) {
-  Ended ended;
   {
     std::lock_guard lock(mutex_);
     graph_.swap(graph);  // the old one, in `graph`, outlives the bands of its policies
     config_ = &graph_->flow;
-    const TimePoint now = clock_.Now();
     for (auto& [priority, band] : bands_) Reband(band);
     for (const BandConfig& band : config_->bands) BandOf(band.priority);
     MakeEvictor();
@@ -24,9 +22,7 @@ void FlowController::Reconfigure(std::shared_ptr<const Graph> graph) {
       if (item.in_expiry != kNotInHeap) expiry_.Remove(&item);
       if (item.expires != TimePoint::max()) expiry_.Push(&item);
     });
-    if (!config_->enabled) DispatchAll(now, ended);
   }
-  Run(ended);
   Pump();
 }
 
@@ -65,13 +61,6 @@ void FlowController::Requeue(Band& from, Band& to) {
     // Where the new policy keeps no accounts, nor does the next one find any of this request.
     if (item.flow->band == &to && item.flow->account.in_flight <= 0) item.charge = {};
   });
-}
-
-void FlowController::DispatchAll(TimePoint now, Ended& ended) {
-  for (const auto& [priority, band] : bands_) {
-    while (band->oldest != nullptr)
-      ended.push_back(Leave(*band->oldest, FlowOutcome::kDispatched, now));
-  }
 }
 
 }  // namespace llmd::sched

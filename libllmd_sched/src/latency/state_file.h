@@ -18,8 +18,9 @@ Status SaveModel(const LatencyModel& model, const std::string& path);
 // another version, over 2 MiB, impossible numbers); the model is as before then.
 Status LoadModel(const std::string& path, LatencyModel* model);
 
-// Saves a model every `every`, when it has learned something, and once more at its own end.
-// Failures are logged.
+// Saves a model every `every`, when it has learned something, and once more at its own end. In a
+// thread of its own and by the machine's clock: decisions wait for no disk, and do not depend on
+// it. Failures are logged.
 class StateKeeper {
  public:
   StateKeeper(std::shared_ptr<const LatencyModel> model, std::string path, Logger logger,

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "life/callback_scope.h"
+
 namespace llmd::sched {
 
 bool RequestState::Take(Step step) {
@@ -90,6 +92,7 @@ Routing& RequestState::Target(Routing& own) {
 }
 
 void RequestState::Answer(Routing& routing) {
+  const CallbackScope scope(director);
   std::function<void(Routing)> tell = std::move(done);
   done = nullptr;
   input = {};

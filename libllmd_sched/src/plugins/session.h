@@ -16,5 +16,8 @@ struct SessionSource {
 
 std::string Lower(std::string text);
 std::string Base64(std::string_view bytes);
+// Writes the bytes whose Base64 is exactly `text`; false when there are none. Keeps the memory of
+// `bytes`.
+bool FromBase64(std::string_view text, std::string& bytes);
 
 }  // namespace llmd::sched

@@ -65,7 +65,7 @@ TEST_F(DirectorFixture, DeniesWithTheStatusOfTheCause) {
 
 TEST_F(DirectorFixture, AnEmptyPoolIs503) {
   Start("", {"{type: queue-scorer}"});
-  EXPECT_FALSE(director_->ready());
+  EXPECT_TRUE(director_->ready());
   EXPECT_EQ(Route(kBody).denial.http_status, 503);
 }
 
@@ -130,28 +130,30 @@ TEST_F(DirectorFixture, OwnPrefillHeaderIsSetAndNotRemoved) {
 
 TEST_F(DirectorFixture, RewritesTheModelByteForByteAndRestoresIt) {
   Start(Two(), {"{type: queue-scorer}"});
-  const std::string body = R"({ "big": 12345678901234567890, "model" : "m", "t":1.0})";
+  const std::string body = R"({ "big": 12345678901234567890, "model" : "m", "prompt":"p"})";
   const Routing r = Route(body, {{"x-llm-d-model-name-rewrite", "tuned"}});
   EXPECT_EQ(Applied(body, r.body_edits),
-            R"({ "big": 12345678901234567890, "model" : "tuned", "t":1.0})");
+            R"({ "big": 12345678901234567890, "model" : "tuned", "prompt":"p"})");
   std::string out;
   EXPECT_TRUE(director_->OnResponseBody(r.state, R"({"model":"tuned"})", true, &out));
   EXPECT_EQ(out, R"({"model":"m"})");
-  const std::string missing = R"({"kv_transfer_params":1})";
+  const std::string missing = R"({"kv_transfer_params":1,"prompt":"p"})";
   EXPECT_EQ(Applied(missing, Route(missing, {{"x-gateway-model-name-rewrite", "t"}}).body_edits),
-            R"({"model":"t"})");
+            R"({"model":"t","prompt":"p"})");
 }
 
 TEST_F(DirectorFixture, NoPathLetsTheClientsTransferParametersThrough) {
   Start(Two(), {"{type: queue-scorer}"});
-  const std::string body =
-      R"({"model":"m","prompt":"x","messages":[],"kv_transfer_param\u0073":1,"kv_transfer_params":2})";
+  // What each path's parser asks for stands in it.
+  const std::string kept =
+      R"({"model":"m","prompt":"x","input":"x","text":"x","messages":[{"role":"user","content":"x"}])";
+  const std::string body = kept + R"(,"kv_transfer_param\u0073":1,"kv_transfer_params":2})";
   for (const char* path : {"/v1/completions", "/v1/chat/completions", "/v1/chat/completions/",
                            "/v1/messages", "/v1/responses", "/v1/embeddings", "/v1/rerank",
                            "/v1/score", "/tokenize", "/inference/v1/generate", "/of/my/own"}) {
     const Routing r = Route(body, {{":path", path}});
     ASSERT_TRUE(r.ok) << path << ": " << r.denial.message;
-    EXPECT_EQ(Applied(body, r.body_edits), R"({"model":"m","prompt":"x","messages":[]})") << path;
+    EXPECT_EQ(Applied(body, r.body_edits), kept + "}") << path;
   }
 }
 

@@ -1,5 +1,8 @@
 #include "llmd/sched/pools.h"
 
+#include <deque>
+#include <set>
+
 #include "llmd/sched/decision_tries.h"
 #include "sched/director_support.h"
 
@@ -161,6 +164,101 @@ TEST_F(PoolSetTest, ListsTheDecisionsOfAll) {
   EXPECT_EQ(list.AsArray()[0]["pool"].AsString(), "chat");
   EXPECT_EQ(list.AsArray()[1]["pool"].AsString(), "code");
   EXPECT_THAT(set_->Decisions(1).AsArray(), SizeIs(1));
+}
+
+class PoolsByHand : public ::testing::Test {
+ protected:
+  ~PoolsByHand() override { set_.reset(); }
+  // Two pools of one endpoint e each that takes one request at a time.
+  void Make() {
+    std::vector<PoolSet::Member> members;
+    for (const char* name : {"chat", "code"}) {
+      registries_.push_back(std::make_unique<MetricsRegistry>());
+      DirectorOptions options;
+      options.manual = true;
+      options.pool_name = name;
+      options.label_pool = true;
+      options.seed = 7;
+      options.config_yaml =
+          Config({"{type: concurrency-detector, parameters: {maxConcurrency: 1}}",
+                  "{type: queue-scorer}"}) +
+          "schedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}]}]\n"
+          "dataLayer: {injectDefaults: false}\nfeatureGates: [flowControl]\n"
+          "flowControl: {saturationDetector: {pluginRef: concurrency-detector}}\n";
+      auto made = Director::Create(options, nullptr, Logger(), *registries_.back(), clock_);
+      ASSERT_TRUE(made.ok()) << made.status().ToString();
+      members.push_back({{.name = name}, std::move(*made)});
+    }
+    registries_.push_back(std::make_unique<MetricsRegistry>());
+    set_ = PoolSet::Create(std::move(members), "", *registries_.back(), 7);
+    for (const char* name : {"chat", "code"}) {
+      EndpointInfo e;
+      e.name = "e";
+      e.address = "10.0.0.1";
+      e.port = 80;
+      set_->Find(name)->SetEndpoints({e});
+    }
+  }
+  // Answers go to `out`.
+  void Ask(const std::string& pool, const std::string& ttl, std::vector<Routing>& out) {
+    static const std::string body = R"({"model":"m","prompt":"x"})";
+    const HeaderList headers = {{":path", "/v1/completions"}, {"x-llm-d-inference-ttl", ttl}};
+    headers_.push_back(headers);
+    RequestInput input;
+    input.headers = &headers_.back();
+    input.body = body;
+    input.pool = pool;
+    set_->Route(std::move(input), [&out](Routing r) { out.push_back(std::move(r)); });
+  }
+  FakeClock clock_;
+  std::vector<std::unique_ptr<MetricsRegistry>> registries_;
+  std::deque<HeaderList> headers_;
+  std::unique_ptr<PoolSet> set_;
+};
+
+TEST_F(PoolsByHand, TickDoesWhatIsDueInEachAndSaysTheNextOfAll) {
+  Make();
+  std::vector<Routing> routed, late;
+  for (const char* pool : {"chat", "code"}) Ask(pool, "1h", routed);
+  ASSERT_THAT(routed, SizeIs(2));
+  const TimePoint start = clock_.Now();
+  Ask("chat", "40ms", late);
+  Ask("code", "20ms", late);
+  for (const int ms : {20, 40}) {
+    const TimePoint due = start + std::chrono::milliseconds(ms);
+    EXPECT_EQ(set_->Tick(clock_.Now()), due);
+    clock_.Advance(due - clock_.Now());
+  }
+  set_->Tick(clock_.Now());
+  ASSERT_THAT(late, SizeIs(2));
+  for (const Routing& r : late) EXPECT_EQ(r.denial.dropped_reason, "rejected-ttl-expired");
+}
+
+TEST_F(PoolsByHand, MetricsGoToEveryPoolThatHasTheEndpoint) {
+  Make();
+  EXPECT_TRUE(set_->SetMetrics("default/e", {}).ok());
+  EXPECT_EQ(set_->SetMetrics("default/f", {}).code(), StatusCode::kNotFound);
+  std::vector<Routing> routed;
+  Ask("code", "1h", routed);
+  ASSERT_TRUE(routed.at(0).ok);
+  EXPECT_TRUE(set_->SetMetrics(routed[0].handles.at(0), {}).ok());
+  EXPECT_EQ(set_->SetMetrics(EndpointId{}, {}).code(), StatusCode::kNotFound);
+}
+
+// The same in every run, and no two the same in one.
+TEST_F(PoolsByHand, IdsAreOfTheSeed) {
+  std::vector<std::string> runs[2];
+  for (std::vector<std::string>& ids : runs) {
+    set_.reset();
+    registries_.clear();
+    Make();
+    std::vector<Routing> all;
+    for (const char* pool : {"chat", "code", "none", "none"}) Ask(pool, "1h", all);
+    for (const Routing& r : all) ids.push_back(r.request_id);
+  }
+  EXPECT_THAT(runs[0], SizeIs(4));
+  EXPECT_EQ(runs[0], runs[1]);
+  EXPECT_THAT(std::set<std::string>(runs[0].begin(), runs[0].end()), SizeIs(4));
 }
 
 TEST_F(PoolSetTest, ReadinessIsPerPoolAndOfAny) {

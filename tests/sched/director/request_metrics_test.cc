@@ -126,7 +126,7 @@ TEST(RequestMetrics, ErrorsAndAttemptsAreBoundedInNumber) {
   EXPECT_LE(lines("llm_d_epp_request_error_total{"), RequestMetrics::kMaxSeries + 2);
   EXPECT_LE(lines("llm_d_epp_scheduler_attempts_total{"), NameCap::kMaxNames + 3);
   EXPECT_THAT(registry.Expose(),
-              HasSubstr("status=\"success\",target_model_name=\"other\"} 5000.0"));
+              HasSubstr("status=\"success\",target_model_name=\"other\"} 5100.0"));
 }
 
 TEST(RequestMetrics, SeriesAreTheSameForTheSameLabels) {

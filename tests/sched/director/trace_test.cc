@@ -109,7 +109,7 @@ TEST_F(TraceTest, DisaggregationHasItsSpans) {
 TEST_F(TraceTest, RefusedAndAbortedRequestsFailTheirSpan) {
   Trace();
   Start(Two(), {"{type: queue-scorer}"});
-  EXPECT_FALSE(Route(R"({"prompt":1})", {{"traceparent", kParent}}).ok);
+  EXPECT_FALSE(Route(R"({"prompt":"p"})", {{"traceparent", kParent}}).ok);
   director_->Cancel(Route(kBody, {{"traceparent", kParent}}).state);
   tracer_->Stop();
   std::vector<std::string> errors;

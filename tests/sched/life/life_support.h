@@ -5,6 +5,7 @@
 #include <deque>
 #include <future>
 #include <mutex>
+#include <stdexcept>
 
 #include "llmd/sched/discovery.h"
 #include "llmd/sched/hooks.h"
@@ -59,6 +60,17 @@ class HeldProducer final : public SlowProducer {
 
  private:
   const std::shared_ptr<Held> held_;
+};
+
+// Answers, then throws.
+class RashProducer final : public SlowProducer {
+ public:
+  Status Produce(RequestContext&, const Snapshot&) override { return OkStatus(); }
+  void ProduceLater(RequestContext&, const std::shared_ptr<const Snapshot>&,
+                    std::function<void(Status)> done) override {
+    done(OkStatus());
+    throw std::runtime_error("too late");
+  }
 };
 
 // Members as the test says. Of the policies it knows the objectives batch (-1) and chat (5).
@@ -121,6 +133,31 @@ class HeaderProbe final : public RequestHeaderHook {
   const std::shared_ptr<std::function<void()>> call_;
 };
 
+// Of a request on its way out of the Director, and of its answer: what the test says.
+struct AnswerCalls {
+  std::function<void()> pre_request, headers, first_chunk, end;
+};
+
+class AnswerProbe final : public PreRequestHook, public ResponseHook {
+ public:
+  explicit AnswerProbe(std::shared_ptr<AnswerCalls> calls) : calls_(std::move(calls)) {}
+  void PreRequest(RequestContext&, const Snapshot&, const ScheduleOutcome&, HeaderList&) override {
+    if (calls_->pre_request) calls_->pre_request();
+  }
+  void OnHeaders(RequestContext&, const ResponseInfo&, HeaderList&) override {
+    if (calls_->headers) calls_->headers();
+  }
+  void OnFirstChunk(RequestContext&, const ResponseInfo&) override {
+    if (calls_->first_chunk) calls_->first_chunk();
+  }
+  void OnEnd(RequestContext&, const ResponseInfo&) override {
+    if (calls_->end) calls_->end();
+  }
+
+ private:
+  const std::shared_ptr<AnswerCalls> calls_;
+};
+
 class LifeFixture : public DirectorFixture {
  protected:
   static constexpr char kBody[] = R"({"model":"m","prompt":"hello"})";
@@ -148,9 +185,12 @@ class LifeFixture : public DirectorFixture {
   void Open(std::vector<std::string> plugins, const std::string& flow, const std::string& detector,
             const std::vector<std::string>& members, const std::string& chosen = "") {
     members_->Set(members);
-    options_.registry = Registry();
     plugins.push_back(detector);
-    options_.config_yaml = Yaml(plugins, flow, chosen);
+    Create(Yaml(plugins, flow, chosen));
+  }
+  void Create(const std::string& yaml) {
+    options_.registry = Registry();
+    options_.config_yaml = yaml;
     auto made = Director::Create(options_, fetch_, Logger(sink_, level_), *registry_, clock_);
     ASSERT_TRUE(made.ok()) << made.status().ToString();
     director_ = std::move(*made);
@@ -160,6 +200,7 @@ class LifeFixture : public DirectorFixture {
                           const std::string& chosen = "") {
     plugins.push_back("{type: given-discovery}");
     plugins.push_back("{type: header-probe}");
+    plugins.push_back("{type: answer-probe}");
     return Config(plugins) +
            "dataLayer: {injectDefaults: false, discovery: {pluginRef: given-discovery}}\n"
            "schedulingProfiles: [{name: p, plugins: [" +
@@ -167,6 +208,11 @@ class LifeFixture : public DirectorFixture {
            "]}]\nfeatureGates: [flowControl]\nflowControl: "
            "{saturationDetector: {pluginRef: concurrency-detector}" +
            flow + "}\n";
+  }
+  // The same configuration without flow control.
+  static std::string Ungated(std::string yaml) {
+    const std::string gate = "featureGates: [flowControl]\n";
+    return yaml.erase(yaml.find(gate), gate.size());
   }
   std::shared_ptr<const PluginRegistry> Registry() {
     PluginRegistry registry = BuiltinPlugins();
@@ -181,6 +227,8 @@ class LifeFixture : public DirectorFixture {
     };
     add("held-producer", [held = held_] { return std::make_unique<HeldProducer>(held); });
     add("given-discovery", [m = members_] { return std::make_unique<GivenDiscovery>(m); });
+    add("rash-producer", [] { return std::make_unique<RashProducer>(); });
+    add("answer-probe", [c = calls_] { return std::make_unique<AnswerProbe>(c); });
     add("header-probe", [c = on_headers_] { return std::make_unique<HeaderProbe>(c); });
     return std::make_shared<const PluginRegistry>(std::move(registry));
   }
@@ -219,6 +267,7 @@ class LifeFixture : public DirectorFixture {
   std::unique_ptr<MetricsRegistry> registry_ = std::make_unique<MetricsRegistry>();
   std::shared_ptr<GivenMembers> members_ = std::make_shared<GivenMembers>();
   std::shared_ptr<std::function<void()>> on_headers_ = std::make_shared<std::function<void()>>();
+  std::shared_ptr<AnswerCalls> calls_ = std::make_shared<AnswerCalls>();
   std::shared_ptr<Held> held_ = std::make_shared<Held>();
   std::mutex asked_mutex_;
   std::deque<Asked> asked_;  // growth guarded by asked_mutex_

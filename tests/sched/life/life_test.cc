@@ -5,7 +5,9 @@ namespace llmd::sched {
 namespace {
 
 using std::chrono::milliseconds;
+using ::testing::Contains;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
 class LifeTest : public LifeFixture {};
@@ -101,6 +103,55 @@ TEST_F(LifeTest, CancelledWhileItsProducersRunItIsRefusedAndFreesItsPlace) {
   EXPECT_TRUE(second->routing.ok);
 }
 
+// It is refused as others are: counted, kept for Explain and logged.
+TEST_F(LifeTest, OneWhoseProducersWaitThroughStopIsRefusedWhenTheyAreDone) {
+  Begin("", {"{type: held-producer}"});
+  Asked* const asked = Ask("", {{"x-request-id", "late"}});
+  director_->Stop();
+  EXPECT_EQ(asked->answers, 0) << "its producers have its data";
+  ASSERT_TRUE(held_->Answer());
+  ASSERT_EQ(asked->answers, 1);
+  EXPECT_EQ(asked->routing.denial.http_status, 503);
+  EXPECT_EQ(asked->routing.denial.dropped_reason, "rejected-shutting-down");
+  EXPECT_NE(asked->routing.state, nullptr);
+  EXPECT_TRUE(director_->Explain("late").ok());
+  EXPECT_THAT(registry_->Expose(), HasSubstr("llm_d_epp_request_error_total{error_code=\"503\""));
+  EXPECT_THAT(Messages("late"), Contains("Request refused"));
+}
+
+TEST_F(LifeTest, OneWhoseProducersOutliveTheDirectorIsAnsweredStill) {
+  Begin("", {"{type: held-producer}"});
+  Routing routing;
+  HeaderList headers = {{":path", "/v1/completions"}};
+  RequestInput input;
+  input.headers = &headers;
+  input.body = kBody;
+  int answers = 0;
+  director_->Route(std::move(input), [&](Routing r) {
+    ++answers;
+    routing = std::move(r);
+  });
+  director_.reset();
+  ASSERT_TRUE(held_->Answer());
+  EXPECT_EQ(answers, 1);
+  EXPECT_EQ(routing.denial.dropped_reason, "rejected-shutting-down");
+}
+
+// By the time the producer throws the request is another's to work on.
+TEST_F(LifeTest, AProducerThatThrowsAfterItsAnswerTouchesTheRequestNoMore) {
+  Begin("", {"{type: rash-producer}"});
+  Asked* const asked = Ask("", {{"x-request-id", "first"}});
+  EXPECT_EQ(asked->answers, 1);
+  EXPECT_TRUE(asked->routing.ok);
+  int said = 0;
+  for (const json::Value& line : sink_->Lines()) {
+    if (line["msg"].AsString() != "Plugin failed") continue;
+    ++said;
+    EXPECT_EQ(line["x-request-id"].AsString(), "") << "the failure is told, without the request";
+  }
+  EXPECT_EQ(said, 1);
+}
+
 TEST_F(LifeTest, SlowProducersHoldTheirPlace) {
   Begin("", {"{type: held-producer}"});
   std::vector<Asked*> all;
@@ -154,6 +205,107 @@ TEST_F(LifeTest, WhenAllLeftWhileAProducerRanItLooksAgainOnce) {
   held_->Answer();
   ASSERT_EQ(unlucky->answers, 1);
   EXPECT_EQ(unlucky->routing.denial.http_status, 503);
+}
+
+// Each is decided on and recorded as its own.
+TEST_F(LifeTest, AHookMayRouteAnotherWhileItsRequestIsRouted) {
+  members_->Set({"a"});
+  Create(Ungated(Yaml({"{type: concurrency-detector}"}, "")));
+  Asked* nested = nullptr;
+  bool again = false;
+  calls_->pre_request = [&] {
+    if (std::exchange(again, true)) return;
+    members_->Set({"b", "c"});
+    nested = Ask("", {{"x-request-id", "nested"}});
+  };
+  const Asked* const outer = Ask("", {{"x-request-id", "outer"}});
+  ASSERT_TRUE(outer->routing.ok);
+  ASSERT_NE(nested, nullptr);
+  ASSERT_TRUE(nested->routing.ok);
+  EXPECT_THAT(outer->routing.endpoints, ElementsAre("127.0.0.1:8001"));
+  const DecisionTrace& trace = *outer->routing.trace;
+  EXPECT_EQ(trace.request_id, "outer");
+  EXPECT_THAT(trace.endpoints, ElementsAre("default/a"));
+  EXPECT_EQ(trace.primary, 0);
+  EXPECT_EQ(nested->routing.trace->request_id, "nested");
+  EXPECT_THAT(nested->routing.trace->endpoints, SizeIs(2));
+}
+
+TEST_F(LifeTest, AReloadOrStopDispatchesToACallbackThatReloads) {
+  for (const bool stop : {false, true}) {
+    Begin();
+    const std::string open = Ungated(options_.config_yaml);
+    Status refused;
+    Ask("");
+    Asked* const second = Ask("", {}, [&](Asked&) { refused = director_->Reload(open); });
+    ASSERT_EQ(second->answers, 0);
+    Returns([&] {
+      if (stop) return director_->Stop();
+      const Status reloaded = director_->Reload(open);
+      EXPECT_TRUE(reloaded.ok()) << reloaded.ToString();
+    });
+    EXPECT_EQ(second->answers, 1);
+    EXPECT_EQ(second->routing.ok, !stop);
+    EXPECT_EQ(refused.code(), StatusCode::kFailedPrecondition);
+    End();
+    registry_ = std::make_unique<MetricsRegistry>();
+  }
+}
+
+TEST_F(LifeTest, StopWithinACallbackIsIgnoredAndSaysSo) {
+  Begin("", {"{type: held-producer}"});
+  // On the thread of a producer's answer.
+  Asked* const first = Ask("", {}, [this](Asked&) { director_->Stop(); });
+  Returns([&] { held_->Answer(); });
+  EXPECT_TRUE(first->routing.ok);
+  // On the director's own thread.
+  std::promise<void> told;
+  Ask("", {{"x-llm-d-inference-ttl", "1ms"}}, [&](Asked&) {
+    director_->Stop();
+    told.set_value();
+  });
+  clock_.Advance(milliseconds(2));
+  Returns([&] { told.get_future().wait(); });
+  int said = 0;
+  for (const std::string& line : Messages()) said += line.starts_with("Stop is ignored");
+  EXPECT_EQ(said, 2);
+  director_->Cancel(first->state);
+  Asked* const next = Ask("");
+  held_->Answer();
+  EXPECT_TRUE(next->routing.ok) << "it goes on";
+}
+
+// The caller's variable is the last that holds the request.
+TEST_F(LifeTest, AHookMayLetGoOfTheRequestItIsShown) {
+  Begin();
+  for (int call = 0; call < 5; ++call) {
+    Routing routing = std::exchange(Ask("")->routing, {});
+    ASSERT_TRUE(routing.ok) << call;
+    asked_.clear();
+    std::shared_ptr<RequestState> state = std::exchange(routing.state, nullptr);
+    const std::weak_ptr<RequestState> gone = state;
+    int seen = 0, ends = 0;
+    const auto drop = [&] {
+      ++seen;
+      state.reset();
+    };
+    calls_->headers = call == 0 ? drop : std::function<void()>();
+    calls_->first_chunk = call == 1 || call == 2 ? drop : std::function<void()>();
+    calls_->end = [&] {
+      ++ends;
+      if (call >= 3) drop();
+    };
+    std::string none;
+    if (call == 0) director_->OnResponseHeaders(state, 200, {});
+    if (call == 1) director_->OnResponseBody(state, "x", false, &none);
+    if (call == 2) director_->OnResponseBodySkipped(state);
+    if (call == 3) director_->OnResponseBody(state, "x", true, &none);
+    if (call == 4) director_->Cancel(state);
+    EXPECT_EQ(seen, 1) << call;
+    EXPECT_EQ(ends, 1) << call << ": nobody held it any more";
+    EXPECT_TRUE(gone.expired()) << call;
+    *calls_ = {};
+  }
 }
 
 // Cancelled by another thread as soon as its state is there.

@@ -56,7 +56,7 @@ constexpr char kOneAtATime[] = "{type: concurrency-detector, parameters: {maxCon
 
 TEST_F(VirtualTime, TtlsExpireToTheTick) {
   Drive("", {}, kOneAtATime);
-  director_->SetEndpoints(Members(1));
+  ASSERT_TRUE(director_->SetEndpoints(Members(1)).ok());
   Ask("");
   std::vector<Duration> waits;
   const TimePoint start = clock_.Now();
@@ -73,7 +73,7 @@ TEST_F(VirtualTime, TtlsExpireToTheTick) {
 
 TEST_F(VirtualTime, MetricsGivenByHandOpenTheGateAndGrowStale) {
   Drive("", {}, "{type: utilization-detector, parameters: {staleMaxConcurrency: 1}}");
-  director_->SetEndpoints(Members(1));
+  ASSERT_TRUE(director_->SetEndpoints(Members(1)).ok());
   EndpointMetrics full;
   full.waiting = 50;
   ASSERT_TRUE(director_->SetMetrics("default/e0", full).ok());
@@ -84,6 +84,71 @@ TEST_F(VirtualTime, MetricsGivenByHandOpenTheGateAndGrowStale) {
   ASSERT_TRUE(director_->SetMetrics("default/e0", EndpointMetrics()).ok());
   director_->Tick(clock_.Now());
   EXPECT_TRUE(asked->routing.ok);
+  ASSERT_TRUE(director_->SetMetrics("default/e0", full).ok());
+  const TimePoint told = clock_.Now();
+  Asked* const second = Ask("");
+  director_->Cancel(asked->state);
+  EXPECT_EQ(second->answers, 0);
+  Until(told + milliseconds(200));
+  EXPECT_EQ(second->answers, 0) << "they count for so long";
+  EXPECT_EQ(director_->Tick(clock_.Now()), told + milliseconds(200) + Duration(1));
+  Until(told + milliseconds(200) + Duration(1));
+  EXPECT_TRUE(second->routing.ok) << "nothing of ours is on its way";
+}
+
+// With two bands a saturation of 9/10 lets the lower one through in every ninth decision.
+TEST_F(VirtualTime, ACeilingThatOpensNowAndThenIsAskedAgain) {
+  Drive(
+      ", usageLimitPolicyPluginRef: soft-reflective-ceiling-policy, priorityBands: [{priority: 1}, "
+      "{priority: 0}]",
+      {"{type: soft-reflective-ceiling-policy}"},
+      "{type: concurrency-detector, parameters: {maxConcurrency: 10}}");
+  director_->SetEndpoints(Members(1));
+  const TimePoint start = clock_.Now();
+  std::vector<Asked*> first;
+  for (int i = 0; i < 10; ++i) first.push_back(Ask(""));
+  Until(start + milliseconds(300));
+  for (const Asked* asked : first) EXPECT_TRUE(asked->routing.ok);
+}
+
+TEST_F(VirtualTime, ABurstEndsWithItsWindow) {
+  Drive("",
+        {"{type: burst-prefix-cache-producer, parameters: {windowDurationMs: 1}}",
+         "{type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: "
+         "burst-prefix-cache-producer}}"},
+        "{type: concurrency-detector, parameters: {maxConcurrency: 9}}",
+        "{pluginRef: prefix-cache-scorer}");
+  director_->SetEndpoints(Members(2));
+  const TimePoint start = clock_.Now();
+  Asked* const asked = Ask("");
+  ASSERT_EQ(asked->answers, 0);
+  EXPECT_EQ(director_->Tick(start), start + milliseconds(1));
+  Until(start + milliseconds(1));
+  EXPECT_TRUE(asked->routing.ok);
+}
+
+// What the store knew of the members that left must not ask for steps of a nanosecond.
+TEST_F(VirtualTime, AnEmptyPoolIsNotAskedForByMetricsThatLeft) {
+  Drive("", {}, "{type: utilization-detector, parameters: {metricsStalenessThreshold: 2s}}");
+  director_->SetEndpoints(Members(1));
+  EndpointMetrics full;
+  full.waiting = 50;
+  full.kv_usage = 0;
+  ASSERT_TRUE(director_->SetMetrics("default/e0", full).ok());
+  Asked* const asked = Ask("");
+  clock_.Advance(milliseconds(1500));
+  director_->Tick(clock_.Now());
+  ASSERT_EQ(asked->answers, 0);
+  clock_.Advance(milliseconds(100));
+  director_->SetEndpoints({});
+  int ticks = 0;
+  TimePoint due = director_->Tick(clock_.Now());
+  for (; due != TimePoint::max() && asked->answers == 0 && ticks < 1000; ++ticks) {
+    clock_.Advance(due - clock_.Now());
+    due = director_->Tick(clock_.Now());
+  }
+  EXPECT_EQ(asked->routing.denial.dropped_reason, "rejected-no-endpoints");
+  EXPECT_LE(ticks, 100);
 }
 
 TEST_F(VirtualTime, TheSameSeedGivesTheSameIdsAndDecisions) {
@@ -93,7 +158,7 @@ TEST_F(VirtualTime, TheSameSeedGivesTheSameIdsAndDecisions) {
     Drive("", {"{type: random-picker}"},
           "{type: concurrency-detector, parameters: {maxConcurrency: 9}}",
           "{pluginRef: random-picker}");
-    director_->SetEndpoints(Members(8));
+    ASSERT_TRUE(director_->SetEndpoints(Members(8)).ok());
     for (int i = 0; i < 20; ++i) {
       Asked* const a = Ask("");
       run.push_back(a->routing.request_id + " " + a->routing.endpoints.at(0) + " " +
@@ -114,7 +179,7 @@ TEST_F(VirtualTime, AnHourOfAHundredEndpointsTakesSeconds) {
       {"{type: queue-scorer}", "{type: prefix-cache-scorer}",
        "{type: round-robin-fairness-policy}"},
       "{type: concurrency-detector, parameters: {maxConcurrency: 2}}");
-  director_->SetEndpoints(Members(100));
+  ASSERT_TRUE(director_->SetEndpoints(Members(100)).ok());
   const std::clock_t real = std::clock();
   const TimePoint start = clock_.Now();
   std::mt19937 rng(1);

@@ -46,6 +46,18 @@ TEST(Base64, MatchesTheVectorsOfRfc4648) {
   EXPECT_EQ(Base64("\xff\xfe"), "//4=");
 }
 
+TEST(Base64, IsReadBackByItsOneSpelling) {
+  std::string bytes, read;
+  for (int i = 0; i < 600; ++i) {
+    ASSERT_TRUE(FromBase64(Base64(bytes), read)) << i;
+    EXPECT_EQ(read, bytes);
+    bytes += static_cast<char>(i * 7);
+  }
+  for (const char* bad :
+       {"Zg=", "Zg", "Zh==", "Zm9=", "Z===", "====", "=", "Zm9v!mFy", "Zg==Zg==", "Zm9v\n", "Zm-v"})
+    EXPECT_FALSE(FromBase64(bad, read)) << bad;
+}
+
 TEST(Lower, ChangesAsciiLettersOnly) {
   EXPECT_EQ(Lower("X-Session-ID_9"), "x-session-id_9");
   EXPECT_EQ(Lower("\xc3\x89"), "\xc3\x89");

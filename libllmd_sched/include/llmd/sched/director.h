@@ -52,6 +52,8 @@ struct DirectorOptions {
   uint64_t seed = 0;         // of tie-breaks and of ids that nobody sent; 0 = random
   // No threads and no timers: neither discovery nor scraping nor watching files. Whoever drives it
   // says who is there (SetEndpoints, SetMetrics) and what time it is (the clock, then Tick).
+  // Plugins may have threads all the same: predicted latency with a statePath saves its model in
+  // one.
   bool manual = false;
   Tracer* tracer = nullptr;  // of sampled requests; outlives the director
   bool label_pool = false;   // name the pool in decisions: there are several
@@ -138,7 +140,10 @@ class Director {
   virtual ~Director() = default;
 
   // Decides. `done` runs once: in this call, or later, from any thread, when the request had to
-  // queue or its producers to wait. It may drop, cancel and route requests, this one too.
+  // queue or its producers to wait. It may drop, cancel and route requests, this one too. It must
+  // not reload, stop or destroy the director, nor wait for a thread that does: within it (and
+  // within RequestInput::evicted) Reload and ReloadFile are FAILED_PRECONDITION and Stop does
+  // nothing.
   virtual void Route(RequestInput input, std::function<void(Routing)> done) = 0;
   // Decides in this call where it can: true, `routing` is the answer and `later` is never called.
   // False when the request queues or its producers wait: the answer comes through `later`, once,
@@ -177,7 +182,7 @@ class Director {
   // False when no configured plugin reads response bodies, so that the phase may be skipped.
   virtual bool wants_response_body() const = 0;
 
-  // At least one endpoint known and its discovery has synced.
+  // Discovery has told its endpoints once, be there none: requests are answered or queued.
   virtual bool ready() const = 0;
   virtual std::vector<EndpointInfo> Endpoints() const = 0;
   // The models of all endpoints, each once, in the order of their names; empty when no
@@ -194,10 +199,14 @@ class Director {
   // when it wants to be called next unless something else happens before; max = not by time. `now`
   // is what the clock says. A director that is not manual does this by itself.
   virtual TimePoint Tick(TimePoint now) { return TimePoint::max(); }
-  // Replaces the members, as discovery would; for a manual director.
-  virtual void SetEndpoints(std::vector<EndpointInfo> endpoints) {}
+  // Replaces the members, as discovery would; for a manual director. INVALID_ARGUMENT, and nothing
+  // changes, when two of them have the same ns/name, address and port.
+  virtual Status SetEndpoints(std::vector<EndpointInfo> endpoints) {
+    return Unimplemented("endpoints cannot be given to this director");
+  }
   // New metrics of the member of that "ns/name" or handle, stamped with now when `updated` is not
-  // set; seen by the next request and the next Tick. NOT_FOUND when it is not there.
+  // set; seen by the next request and the next Tick. Each call is a page of its own: it shows what
+  // was sent before. NOT_FOUND when it is not there.
   virtual Status SetMetrics(std::string_view name, EndpointMetrics metrics) {
     return Unimplemented("metrics cannot be given to this director");
   }
@@ -207,12 +216,15 @@ class Director {
   // Goes over to another configuration. An error, with every fault of it, leaves all as it was.
   // Requests on their way to an engine end under the configuration that routed them; queued ones
   // keep their place and are routed by the new one. Plugins of equal name, type and parameters keep
-  // their state, counts of requests in flight survive in any case. FAILED_PRECONDITION after Stop.
+  // their state, counts of requests in flight survive in any case. FAILED_PRECONDITION after Stop,
+  // and within the callback of a request.
   virtual Status Reload(std::string_view config_yaml) {
     return Unimplemented("this director cannot be reloaded");
   }
   // The same with what options.config_path holds now.
   virtual Status ReloadFile() { return Unimplemented("this director cannot be reloaded"); }
+  // Refuses what waits and ends all threads; callbacks run in it. Idempotent. Within a callback it
+  // does nothing but log an error: it would wait for itself.
   virtual void Stop() = 0;
 };
 

@@ -8,12 +8,11 @@
 #include <atomic>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
-
-#include "llmd/clock.h"
 
 namespace llmd::sched {
 
@@ -22,16 +21,16 @@ inline constexpr size_t kLedgerColumns = 16;
 class LedgerColumn;
 
 // What one life of an endpoint has in flight. Thread-safe; a reader sees each number by itself.
-// Allocates only for more promises at once than ever before.
+// Allocates only for more different promises at once than ever before.
 class InFlightAccount {
  public:
   // Requests on their way or being answered; a prefill ends with the first piece of the answer.
   double requests() const { return static_cast<double>(requests_.load(kRelaxed)); }
   // What stands in a column: tokens, to 1/65536.
   double Tokens(const LedgerColumn& column) const;
-  // Requests sent after the metrics of that time were read, and not answered yet: no scrape can
-  // have shown them.
-  double Unseen(TimePoint scraped);
+  // Requests sent after the page of that number (EndpointMetrics::page) was first asked for here,
+  // and not answered yet: no page can have shown them.
+  double Unseen(uint64_t page);
   // The strictest time per token promised to the requests in flight, ms; infinity = none.
   double tightest_tpot_ms() const { return tightest_.load(kRelaxed); }
 
@@ -51,16 +50,15 @@ class InFlightAccount {
   static constexpr auto kRelaxed = std::memory_order_relaxed;
   static constexpr double kUnits = 65536;
 
-  void ShowTightest();
-
   // The first cache line is what most decisions read.
   alignas(64) std::atomic<int64_t> requests_{0};
-  std::atomic<int64_t> scraped_{0};  // of the newest page seen
+  std::atomic<uint64_t> page_{0};    // the newest one seen
   std::atomic<uint64_t> unseen_{0};  // pages seen << 32 | sent since the last one
   std::atomic<double> tightest_{std::numeric_limits<double>::infinity()};
   std::array<std::atomic<int64_t>, kLedgerColumns> tokens_{};
   std::mutex mutex_;
-  std::vector<double> promises_;  // guarded by mutex_
+  std::map<double, size_t> promises_;                       // how many of each; guarded by mutex_
+  std::vector<std::map<double, size_t>::node_type> spare_;  // to be used again; guarded by mutex_
 };
 
 class InFlightLedger;

@@ -20,7 +20,7 @@
 
 // Raised with every change that a compiled plugin would not notice: the order or signature of
 // virtual functions, the order or meaning of fields.
-#define LLMD_SCHED_PLUGIN_ABI 1
+#define LLMD_SCHED_PLUGIN_ABI 2
 
 namespace llmd::sched {
 

@@ -2,6 +2,7 @@
 // Director of its own); a request is answered by one of them.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -30,18 +31,21 @@ StatusOr<PoolsConfig> ParsePools(std::string_view yaml, const std::string& direc
 
 // A Director over others. A request goes to the pool that RequestInput::pool or the header
 // x-llm-d-pool names; else by its :authority, else by its model, else to the default. The body is
-// looked at only when some rule has models and nothing before decided. Thread-safe.
+// looked at only when some rule has models and nothing before decided. Tick and SetMetrics are told
+// to all pools; SetEndpoints is each pool's own (Find). Thread-safe.
 class PoolSet : public Director {
  public:
   struct Member {
     PoolRule rule;
     std::unique_ptr<Director> director;
   };
-  // `metrics` outlives the set and counts what no pool took.
+  // `metrics` outlives the set and counts what no pool took. `seed` = of the ids of such requests;
+  // 0 = random.
   static std::unique_ptr<PoolSet> Create(std::vector<Member> members, std::string default_pool,
-                                         MetricsRegistry& metrics);
-  // The pool of that name, or null.
+                                         MetricsRegistry& metrics, uint64_t seed = 0);
+  // The pool of that name, or null; lives as the set.
   virtual const Director* Find(std::string_view name) const = 0;
+  virtual Director* Find(std::string_view name) = 0;
 };
 
 }  // namespace llmd::sched

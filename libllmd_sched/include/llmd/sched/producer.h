@@ -3,9 +3,11 @@
 // the request goes on without the fact.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 
+#include "llmd/clock.h"
 #include "llmd/sched/endpoint.h"
 #include "llmd/sched/plugin.h"
 
@@ -25,8 +27,10 @@ class SlowProducer : public Producer {
   virtual void ProduceLater(RequestContext& request,
                             const std::shared_ptr<const Snapshot>& snapshot,
                             std::function<void(Status)> done) = 0;
-  // Called every 10 ms or so while requests wait.
+  // Called every 10 ms or so while requests wait; by whoever drives time by hand, when DueAt says.
   virtual void Tick(TimePoint now) {}
+  // When Tick has something to do, later than `now`; max = never, unless another request comes.
+  virtual TimePoint DueAt(TimePoint now) const { return now + std::chrono::milliseconds(10); }
 };
 
 }  // namespace llmd::sched

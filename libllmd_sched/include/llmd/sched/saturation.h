@@ -2,10 +2,12 @@
 // exceed 1.
 #pragma once
 
+#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <vector>
 
+#include "llmd/clock.h"
 #include "llmd/sched/endpoint.h"
 #include "llmd/sched/plugin.h"
 
@@ -29,6 +31,11 @@ class SaturationDetector : public virtual Plugin {
   // How long after the end of a request its room is sure to show; `refresh` = time between scrapes.
   virtual Duration ReactionTime(Duration refresh) const {
     return refresh + std::chrono::milliseconds(450);
+  }
+  // When Saturation may be another by the passing of time alone, later than `now`; max = never.
+  // Unless it says so it is asked every 10 ms while requests wait.
+  virtual TimePoint ChangesAt(const Snapshot& snapshot, TimePoint now) const {
+    return now + std::chrono::milliseconds(10);
   }
 };
 

@@ -14,6 +14,9 @@ class UsageLimitPolicy : public virtual Plugin {
   // for each decision.
   virtual void Ceilings(double saturation, std::span<const int> priorities,
                         std::span<double> ceilings) = 0;
+  // The same arguments always give the same ceilings. Unless it says so it is asked again every
+  // 10 ms while requests wait.
+  virtual bool repeats() const { return false; }
 };
 
 }  // namespace llmd::sched

@@ -30,6 +30,7 @@ class ConcurrencyDetector final : public SaturationDetector, public Filter {
   double PerRequest(const Snapshot&, const std::vector<uint32_t>& candidates) const override {
     return s_.by_tokens ? INFINITY : 1 / (s_.requests * static_cast<double>(candidates.size()));
   }
+  TimePoint ChangesAt(const Snapshot&, TimePoint) const override { return TimePoint::max(); }
   // Our own counts fall with the request's end; what is left is the time of the callers.
   Duration ReactionTime(Duration) const override { return std::chrono::milliseconds(10); }
   void Keep(RequestContext&, const Snapshot& snapshot, std::vector<uint32_t>& candidates) override {

@@ -17,6 +17,7 @@ class PriorityHoldback final : public UsageLimitPolicy {
       ceilings[i] = n < 2 ? max_ : max_ - Share(i, priorities) * (max_ - min_);
     }
   }
+  bool repeats() const override { return true; }
 
  private:
   // 0 for the highest band, 1 for the lowest.

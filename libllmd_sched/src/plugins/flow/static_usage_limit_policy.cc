@@ -13,6 +13,7 @@ class StaticUsageLimit final : public UsageLimitPolicy {
   void Ceilings(double, std::span<const int>, std::span<double> ceilings) override {
     std::fill(ceilings.begin(), ceilings.end(), threshold_);
   }
+  bool repeats() const override { return true; }
 
  private:
   const double threshold_;

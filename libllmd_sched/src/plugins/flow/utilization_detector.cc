@@ -31,7 +31,8 @@ class UtilizationDetector final : public SaturationDetector, public Filter {
     const TimePoint now = clock_.Now();
     double sum = 0;
     for (uint32_t c : candidates) {
-      sum += Of(snapshot, c, now, snapshot.set->lives[c]->account().Unseen(snapshot.updated[c]));
+      const double unseen = snapshot.set->lives[c]->account().Unseen(snapshot.metrics[c]->page);
+      sum += Of(snapshot, c, now, unseen);
     }
     return sum / static_cast<double>(candidates.size());
   }
@@ -48,6 +49,15 @@ class UtilizationDetector final : public SaturationDetector, public Filter {
   // The next scrape, the age at which metrics still count, and the time an engine takes to abort.
   Duration ReactionTime(Duration refresh) const override {
     return refresh + s_.staleness + std::chrono::milliseconds(250);
+  }
+  // The next endpoint to be judged without its metrics.
+  TimePoint ChangesAt(const Snapshot& snapshot, TimePoint now) const override {
+    TimePoint at = TimePoint::max();
+    for (uint32_t i = 0; i < snapshot.size(); ++i) {
+      if (!IsStale(snapshot, i, now) && s_.staleness < TimePoint::max() - snapshot.updated[i])
+        at = std::min(at, snapshot.updated[i] + s_.staleness + Duration(1));
+    }
+    return at;
   }
   // As a filter it drops stale endpoints too, and keeps all when none would remain.
   void Keep(RequestContext&, const Snapshot& snapshot, std::vector<uint32_t>& candidates) override {

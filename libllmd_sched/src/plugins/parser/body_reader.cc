@@ -2,15 +2,16 @@
 
 #include <charconv>
 
+#include "llmd/json_scan.h"
+
 namespace llmd::sched {
 
 Status ReadBody(RequestContext& request, size_t begin, size_t size) {
   // Go's limit; deeper bodies are answered with 400 there too.
-  StatusOr<std::vector<json::ScannedMember>> members =
-      json::ScanObject(request.body.substr(begin, size), json::ParseLimits{.max_depth = 10'000});
-  if (!members.ok())
-    return InvalidArgument("invalid JSON in request body: " + members.status().message());
-  request.members = std::move(*members);
+  const Status scanned = json::ScanObjectInto(
+      request.body.substr(begin, size), json::ParseLimits{.max_depth = 10'000}, request.members);
+  if (!scanned.ok())
+    return InvalidArgument("invalid JSON in request body: " + scanned.message());
   request.json_begin = begin;
   for (json::ScannedMember& m : request.members) {
     for (size_t* at : {&m.key.begin, &m.key.end, &m.value.begin, &m.value.end}) *at += begin;

@@ -1,5 +1,7 @@
 #include "plugins/parser/json_parser.h"
 
+#include <span>
+
 #include "plugins/common.h"
 #include "plugins/parser/body_reader.h"
 
@@ -28,26 +30,33 @@ struct Needed {
     std::string_view begins;  // first bytes of the types taken
     bool not_empty = false;   // of a list
   };
-  std::vector<Member> members;
+  std::span<const Member> members;
   std::string_view expected;
 };
+
+constexpr Needed::Member kMessages[] = {{"messages", "[", true}};
+constexpr Needed::Member kPrompts[] = {{"prompt", "\"["}, {"prompt_embeds", "\"["}};
+constexpr Needed::Member kInputs[] = {{"input", "\"["}, {"messages", "[", true}};
+constexpr Needed::Member kInput[] = {{"input", "\"["}};
+constexpr Needed::Member kText[] = {{"prompt", "\""}};
+constexpr Needed::Member kTokens[] = {
+    {"token_ids", "["}, {"input_ids", "["}, {"text", "\"["}, {"input_embeds", "["}};
 
 Needed NeedsOf(Api api) {
   switch (api) {
     case Api::kChat:
     case Api::kMessages:
-      return {{{"messages", "[", true}}, "'messages', a list that is not empty"};
+      return {kMessages, "'messages', a list that is not empty"};
     case Api::kCompletions:
-      return {{{"prompt", "\"["}, {"prompt_embeds", "\"["}}, "'prompt', a string or a list"};
+      return {kPrompts, "'prompt', a string or a list"};
     case Api::kEmbeddings:
-      return {{{"input", "\"["}, {"messages", "[", true}}, "'input', a string or a list"};
+      return {kInputs, "'input', a string or a list"};
     case Api::kResponses:
-      return {{{"input", "\"["}}, "'input', a string or a list"};
+      return {kInput, "'input', a string or a list"};
     case Api::kImages:
-      return {{{"prompt", "\""}}, "'prompt', a string"};
+      return {kText, "'prompt', a string"};
     case Api::kGenerate:
-      return {{{"token_ids", "["}, {"input_ids", "["}, {"text", "\"["}, {"input_embeds", "["}},
-              "token ids or a text"};
+      return {kTokens, "token ids or a text"};
     case Api::kConversations:
     case Api::kNone:
       break;

@@ -59,6 +59,10 @@ class BurstPrefixCacheProducer final : public SlowProducer {
     }
     Settle(batch);
   }
+  TimePoint DueAt(TimePoint) const override {
+    std::lock_guard lock(mutex_);
+    return waiting_.empty() ? TimePoint::max() : closes_;
+  }
 
  private:
   struct Waiting {
@@ -127,7 +131,7 @@ class BurstPrefixCacheProducer final : public SlowProducer {
 
   const Settings s_;
   const Clock& clock_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<Waiting> waiting_;  // at most max_batch; guarded by mutex_
   TimePoint closes_{};            // guarded by mutex_
 };

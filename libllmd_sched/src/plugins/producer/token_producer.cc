@@ -83,6 +83,8 @@ class RenderingProducer final : public SlowProducer {
     return Estimate(request);
   }
 
+  // The engine's answer comes by itself.
+  TimePoint DueAt(TimePoint) const override { return TimePoint::max(); }
   void ProduceLater(RequestContext& request, const std::shared_ptr<const Snapshot>&,
                     std::function<void(Status)> done) override {
     if (!HasPrompt(request)) return done(OkStatus());

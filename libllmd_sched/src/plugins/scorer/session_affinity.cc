@@ -33,12 +33,14 @@ struct Settings {
 class Bindings {
  public:
   explicit Bindings(const Settings& s) : s_(s) {}
-  std::string Find(std::string_view session) {
+  // Writes the endpoint's name; "" = not bound.
+  void Find(std::string_view session, std::string& endpoint) {
+    endpoint.clear();
     std::lock_guard lock(mutex_);
     const auto it = bound_.find(session);
-    if (it == bound_.end() || s_.clock->Now() - it->second->used > s_.ttl) return {};
+    if (it == bound_.end() || s_.clock->Now() - it->second->used > s_.ttl) return;
     Use(it->second);
-    return it->second->endpoint;
+    endpoint = it->second->endpoint;
   }
   void Bind(std::string_view session, const std::string& endpoint) {
     std::lock_guard lock(mutex_);
@@ -114,20 +116,18 @@ class SessionAffinity : public PreRequestHook, public ResponseHook {
  protected:
   // The snapshot index of the endpoint the request's session is pinned to, or -1.
   int Pinned(const RequestContext& request, const Snapshot& snapshot) {
-    std::string bound;
-    std::string_view token;
+    static thread_local std::string name;  // keeps its memory
     if (s_.by_session_id) {
-      if (const std::string_view session = SessionOf(request); !session.empty())
-        bound = bindings_.Find(session);
-    } else {
-      token = request.Header(kTokenHeader);
+      const std::string_view session = SessionOf(request);
+      if (session.empty()) return -1;
+      bindings_.Find(session, name);
+    } else if (!FromBase64(request.Header(kTokenHeader), name)) {
+      return -1;
     }
-    if (bound.empty() && token.empty()) return -1;
-    for (size_t i = 0; i < snapshot.size(); ++i) {
-      const std::string& name = snapshot.set->names[i];
-      if (s_.by_session_id ? name == bound : Base64(name) == token) return static_cast<int>(i);
-    }
-    return -1;
+    if (name.empty()) return -1;
+    const std::vector<std::string>& names = snapshot.set->names;
+    const auto at = std::find(names.begin(), names.end(), name);
+    return at == names.end() ? -1 : static_cast<int>(at - names.begin());
   }
 
  private:

@@ -1,0 +1,137 @@
+#include "director_core.h"
+
+#include <optional>
+
+namespace llmd::python {
+namespace {
+
+thread_local Answers* g_answers = nullptr;  // of the innermost call
+
+// Collects the answers of its scope.
+class Collecting {
+ public:
+  explicit Collecting(Answers& answers) : outer_(std::exchange(g_answers, &answers)) {}
+  ~Collecting() { g_answers = outer_; }
+  Collecting(const Collecting&) = delete;
+  Collecting& operator=(const Collecting&) = delete;
+
+ private:
+  Answers* const outer_;
+};
+
+struct Failure {
+  std::string text;
+  py::object exception;
+};
+
+// Tells everybody; the first that raises counts when `raises`.
+std::optional<py::error_already_set> Tell(const std::shared_ptr<DirectorCore>& core,
+                                          Answers& answers, bool raises) {
+  for (auto& [asked, routing] : answers)
+    asked->routing = py::cast(MakeRouting(core, std::move(routing)));
+  std::optional<py::error_already_set> first;
+  for (const auto& [asked, routing] : answers) {
+    const py::object on_answer = std::exchange(asked->on_answer, py::none());
+    if (on_answer.is_none()) continue;
+    try {
+      on_answer(asked->routing);
+    } catch (py::error_already_set& error) {
+      if (raises && !first)
+        first.emplace(std::move(error));
+      else
+        error.discard_as_unraisable(on_answer);
+    }
+  }
+  return first;
+}
+
+// One object for all directors: what a decision works with belongs to the thread.
+const char kAnyDirector = 0;
+
+}  // namespace
+
+Asked::~Asked() {
+  const py::gil_scoped_acquire gil;
+  on_answer = py::object();
+  routing = py::object();
+}
+
+DirectorCore::~DirectorCore() {
+  Answers untold;
+  const Collecting collecting(untold);
+  const py::gil_scoped_release release;
+  dropped.clear();
+  director.reset();
+  for (auto& [asked, routing] : untold) routing.Clear();
+}
+
+void DirectorCore::Answered(const std::shared_ptr<Asked>& asked, sched::Routing routing) {
+  asked->state.reset();
+  if (g_answers != nullptr) g_answers->emplace_back(asked, std::move(routing));
+}
+
+bool DirectorCore::Run(const std::function<void(sched::Director&)>& work) {
+  const std::shared_ptr<DirectorCore> self = shared_from_this();
+  Answers answers;
+  Failure failure;
+  {
+    Call call(callee, &kAnyDirector);
+    const auto run = [&](const auto& what) {
+      const Collecting collecting(answers);
+      const py::gil_scoped_release release;
+      what();
+    };
+    run([&] { work(*director); });
+    while (!dropped.empty()) {
+      auto ended = std::exchange(dropped, {});
+      run([&] {
+        for (const auto& state : ended) director->Cancel(state);
+        ended.clear();
+      });
+    }
+    failure = {call.plugins().failure, call.plugins().exception};
+  }
+  std::optional<py::error_already_set> error = Tell(self, answers, failure.text.empty());
+  if (!failure.text.empty()) PluginCall::Rethrow(Internal(failure.text), failure.exception);
+  if (error) throw py::error_already_set(std::move(*error));
+  return !answers.empty();
+}
+
+void DirectorCore::End(std::shared_ptr<sched::RequestState> state) noexcept {
+  if (state == nullptr) return;
+  dropped.push_back(std::move(state));
+  if (PluginCall::Current() != nullptr) return;
+  const py::error_scope kept;
+  try {
+    Run([](sched::Director&) {});
+  } catch (py::error_already_set& error) {
+    error.discard_as_unraisable("llmd.Director");
+  }
+}
+
+PyRouting::~PyRouting() {
+  core->End(std::move(routing.state));
+}
+
+std::shared_ptr<PyRouting> MakeRouting(const std::shared_ptr<DirectorCore>& core,
+                                       sched::Routing routing) {
+  auto out = std::make_shared<PyRouting>();
+  out->core = core;
+  out->routing = std::move(routing);
+  const sched::Routing& r = out->routing;
+  if (!r.ok) out->routing.state.reset();
+  for (size_t i = 0; i < r.endpoints.size(); ++i) {
+    const auto name = core->names.find(r.endpoints[i]);
+    out->names.push_back(name == core->names.end() ? r.endpoints[i] : name->second);
+    core->handles[out->names.back()] = r.handles[i];
+  }
+  for (const auto& [key, value] : r.set_headers) {
+    if (key != "x-prefiller-host-port") continue;
+    const auto name = core->names.find(value);
+    out->prefill = name == core->names.end() ? value : name->second;
+    core->handles[out->prefill] = r.prefill;
+  }
+  return out;
+}
+
+}  // namespace llmd::python

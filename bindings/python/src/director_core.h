@@ -1,0 +1,78 @@
+// llmd.Director: a director in virtual time, and the requests that it has an answer for or not yet.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "call.h"
+#include "endpoint.h"
+#include "llmd/sched/director.h"
+#include "python_plugins.h"
+
+namespace llmd::python {
+
+// A request that was asked. Its body and headers are read until it is answered.
+struct Asked {
+  std::string body;
+  sched::HeaderList headers;
+  std::vector<sched::EndpointId> exclude;
+  std::shared_ptr<sched::RequestState> state;  // until it is answered
+  py::object on_answer = py::none();           // with the GIL held only, as what follows
+  py::object routing = py::none();             // the answer: llmd.Routing
+  ~Asked();
+};
+
+// What came of requests during a call, in order.
+using Answers = std::vector<std::pair<std::shared_ptr<Asked>, sched::Routing>>;
+
+// Everything but `director` is touched with the GIL held only. Objects of requests keep it alive,
+// so that nothing of a request outlives the director.
+struct DirectorCore : std::enable_shared_from_this<DirectorCore> {
+  FakeClock clock;
+  BuiltPlugins built;  // outlives the registry
+  std::shared_ptr<const sched::PluginRegistry> registry;
+  MetricsRegistry metrics;
+  std::unique_ptr<sched::Director> director;
+  Callee callee{"director"};
+  std::map<std::string, PyEndpoint> given;           // the members as last told, by "ns/name"
+  std::map<std::string, std::string> names;          // "ip:port" of all ever given → "ns/name"
+  std::map<std::string, sched::EndpointId> handles;  // of whom requests were routed to, by name
+  // Requests whose object went while a plugin ran: they end with the call in progress.
+  std::vector<std::shared_ptr<sched::RequestState>> dropped;
+  ~DirectorCore();
+
+  // Runs work(director) without the GIL. Then calls on_answer of every request that was answered
+  // meanwhile, and raises what a plugin or else one of those raised; the others' go to
+  // sys.unraisablehook. True when somebody was answered.
+  bool Run(const std::function<void(sched::Director&)>& work);
+  // The request is given up; where nothing can be raised: all goes to sys.unraisablehook.
+  void End(std::shared_ptr<sched::RequestState> state) noexcept;
+  // What RequestInput::later is to call, from any call of this thread.
+  static void Answered(const std::shared_ptr<Asked>& asked, sched::Routing routing);
+};
+
+// The answer to a request.
+struct PyRouting {
+  std::shared_ptr<DirectorCore> core;
+  sched::Routing routing;          // `state` is gone once it has ended
+  std::vector<std::string> names;  // of the endpoints, "ns/name"
+  std::string prefill;             // "ns/name", "" = none
+  bool begun = false;              // first_token was called
+  ~PyRouting();
+};
+std::shared_ptr<PyRouting> MakeRouting(const std::shared_ptr<DirectorCore>& core,
+                                       sched::Routing routing);
+
+// A request that waits, for a place or for what producers have to find out.
+struct PyPending {
+  std::shared_ptr<DirectorCore> core;
+  std::shared_ptr<Asked> asked;
+};
+
+}  // namespace llmd::python
