@@ -405,3 +405,21 @@ def test_the_simulation_repeats_and_its_seed_counts():
     assert set(runs[0][1]) <= {"rejected-ttl-expired"}
     printed = subprocess.run([sys.executable, ROOT / "examples/06_simulation.py"], capture_output=True, text=True, check=True).stdout
     assert "answered" in printed and "virtual time" in printed
+
+
+class Knowing:
+    """A scorer that knows whom it scores for."""
+
+    def __call__(self, request, candidates):
+        return numpy.ones(len(candidates))
+
+
+def test_a_scorer_that_refers_to_its_director_keeps_neither_alive():
+    scorer = Knowing()
+    scorer.known = llmd.Director(config("{type: mine}"), scorers={"mine": scorer})
+    gone = weakref.ref(scorer)
+    gc.collect()
+    assert scorer.known.endpoints == []
+    del scorer
+    gc.collect()
+    assert gone() is None

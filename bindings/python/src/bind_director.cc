@@ -198,6 +198,20 @@ constexpr const char* kDirectorDoc =
     "unless a plugin failed; of several the rest go to sys.unraisablehook, and so does what is "
     "raised while a Routing that nobody holds goes away.";
 
+// A plugin may refer to its director. While a request's object shares the core its plugins are not
+// the director's alone, and stay.
+int Traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  const DirectorCore* const core = ValueOf<DirectorCore>(self);
+  if (core == nullptr || core->weak_from_this().use_count() != 1) return 0;
+  return core->built.Visit(visit, arg);
+}
+
+int Clear(PyObject* self) {
+  if (DirectorCore* const core = ValueOf<DirectorCore>(self)) core->built.Clear();
+  return 0;
+}
+
 void BindTime(py::class_<DirectorCore, Core>& c) {
   c.def(py::init(&MakeDirector), py::arg("config") = "", py::kw_only(), py::arg("seed") = 1,
         py::arg("scorers") = py::dict(), py::arg("filters") = py::dict(),
@@ -278,7 +292,12 @@ void BindRoute(py::class_<DirectorCore, Core>& c) {
 }  // namespace
 
 void BindDirector(py::module_& m) {
-  py::class_<DirectorCore, Core> director(m, "Director", kDirectorDoc);
+  const py::custom_type_setup collected([](PyHeapTypeObject* type) {
+    type->ht_type.tp_flags |= Py_TPFLAGS_HAVE_GC;
+    type->ht_type.tp_traverse = &Traverse;
+    type->ht_type.tp_clear = &Clear;
+  });
+  py::class_<DirectorCore, Core> director(m, "Director", kDirectorDoc, collected);
   BindTime(director);
   BindState(director);
   BindRoute(director);

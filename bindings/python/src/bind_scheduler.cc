@@ -333,10 +333,7 @@ int Traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
   const PyScheduler* const scheduler = ValueOf<PyScheduler>(self);
   if (scheduler == nullptr) return 0;
-  for (const auto& held : scheduler->built.calls) {
-    Py_VISIT(held->call.ptr());
-    Py_VISIT(held->kwargs.ptr());
-  }
+  if (const int stop = scheduler->built.Visit(visit, arg); stop != 0) return stop;
   if (scheduler->last == nullptr) return 0;
   for (const py::object& endpoint : scheduler->last->objects()) Py_VISIT(endpoint.ptr());
   return 0;
@@ -346,10 +343,7 @@ int Clear(PyObject* self) {
   PyScheduler* const scheduler = ValueOf<PyScheduler>(self);
   if (scheduler == nullptr) return 0;
   scheduler->last.reset();
-  for (const auto& held : scheduler->built.calls) {
-    const py::object call = std::exchange(held->call, py::none());
-    const py::dict kwargs = std::exchange(held->kwargs, py::dict());
-  }
+  scheduler->built.Clear();
   return 0;
 }
 

@@ -350,6 +350,21 @@ Status Add(sched::PluginRegistry& registry, const py::dict& plugins, const std::
 
 }  // namespace
 
+int BuiltPlugins::Visit(visitproc visit, void* arg) const {
+  for (const auto& held : calls) {
+    Py_VISIT(held->call.ptr());
+    Py_VISIT(held->kwargs.ptr());
+  }
+  return 0;
+}
+
+void BuiltPlugins::Clear() {
+  for (const auto& held : calls) {
+    const py::object call = std::exchange(held->call, py::none());
+    const py::dict kwargs = std::exchange(held->kwargs, py::dict());
+  }
+}
+
 Status AddPythonPlugins(sched::PluginRegistry& registry, const py::dict& scorers,
                         const py::dict& filters, const py::dict& pickers, BuiltPlugins* built) {
   LLMD_RETURN_IF_ERROR(Add<PyScorer>(registry, scorers, "scorer", built));

@@ -26,6 +26,9 @@ struct PythonCall {
 struct BuiltPlugins {
   std::set<std::string> types;
   std::vector<std::shared_ptr<PythonCall>> calls;
+  // For tp_traverse and tp_clear of whoever holds them.
+  int Visit(visitproc visit, void* arg) const;
+  void Clear();
 };
 
 // Adds every callable of the mappings (type name → callable or class) to `registry`. What a
