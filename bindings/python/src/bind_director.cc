@@ -70,11 +70,14 @@ void SetEndpoints(DirectorCore& core, const py::object& endpoints) {
     infos.push_back(*e->info);
   }
   for (const auto& [name, e] : given) core.names[e.info->HostPort()] = name;
-  core.given = given;
+  Status status;
   core.Run([&](sched::Director& d) {
-    d.SetEndpoints(std::move(infos));
-    for (const auto& [name, e] : given) static_cast<void>(d.SetMetrics(name, e.metrics));
+    status = d.SetEndpoints(std::move(infos));
+    for (auto e = given.begin(); status.ok() && e != given.end(); ++e)
+      status = d.SetMetrics(e->first, e->second.metrics);
   });
+  Check(status);
+  core.given = std::move(given);
 }
 
 std::string FullName(const std::string& name) {

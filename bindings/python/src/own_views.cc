@@ -1,5 +1,6 @@
 #include "own_views.h"
 
+#include <memory>
 #include <numeric>
 
 #include "bindings.h"
@@ -31,7 +32,8 @@ class Taker final : public sched::ProfileHandler {
  public:
   void Schedule(RequestContext& request, sched::ProfileRunner&,
                 sched::ScheduleOutcome& outcome) override {
-    *g_taken = std::move(request);
+    std::destroy_at(g_taken);  // what it may hold open is not assigned to
+    std::construct_at(g_taken, std::move(request));
     outcome.error = "taken";
   }
 };
