@@ -134,7 +134,7 @@ void BenchDirector(const std::vector<std::string>& bodies) {
   const auto director = Must(Director::Create(options, nullptr, Logger(), metrics, clock));
   std::vector<EndpointInfo> members;
   for (const EndpointState& e : Endpoints(100)) members.push_back(e.info);
-  director->SetEndpoints(members);
+  if (Status s = director->SetEndpoints(members); !s.ok()) std::exit(1);
   for (const EndpointState& e : Endpoints(100)) {
     if (Status s = director->SetMetrics(e.info.FullName(), e.metrics); !s.ok()) std::exit(1);
   }

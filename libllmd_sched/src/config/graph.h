@@ -161,4 +161,9 @@ struct Graph {
   Parser* FindParser(std::string_view path) const;
 };
 
+// The plugins of `after`, which was loaded with `before` as the previous one, inherit the state of
+// those they replace (Successor). Once, when nothing can go wrong any more, and before the first
+// request.
+void HandOver(const Graph& before, const Graph& after);
+
 }  // namespace llmd::sched

@@ -421,7 +421,6 @@ StatusOr<std::shared_ptr<Graph>> GraphBuilder::Finish() {
     for (const std::string& e : errors_) all += (all.empty() ? "" : "\n") + e;
     return InvalidArgument(std::move(all));
   }
-  HandOver();
   FreeKeys();
   Name();
   graph_->attribute_count = keys_.size();

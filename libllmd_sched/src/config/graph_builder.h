@@ -77,8 +77,6 @@ class GraphBuilder {
   // The previous graph's plugin for the declaration when nothing it was made from differs, else
   // null.
   std::shared_ptr<Plugin> Kept(size_t declaration);
-  Plugin* Predecessor(const Plugin& plugin) const;
-  void HandOver();
   DataKey Produce(size_t declaration, const std::string& data_type, const std::string& name);
   DataKey Consume(size_t declaration, const std::string& data_type, const std::string& producer,
                   bool required);

@@ -5,6 +5,21 @@
 #include "config/graph_builder.h"
 
 namespace llmd::sched {
+namespace {
+
+Plugin* Predecessor(const Graph& from, const Graph& to, const Plugin& plugin) {
+  const auto same_type = [&](const auto& p) { return p->type() == plugin.type(); };
+  const auto &before = from.plugins, &after = to.plugins;
+  for (const auto& old : before) {
+    if (same_type(old) && old->name() == plugin.name()) return old.get();
+  }
+  // Renamed: only where there is no doubt which is which.
+  const bool one_each = std::count_if(before.begin(), before.end(), same_type) == 1 &&
+                        std::count_if(after.begin(), after.end(), same_type) == 1;
+  return one_each ? std::find_if(before.begin(), before.end(), same_type)->get() : nullptr;
+}
+
+}  // namespace
 
 std::shared_ptr<Plugin> GraphBuilder::Kept(size_t i) {
   if (!options_.previous) return nullptr;
@@ -35,24 +50,10 @@ std::shared_ptr<Plugin> GraphBuilder::Kept(size_t i) {
   return *at;
 }
 
-Plugin* GraphBuilder::Predecessor(const Plugin& plugin) const {
-  const auto same_type = [&](const auto& p) { return p->type() == plugin.type(); };
-  const auto& before = options_.previous->plugins;
-  for (const auto& old : before) {
-    if (same_type(old) && old->name() == plugin.name()) return old.get();
-  }
-  // Renamed: only where there is no doubt which is which.
-  const auto& after = graph_->plugins;
-  const bool one_each = std::count_if(before.begin(), before.end(), same_type) == 1 &&
-                        std::count_if(after.begin(), after.end(), same_type) == 1;
-  return one_each ? std::find_if(before.begin(), before.end(), same_type)->get() : nullptr;
-}
-
-void GraphBuilder::HandOver() {
-  if (!options_.previous) return;
-  for (const auto& plugin : graph_->plugins) {
+void HandOver(const Graph& before, const Graph& after) {
+  for (const auto& plugin : after.plugins) {
     auto* successor = dynamic_cast<Successor*>(plugin.get());
-    Plugin* old = successor ? Predecessor(*plugin) : nullptr;
+    Plugin* old = successor ? Predecessor(before, after, *plugin) : nullptr;
     if (old != nullptr && old != plugin.get()) successor->Inherit(*old);
   }
 }

@@ -105,6 +105,7 @@ void Snapshot::AddStale(const EndpointMetrics& m, TimePoint now) {
   unknown->num_blocks = m.num_blocks;
   unknown->updated = m.updated;
   unknown->ever = m.ever;
+  unknown->page = m.page;
   unknown->attributes = m.attributes;
   unknown->served_models = m.served_models;
   Add(std::move(unknown), now);

@@ -25,11 +25,10 @@ void InFlightAccount::Answered(uint64_t mark) {
 }
 
 // Whoever sees a new page first counts from there.
-double InFlightAccount::Unseen(TimePoint scraped) {
-  const int64_t at = scraped.time_since_epoch().count();
-  int64_t known = scraped_.load(kRelaxed);
-  while (at > known) {
-    if (!scraped_.compare_exchange_weak(known, at, kRelaxed)) continue;
+double InFlightAccount::Unseen(uint64_t page) {
+  uint64_t known = page_.load(kRelaxed);
+  while (page > known) {
+    if (!page_.compare_exchange_weak(known, page, kRelaxed)) continue;
     uint64_t now = unseen_.load(kRelaxed);
     while (!unseen_.compare_exchange_weak(now, (now & ~kCountMask) + kOnePage, kRelaxed)) {
     }

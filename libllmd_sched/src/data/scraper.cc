@@ -207,7 +207,7 @@ Status Scraper::Extract(Target& target, const std::string& page) {
   std::lock_guard lock(*target.writing);
   EndpointMetrics metrics = *store_.Metrics(target.endpoint);
   Status failed;
-  bool any = false;
+  bool any = false, gauges = false;
   for (size_t i = 0; i < binding.extractors.size(); ++i) {
     Status one;
     Guarded(
@@ -228,10 +228,10 @@ Status Scraper::Extract(Target& target, const std::string& page) {
     }
     if (!binding.extractors[i]->reads_gauges()) continue;
     metrics.updated = now;
-    metrics.ever = true;
+    metrics.ever = gauges = true;
   }
   if (!any) return failed;
-  store_.SetMetrics(target.endpoint, std::move(metrics));
+  store_.SetMetrics(target.endpoint, std::move(metrics), gauges);
   return failed;
 }
 

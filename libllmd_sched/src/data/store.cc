@@ -1,6 +1,7 @@
 #include "llmd/sched/data/store.h"
 
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 
 namespace llmd::sched {
@@ -21,6 +22,16 @@ std::string IdentityOf(const EndpointInfo& info) {
 // Several processes may answer at one address: only a younger one than all before counts.
 bool Younger(const EndpointMetrics& now, const EndpointMetrics& before) {
   return before.process_start > 0 && now.process_start > before.process_start + kSameStart;
+}
+
+bool OnTheirWay(const std::shared_ptr<const EndpointLife>& life) {
+  return life->account().requests() > 0;
+}
+
+void DropRepeated(std::vector<EndpointInfo>& endpoints) {
+  std::unordered_set<std::string> seen;
+  std::erase_if(endpoints,
+                [&](const EndpointInfo& e) { return !seen.insert(IdentityOf(e)).second; });
 }
 
 }  // namespace
@@ -53,6 +64,7 @@ void EndpointStore::FreeSlots() {
 
 std::vector<EndpointStore::Left> EndpointStore::Replace(std::vector<EndpointInfo> endpoints,
                                                         TimePoint now) {
+  DropRepeated(endpoints);
   std::unordered_map<std::string, size_t> before;
   for (size_t i = 0; i < set_->size(); ++i) before.emplace(IdentityOf(*set_->infos[i]), i);
   std::vector<Member> members(endpoints.size());
@@ -67,9 +79,10 @@ std::vector<EndpointStore::Left> EndpointStore::Replace(std::vector<EndpointInfo
     before.erase(known);
   }
   std::vector<Left> gone;
-  for (const auto& [identity, i] : before) {
+  for (size_t i = set_->size(); i-- > 0;) {
+    if (!before.contains(IdentityOf(*set_->infos[i]))) continue;
     gone.push_back({set_->infos[i], set_->lives[i], now, metrics_[i]->process_start});
-    left_[set_->host_ports[i]] = gone.back();
+    if (OnTheirWay(gone.back().life)) left_[set_->host_ports[i]] = gone.back();
   }
   for (size_t i = 0; i < endpoints.size(); ++i) {
     if (!members[i].info) members[i] = Join(std::move(endpoints[i]), now);
@@ -83,7 +96,7 @@ std::vector<EndpointStore::Left> EndpointStore::Replace(std::vector<EndpointInfo
 
 EndpointStore::Member EndpointStore::Join(EndpointInfo info, TimePoint now) {
   const auto back = left_.find(info.HostPort());
-  const bool same = back != left_.end() && back->second.life->account().requests() > 0 &&
+  const bool same = back != left_.end() && OnTheirWay(back->second.life) &&
                     now - back->second.at <= kShortAbsence;
   Member out{std::make_shared<const EndpointInfo>(std::move(info)), nullptr, NoMetrics()};
   if (!same) {
@@ -101,7 +114,7 @@ EndpointStore::Member EndpointStore::Join(EndpointInfo info, TimePoint now) {
 void EndpointStore::ForgetLeft(TimePoint now) {
   std::erase_if(left_, [now](const auto& entry) {
     const Left& left = entry.second;
-    return left.life->account().requests() <= 0 || now - left.at > kShortAbsence;
+    return !OnTheirWay(left.life) || now - left.at > kShortAbsence;
   });
 }
 
@@ -126,7 +139,7 @@ void EndpointStore::SetLimit(Duration limit) {
 }
 
 void EndpointStore::SetMetrics(const std::shared_ptr<const EndpointInfo>& endpoint,
-                               EndpointMetrics metrics) {
+                               EndpointMetrics metrics, bool gauges) {
   std::shared_ptr<const EndpointLife> ended;
   {
     std::lock_guard lock(mutex_);
@@ -135,6 +148,7 @@ void EndpointStore::SetMetrics(const std::shared_ptr<const EndpointInfo>& endpoi
     const size_t i = it->second;
     if (Younger(metrics, *metrics_[i])) ended = Restart(i);
     metrics.process_start = std::max(metrics.process_start, metrics_[i]->process_start);
+    metrics.page = gauges ? ++pages_ : metrics_[i]->page;
     metrics_[i] = std::make_shared<const EndpointMetrics>(std::move(metrics));
     snapshot_.reset();
   }

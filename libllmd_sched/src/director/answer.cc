@@ -217,7 +217,7 @@ void DirectorImpl::Refuse(const std::shared_ptr<RequestState>& self, int status,
   q.Take(Step::kRefuse);
   q.EndSpans(status, routing.denial.message);
   request.ReleaseBulk();
-  if (q.dispatched != 0) q.flow->Complete(q.dispatched, {});
+  if (q.dispatched != 0) q.flow->Complete(q.dispatched, {.ran = false});
   q.Answer(routing);
 }
 

@@ -53,7 +53,7 @@ class DirectorImpl final : public Director {
   json::Value Decisions(size_t limit) const override;
   json::Value PluginState() const override;
   TimePoint Tick(TimePoint now) override;
-  void SetEndpoints(std::vector<EndpointInfo> endpoints) override;
+  Status SetEndpoints(std::vector<EndpointInfo> endpoints) override;
   Status SetMetrics(std::string_view name, EndpointMetrics metrics) override;
   Status SetMetrics(EndpointId id, EndpointMetrics metrics) override;
   Status Reload(std::string_view config_yaml) override;

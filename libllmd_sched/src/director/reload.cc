@@ -77,13 +77,14 @@ Status DirectorImpl::Apply(std::string_view yaml) {
   if (before) load.previous = before->graph;
   LLMD_ASSIGN_OR_RETURN(const std::shared_ptr<const Graph> graph, LoadGraph(yaml, load));
   for (const std::string& warning : graph->warnings) logger_.Warn(warning);
+  LLMD_RETURN_IF_ERROR(Discover(*graph));
+  discovered_ = graph;
+  if (before) HandOver(*before->graph, *graph);
   {
-    std::lock_guard lock(graphs_mutex_);
+    std::lock_guard lock(graphs_mutex_);  // only now is it told of endpoints that leave
     std::erase_if(graphs_, [](const auto& g) { return g.expired(); });
     graphs_.push_back(graph);
   }
-  LLMD_RETURN_IF_ERROR(Discover(*graph));
-  discovered_ = graph;
   Publish(graph);
   Scrape(graph);
   if (before) {

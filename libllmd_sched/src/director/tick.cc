@@ -1,5 +1,6 @@
 // Time as it reaches the director: from its own thread, or from whoever drives it by hand.
 #include <algorithm>
+#include <set>
 
 #include "director/impl.h"
 
@@ -67,8 +68,16 @@ void DirectorImpl::WakeMaintenance() {
   wake_.notify_all();
 }
 
-void DirectorImpl::SetEndpoints(std::vector<EndpointInfo> endpoints) {
+Status DirectorImpl::SetEndpoints(std::vector<EndpointInfo> endpoints) {
+  std::set<std::pair<std::string, std::string>> seen;
+  for (const EndpointInfo& e : endpoints) {
+    if (!seen.emplace(e.FullName(), e.HostPort()).second) {
+      return InvalidArgument("endpoint '" + e.FullName() + "' at " + e.HostPort() +
+                             " is given twice");
+    }
+  }
   OnEndpoints(std::move(endpoints), Policy());
+  return OkStatus();
 }
 
 Status DirectorImpl::SetMetrics(std::string_view name, EndpointMetrics metrics) {

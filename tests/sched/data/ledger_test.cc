@@ -6,30 +6,31 @@
 #include <thread>
 
 #include "llmd/sched/charges.h"
+#include "llmd/sched/profile_handler.h"
+#include "llmd/sched/request_context.h"
 #include "sched/support.h"
 
 namespace llmd::sched {
 namespace {
 
-using std::chrono::seconds;
 using Until = RequestCharges::Until;
 
 std::shared_ptr<const EndpointLife> NewLife() {
   return std::make_shared<const EndpointLife>(0);
 }
 
-TEST(InFlightAccount, UnseenRequestsAreForgottenWithANewScrapeOnly) {
+TEST(InFlightAccount, UnseenRequestsAreForgottenWithANewPageOnly) {
   InFlightAccount account;
   const uint64_t mark = account.Open();
   account.Open();
-  EXPECT_EQ(account.Unseen({}), 2);
+  EXPECT_EQ(account.Unseen(0), 2);  // no page was read
   account.Answered(mark);
-  EXPECT_EQ(account.Unseen({}), 1);
-  EXPECT_EQ(account.Unseen(TimePoint(seconds(2))), 0);
+  EXPECT_EQ(account.Unseen(0), 1);
+  EXPECT_EQ(account.Unseen(2), 0);
   account.Open();
-  EXPECT_EQ(account.Unseen(TimePoint(seconds(1))), 1);  // an older snapshot
+  EXPECT_EQ(account.Unseen(1), 1);  // an older snapshot
   account.Answered(mark);
-  EXPECT_EQ(account.Unseen(TimePoint(seconds(2))), 1);
+  EXPECT_EQ(account.Unseen(2), 1);
   EXPECT_EQ(account.requests(), 3);
 }
 
@@ -48,6 +49,7 @@ TEST(InFlightAccount, TheTightestPromiseIsThatOfTheRunning) {
   account.Release(80);
   EXPECT_EQ(account.tightest_tpot_ms(), kNone);
 }
+
 TEST(InFlightAccount, APromiseCostsNoMoreAmongManyOthers) {
   InFlightAccount account;
   constexpr int kMany = 40'000;
@@ -58,7 +60,6 @@ TEST(InFlightAccount, APromiseCostsNoMoreAmongManyOthers) {
   EXPECT_EQ(account.tightest_tpot_ms(), kMany);
   EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 1);
 }
-
 
 TEST(RequestCharges, APrefillEndsWithTheFirstChunkTheRestWithTheRequest) {
   const auto ledger = std::make_shared<InFlightLedger>();
@@ -79,7 +80,7 @@ TEST(RequestCharges, APrefillEndsWithTheFirstChunkTheRestWithTheRequest) {
     EXPECT_EQ(prefill->account().Tokens(*column), 0);
     EXPECT_EQ(decode->account().requests(), 1);
     EXPECT_EQ(decode->account().Tokens(*column), 100.5);
-    EXPECT_EQ(decode->account().Unseen({}), 0);
+    EXPECT_EQ(decode->account().Unseen(0), 0);
   }
   charges.Book(column, charges.Find(Stage::kPrefill), 5, Until::kEnd);  // it is over
   EXPECT_EQ(prefill->account().Tokens(*column), 0);
@@ -99,7 +100,7 @@ TEST(RequestCharges, WhatIsOpenEndsWithItsOwner) {
     EXPECT_EQ(life->account().requests(), 1);
   }
   EXPECT_EQ(life->account().requests(), 0);
-  EXPECT_EQ(life->account().Unseen({}), 0);
+  EXPECT_EQ(life->account().Unseen(0), 0);
   EXPECT_EQ(life.use_count(), 1);
 }
 
@@ -181,7 +182,7 @@ TEST(RequestCharges, NothingIsLeftOfManyThreads) {
   for (const auto& life : lives) {
     EXPECT_EQ(life->account().requests(), 0);
     EXPECT_EQ(life->account().Tokens(*column), 0);
-    EXPECT_EQ(life->account().Unseen({}), 0);
+    EXPECT_EQ(life->account().Unseen(0), 0);
     EXPECT_EQ(life->account().tightest_tpot_ms(), std::numeric_limits<double>::infinity());
   }
 }

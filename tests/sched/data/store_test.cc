@@ -205,6 +205,68 @@ TEST_F(EndpointStoreTest, ASlotOfAnEndedLifeIsFreeOnceItsRequestsHaveEnded) {
   EXPECT_EQ(Life(0)->slot(), 0u);
 }
 
+TEST_F(EndpointStoreTest, EachPageHasANumberWhateverItsTime) {
+  Update({Ep("a").info, Ep("b").info});
+  const auto infos = store_.Members()->infos;
+  EXPECT_EQ(store_.Metrics(infos[0])->page, 0u);
+  store_.SetMetrics(infos[0], Started(1000));
+  const uint64_t first = store_.Metrics(infos[0])->page;
+  EXPECT_GT(first, 0u);
+  store_.SetMetrics(infos[0], Started(1000));
+  const uint64_t second = store_.Metrics(infos[0])->page;
+  EXPECT_GT(second, first);
+  store_.SetMetrics(infos[0], Started(1000), false);  // a list of models
+  EXPECT_EQ(store_.Metrics(infos[0])->page, second);
+}
+
+TEST_F(EndpointStoreTest, PagesAfterAShortAbsenceAreNewOnes) {
+  Update({Ep("a").info});
+  for (int i = 0; i < 5; ++i) store_.SetMetrics(store_.Members()->infos[0], Started(1000));
+  const auto life = Life(0);
+  life->account().Open();
+  EXPECT_EQ(life->account().Unseen(store_.Get()->metrics[0]->page), 0);
+  life->account().Open();
+  Update({});
+  Update({Ep("a").info});
+  ASSERT_EQ(Life(0), life);
+  EXPECT_EQ(life->account().Unseen(store_.Get()->metrics[0]->page), 1);
+  store_.SetMetrics(store_.Members()->infos[0], Started(1000));
+  EXPECT_EQ(life->account().Unseen(store_.Get()->metrics[0]->page), 0);
+}
+
+// By hash order it would be now the one, now the other.
+TEST_F(EndpointStoreTest, OfTwoThatLeaveOneAddressTheFirstWithRequestsGoesOn) {
+  for (int i = 0; i < 20; ++i) {
+    for (const size_t idle : {0u, 1u, 2u}) {
+      EndpointInfo a = Ep("e").info, b = a, c = a;
+      a.name += std::to_string(3 * i);
+      b.name += std::to_string(3 * i + 1);
+      c.name += std::to_string(3 * i + 2);
+      Update({a, b, c});
+      for (size_t k = 0; k < 3; ++k) {
+        if (k != idle) Life(k)->account().Open();
+      }
+      const auto lives = store_.Members()->lives;
+      Update({});
+      Update({Renamed(a, "z")});
+      EXPECT_EQ(Life(0), lives[idle == 0 ? 1 : 0]) << i << " " << idle;
+      Update({});
+      clock_.Advance(seconds(11));
+    }
+  }
+}
+
+TEST_F(EndpointStoreTest, OneGivenTwiceIsOneMember) {
+  Update({Ep("a").info, Ep("b").info, Edited(Ep("a").info)});
+  const auto before = store_.Members();
+  ASSERT_EQ(before->size(), 2u);
+  EXPECT_EQ(before->infos[0]->labels.count("zone"), 0u);
+  Update({Ep("a").info, Ep("a").info, Ep("b").info});
+  EXPECT_EQ(store_.Members()->lives, before->lives);
+  EXPECT_TRUE(Events().empty());
+  EXPECT_EQ(before->max_slot, 2u);
+}
+
 TEST_F(EndpointStoreTest, WhatIsShownOfASetHoldsNoLife) {
   Update({Ep("a").info});
   std::weak_ptr<const EndpointLife> life = Life(0);

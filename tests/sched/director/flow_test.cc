@@ -19,11 +19,12 @@ constexpr char kBody[] = R"({"model":"m","prompt":"hello"})";
 // One endpoint that takes one request at a time.
 class DirectorFlowTest : public DirectorFixture {
  protected:
-  void Begin(const std::string& flow = "") {
+  void Begin(const std::string& flow = "", std::vector<std::string> plugins = {}) {
+    plugins.push_back("{type: concurrency-detector, parameters: {maxConcurrency: 1}}");
     Start(
         "{name: a, address: 127.0.0.1, port: 8001}]\nobjectives: [{name: batch, priority: -1}, "
         "{name: chat, priority: 5}",
-        {"{type: concurrency-detector, parameters: {maxConcurrency: 1}}"},
+        plugins,
         "schedulingProfiles: [{name: p}]\nfeatureGates: [flowControl]\nflowControl: "
         "{saturationDetector: {pluginRef: concurrency-detector}" +
             flow + "}\n");
@@ -201,6 +202,32 @@ TEST_F(DirectorFlowTest, ARetryHasTheDeadlineOfTheFirstTry) {
   director_->Tick(clock_.Now());
   ASSERT_EQ(again.answers, 1);
   EXPECT_EQ(again.routing.denial.dropped_reason, "rejected-ttl-expired");
+}
+
+TEST_F(DirectorFlowTest, ARefusalAfterTheQueueIsNotChargedToItsFlow) {
+  Begin(", defaultPriorityBand: {fairnessPolicyRef: virtual-token-counter-fairness-policy}",
+        {"{type: virtual-token-counter-fairness-policy}"});
+  Asked* const running = Ask("", {{"x-llm-d-inference-fairness-id", "other"}});
+  ASSERT_TRUE(running->routing.ok);
+  std::vector<std::string> order;
+  const auto ask = [&](const std::string& name, const char* flow, bool refused) {
+    Asked* const asked = &asked_.emplace_back();
+    asked->headers = {{":path", "/v1/completions"}, {"x-llm-d-inference-fairness-id", flow}};
+    RequestInput input;
+    input.headers = &asked->headers;
+    input.body = kBody;
+    input.has_subset = refused;
+    director_->Route(std::move(input), [&order, asked, name](Routing r) {
+      order.push_back(name + (r.ok ? "" : " refused"));
+      asked->routing = std::move(r);
+    });
+  };
+  ask("a1", "a", true);
+  ask("a2", "a", false);
+  ask("b1", "b", false);
+  director_->Cancel(running->state);
+  EXPECT_THAT(order, ElementsAre("a1 refused", "a2"));
+  director_->Stop();  // b1 is told while there is an order
 }
 
 TEST_F(DirectorFlowTest, AStateDroppedWhileQueuedOrInFlightLeavesNothingBehind) {

@@ -192,6 +192,27 @@ TEST_F(Reload, DiscoveryRunsOnUnlessItChanged) {
   EXPECT_TRUE(director_->ready());
 }
 
+TEST_F(Reload, AFailedOneHandsNothingOver) {
+  const std::string user = "{type: active-request-scorer}";
+  const std::string renamed = "{name: load, type: inflight-load-producer}";
+  Start(Two(), {user, "{type: inflight-load-producer}"});
+  const std::string prompt = R"({"model":"m","prompt":")" + std::string(4000, 'x') + "\"}";
+  const Routing first = Route(prompt);
+  ASSERT_TRUE(first.ok);
+  ASSERT_FALSE(director_
+                   ->Reload(Yaml({"{type: active-request-scorer, parameters: "
+                                  "{inFlightLoadProducerName: load}}",
+                                  renamed},
+                                 "", "/nowhere/x.yaml"))
+                   .ok());
+  ASSERT_TRUE(director_->Reload(Yaml({user, "{type: inflight-load-producer}", renamed})).ok());
+  const Routing second = Route(prompt);
+  ASSERT_TRUE(second.ok);
+  // The new one counts from nothing, in a column of its own.
+  const json::Value state = director_->PluginState();
+  EXPECT_NE(state["inflight-load-producer"]["state"].Dump(), state["load"]["state"].Dump());
+}
+
 TEST_F(Reload, ReadsItsFileAgain) {
   Start(Two(), {"{type: queue-scorer}"});
   EXPECT_EQ(director_->ReloadFile().code(), StatusCode::kFailedPrecondition);

@@ -107,12 +107,24 @@ TEST_F(Reconfigure, RevocableRequestsStayRevocable) {
 class TokenPolicies : public Reconfigure, public ::testing::WithParamInterface<const char*> {
  protected:
   static constexpr FlowUsage kText = {.prompt_tokens = 100, .output_tokens = 50, .known = true};
+  static constexpr FlowUsage kPicture = {.prompt_tokens = 1500, .output_tokens = 50, .known = true};
   std::string Flow() const {
     return "{defaultRequestTTL: 0s, defaultPriorityBand: {fairnessPolicyRef: f}}";
   }
   std::vector<std::string> Policy(int expected) const {
     return {std::string("{name: f, type: ") + GetParam() +
             ", parameters: {expectedOutputTokens: " + std::to_string(expected) + "}}"};
+  }
+  // Flow a has had so many texts by itself.
+  void Begin(int history) {
+    Start(Flow(), Policy(50));
+    Events();
+    for (int i = 0; i < history; ++i) {
+      const std::string name = "a" + std::to_string(next_++);
+      Ask(name, {.flow = "a", .prompt_tokens = 100});
+      EXPECT_THAT(Open(1), ElementsAre(name));
+      EndOnly(name, kText);
+    }
   }
   void AskMany(const std::string& flow, int n) {
     for (int i = 0; i < n; ++i)
@@ -139,17 +151,97 @@ class TokenPolicies : public Reconfigure, public ::testing::WithParamInterface<c
 };
 
 TEST_P(TokenPolicies, AnOverestimateIsNoCreditOnceItsCostIsKnown) {
-  for (const int ends_after : {0, 1, 20, 100, 200}) {
-    Start(Flow(), Policy(50));
-    Events();
-    Ask("picture", {.flow = "a", .prompt_tokens = 250'000});
-    EXPECT_THAT(Open(1), ElementsAre("picture"));
-    AskMany("a", 250);
-    AskMany("b", 250);
-    const int before = OfA(ends_after);
-    EndOnly("picture", {.prompt_tokens = 1500, .output_tokens = 50, .known = true});
-    EXPECT_NEAR(before + OfA(200 - ends_after), 100, 3) << ends_after;
+  for (const int history : {0, 1, 20}) {
+    for (const int ends_after : {0, 1, 20, 100, 200}) {
+      Begin(history);
+      Ask("picture", {.flow = "a", .prompt_tokens = 250'000});
+      EXPECT_THAT(Open(1), ElementsAre("picture"));
+      AskMany("a", 250);
+      AskMany("b", 250);
+      const int before = OfA(ends_after);
+      EndOnly("picture", kPicture);
+      EXPECT_NEAR(before + OfA(200 - ends_after), 100, 3) << history << " " << ends_after;
+    }
   }
+}
+
+TEST_P(TokenPolicies, AnOverestimateIsNoCreditWhoeverComesFirst) {
+  Begin(20);
+  Ask("picture", {.flow = "a", .prompt_tokens = 250'000});
+  EXPECT_THAT(Open(1), ElementsAre("picture"));
+  AskMany("b", 250);
+  AskMany("a", 250);
+  EndOnly("picture", kPicture);
+  EXPECT_NEAR(OfA(200), 100, 3);
+}
+
+TEST_P(TokenPolicies, OverestimatesAmongOthersInFlightAreNoCredit) {
+  Begin(20);
+  Ask("picture", {.flow = "a", .prompt_tokens = 250'000});
+  AskMany("a", 5);
+  Ask("other picture", {.flow = "a", .prompt_tokens = 100'000});
+  const std::vector<std::string> running = Open(7);
+  ASSERT_EQ(running.size(), 7u);
+  AskMany("a", 250);
+  AskMany("b", 250);
+  for (const std::string& name : running)
+    EndOnly(name, name.ends_with("picture") ? kPicture : kText);
+  EXPECT_NEAR(OfA(200), 100, 3);
+}
+
+// A third flow is put beside b, which owes more; what a has in flight is the matter of a and b.
+TEST_P(TokenPolicies, AnOverestimateIsSettledWhereNobodyWasPutBesideIt) {
+  Begin(20);
+  Ask("dear", {.flow = "b", .prompt_tokens = 100});
+  EXPECT_THAT(Open(1), ElementsAre("dear"));
+  EndOnly("dear", {.prompt_tokens = 20'000, .known = true});
+  Ask("picture", {.flow = "a", .prompt_tokens = 250'000});
+  AskMany("a", 250);
+  EXPECT_THAT(Open(1), ElementsAre("picture"));
+  AskMany("b", 250);
+  AskMany("c", 250);
+  EndOnly("picture", kPicture);
+  EXPECT_GE(OfA(60), 55) << "about 90 texts behind";
+}
+
+TEST_P(TokenPolicies, WhatWasRefusedAfterItsDispatchCostsNothing) {
+  Start(Flow(), Policy(50));
+  AskMany("a", 700);
+  AskMany("b", 700);
+  std::map<char, int> asked, ran;
+  for (int i = 0; i < 900; ++i) {
+    const std::vector<std::string> next = Open(1);
+    ASSERT_EQ(next.size(), 1u);
+    const char flow = next[0][0];
+    const bool refused = flow == 'a' && asked[flow]++ % 2 == 0;
+    EndOnly(next[0], refused ? FlowUsage{.ran = false} : kText);
+    ran[flow] += !refused;
+  }
+  EXPECT_NEAR(static_cast<double>(ran['a']) / ran['b'], 1, 0.02);
+}
+
+// What b was put beside is not taken for less when the flow has become known.
+TEST_P(TokenPolicies, AnOverestimateStaysWhatTheFirstWasPutBeside) {
+  Begin(0);
+  Ask("picture", {.flow = "a", .prompt_tokens = 250'000});
+  EXPECT_THAT(Open(1), ElementsAre("picture"));
+  AskMany("a", 250);
+  AskMany("b", 250);
+  EXPECT_NEAR(OfA(20), 10, 1);
+  AskMany("c", 250);
+  std::map<char, int> served;
+  const auto serve = [&](int n) {
+    for (int i = 0; i < n; ++i) {
+      const std::vector<std::string> next = Open(1);
+      ASSERT_EQ(next.size(), 1u);
+      ++served[next[0][0]];
+      EndOnly(next[0], kText);
+    }
+  };
+  serve(60);
+  EndOnly("picture", kPicture);
+  serve(90);
+  for (const char flow : {'a', 'b', 'c'}) EXPECT_NEAR(served[flow], 50, 3) << flow;
 }
 
 TEST_P(TokenPolicies, AReloadChargesNobodyTwiceForWhatIsInFlight) {

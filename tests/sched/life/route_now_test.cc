@@ -104,7 +104,7 @@ TEST_F(RouteNowTest, WithHandlesOnlyNothingButTheParserAllocatesOnceItHasRun) {
     members[i].address = "10.0.0.1";
     members[i].port = static_cast<uint16_t>(9000 + i);
   }
-  director_->SetEndpoints(members);
+  ASSERT_TRUE(director_->SetEndpoints(members).ok());
   Routing routing;
   std::string none;
   const auto round = [&](bool body) {

@@ -57,7 +57,7 @@ constexpr char kOneAtATime[] = "{type: concurrency-detector, parameters: {maxCon
 
 TEST_F(VirtualTime, TtlsExpireToTheTick) {
   Drive("", {}, kOneAtATime);
-  director_->SetEndpoints(Members(1));
+  ASSERT_TRUE(director_->SetEndpoints(Members(1)).ok());
   Ask("");
   std::vector<Duration> waits;
   const TimePoint start = clock_.Now();
@@ -74,7 +74,7 @@ TEST_F(VirtualTime, TtlsExpireToTheTick) {
 
 TEST_F(VirtualTime, MetricsGivenByHandOpenTheGateAndGrowStale) {
   Drive("", {}, "{type: utilization-detector, parameters: {staleMaxConcurrency: 1}}");
-  director_->SetEndpoints(Members(1));
+  ASSERT_TRUE(director_->SetEndpoints(Members(1)).ok());
   EndpointMetrics full;
   full.waiting = 50;
   ASSERT_TRUE(director_->SetMetrics("default/e0", full).ok());
@@ -160,7 +160,7 @@ TEST_F(VirtualTime, TheSameSeedGivesTheSameIdsAndDecisions) {
     Drive("", {"{type: random-picker}"},
           "{type: concurrency-detector, parameters: {maxConcurrency: 9}}",
           "{pluginRef: random-picker}");
-    director_->SetEndpoints(Members(8));
+    ASSERT_TRUE(director_->SetEndpoints(Members(8)).ok());
     for (int i = 0; i < 20; ++i) {
       Asked* const a = Ask("");
       run.push_back(a->routing.request_id + " " + a->routing.endpoints.at(0) + " " +
@@ -181,7 +181,7 @@ TEST_F(VirtualTime, AnHourOfAHundredEndpointsTakesSeconds) {
       {"{type: queue-scorer}", "{type: prefix-cache-scorer}",
        "{type: round-robin-fairness-policy}"},
       "{type: concurrency-detector, parameters: {maxConcurrency: 2}}");
-  director_->SetEndpoints(Members(100));
+  ASSERT_TRUE(director_->SetEndpoints(Members(100)).ok());
   const std::clock_t real = std::clock();
   const TimePoint start = clock_.Now();
   std::mt19937 rng(1);

@@ -29,6 +29,7 @@ struct LoadOptions {
   Duration metrics_staleness = std::chrono::seconds(2);       // --metrics-staleness-threshold
   std::string source_name;                                    // file name for messages
   // On a reload: its plugins of equal name, type and parameters are taken over with their state.
+  // It is left as it was.
   std::shared_ptr<const Graph> previous = nullptr;
 };
 

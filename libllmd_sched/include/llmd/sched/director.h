@@ -199,10 +199,14 @@ class Director {
   // when it wants to be called next unless something else happens before; max = not by time. `now`
   // is what the clock says. A director that is not manual does this by itself.
   virtual TimePoint Tick(TimePoint now) { return TimePoint::max(); }
-  // Replaces the members, as discovery would; for a manual director.
-  virtual void SetEndpoints(std::vector<EndpointInfo> endpoints) {}
+  // Replaces the members, as discovery would; for a manual director. INVALID_ARGUMENT, and nothing
+  // changes, when two of them have the same ns/name, address and port.
+  virtual Status SetEndpoints(std::vector<EndpointInfo> endpoints) {
+    return Unimplemented("endpoints cannot be given to this director");
+  }
   // New metrics of the member of that "ns/name" or handle, stamped with now when `updated` is not
-  // set; seen by the next request and the next Tick. NOT_FOUND when it is not there.
+  // set; seen by the next request and the next Tick. Each call is a page of its own: it shows what
+  // was sent before. NOT_FOUND when it is not there.
   virtual Status SetMetrics(std::string_view name, EndpointMetrics metrics) {
     return Unimplemented("metrics cannot be given to this director");
   }

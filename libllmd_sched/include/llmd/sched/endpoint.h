@@ -67,6 +67,7 @@ struct EndpointMetrics {
   std::vector<AttributeValue> attributes;  // by AttributeId, from kFirstAttribute on
   std::shared_ptr<const std::vector<ServedModel>> served_models;  // null = not known
   double process_start = 0;  // of the engine's process, seconds since the epoch; 0 = not said
+  uint64_t page = 0;  // number of the page the gauges are from, by the EndpointStore; 0 = none
   // Sets an attribute from kFirstAttribute on; without effect for kNoAttribute.
   void SetAttribute(AttributeId id, double value);
 };

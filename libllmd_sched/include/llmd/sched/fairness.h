@@ -23,6 +23,11 @@ struct TokenAccount {
   // Prompt tokens of late requests, as estimated and as measured: estimates are corrected by this.
   double estimated = 0, measured = 0;
   double mean = 0;  // of what its late requests came to; 0 = not known
+  // By the policy's count of events: when another flow was last put beside this one, and when the
+  // level was last relied on. Of the requests in flight then, `relied` still are; each of them
+  // counts `share` tokens.
+  uint64_t beside = 0, relied_at = 0;
+  double relied = 0, share = 0;
   double weight = 1;
   bool known = false;  // the weight was looked up
   // What it has had, if those in flight come to what is expected.
@@ -32,7 +37,7 @@ struct TokenAccount {
 // What a request's flow was charged at its dispatch.
 struct FlowCharge {
   double tokens = 0;
-  uint64_t lifts = 0;    // the policy's
+  uint64_t event = 0;    // the last one before it, by the policy's count
   bool charged = false;  // by a policy that keeps accounts
   bool alone = false;    // no other flow waited
 };
@@ -54,6 +59,7 @@ struct FlowState {
 struct FlowUsage {
   double prompt_tokens = 0, output_tokens = 0;
   bool known = false;  // false: no usage was reported
+  bool ran = true;     // false: it was refused before an endpoint had it, and cost nothing
 };
 
 // The flows of one band with requests waiting. Called under the controller's lock, by one thread at

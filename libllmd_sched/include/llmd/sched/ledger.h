@@ -14,8 +14,6 @@
 #include <string>
 #include <vector>
 
-#include "llmd/clock.h"
-
 namespace llmd::sched {
 
 inline constexpr size_t kLedgerColumns = 16;
@@ -30,9 +28,9 @@ class InFlightAccount {
   double requests() const { return static_cast<double>(requests_.load(kRelaxed)); }
   // What stands in a column: tokens, to 1/65536.
   double Tokens(const LedgerColumn& column) const;
-  // Requests sent after the metrics of that time were read, and not answered yet: no scrape can
-  // have shown them.
-  double Unseen(TimePoint scraped);
+  // Requests sent after the page of that number (EndpointMetrics::page) was first asked for here,
+  // and not answered yet: no page can have shown them.
+  double Unseen(uint64_t page);
   // The strictest time per token promised to the requests in flight, ms; infinity = none.
   double tightest_tpot_ms() const { return tightest_.load(kRelaxed); }
 
@@ -54,7 +52,7 @@ class InFlightAccount {
 
   // The first cache line is what most decisions read.
   alignas(64) std::atomic<int64_t> requests_{0};
-  std::atomic<int64_t> scraped_{0};  // of the newest page seen
+  std::atomic<uint64_t> page_{0};    // the newest one seen
   std::atomic<uint64_t> unseen_{0};  // pages seen << 32 | sent since the last one
   std::atomic<double> tightest_{std::numeric_limits<double>::infinity()};
   std::array<std::atomic<int64_t>, kLedgerColumns> tokens_{};

@@ -22,11 +22,17 @@ void Learn(TokenAccount& account, const QueuedItem& item, const FlowUsage& usage
   account.measured = account.measured * kKeep + usage.prompt_tokens;
 }
 
-// The level, without trust in what is expected beyond what is usual.
+// What is outstanding, without trust in what is expected beyond what is usual; what was relied on
+// before stays.
+double Sure(const TokenAccount& account) {
+  if (account.mean <= 0) return account.outstanding;
+  const double relied = account.relied * account.share;
+  const double usual = (account.in_flight - account.relied) * account.mean;
+  return relied + std::min(account.outstanding - relied, usual);
+}
+
 double SureLevel(const TokenAccount& account) {
-  if (account.mean <= 0) return account.level();
-  const double usual = account.in_flight * account.mean;
-  return account.settled + std::min(account.outstanding, usual) / account.weight;
+  return std::max(account.floor, account.settled + Sure(account) / account.weight);
 }
 
 }  // namespace
@@ -43,6 +49,7 @@ double TokenCost::Expect(const TokenAccount& account, const QueuedItem& item) co
 }
 
 double TokenCost::Measure(const FlowUsage& usage, double charge) const {
+  if (!usage.ran) return 0;
   return usage.known ? input * usage.prompt_tokens + output * usage.output_tokens : charge;
 }
 
@@ -56,10 +63,15 @@ void TokenBand::Know(TokenAccount& account, const std::string& id) const {
 void TokenBand::Add(FlowState& flow) noexcept {
   TokenAccount& account = flow.account;
   Know(account, flow.id);
-  account.floor = waiting_.empty() ? last_ : SureLevel(LeastServed().account);
+  FlowState* const least = waiting_.empty() ? nullptr : &LeastServed();
+  account.floor = least ? SureLevel(least->account) : last_;
   if (account.level() < account.floor) {
     account.settled += account.floor - account.level();
-    ++lifts_;
+    (least ? least->account.beside : beside_last_) = ++events_;
+    if (least) {
+      Rely(least->account);
+      Move(*least);
+    }
   }
   flow.scratch.value = account.level();
   waiting_.Push(&flow);
@@ -67,7 +79,18 @@ void TokenBand::Add(FlowState& flow) noexcept {
 
 void TokenBand::Remove(FlowState& flow) noexcept {
   waiting_.Remove(&flow);
-  if (waiting_.empty()) last_ = SureLevel(flow.account);
+  if (!waiting_.empty()) return;
+  Rely(flow.account);
+  last_ = flow.account.level();
+}
+
+// All in flight count the same then: their sum is what was relied on, whoever ends first.
+void TokenBand::Rely(TokenAccount& account) {
+  account.outstanding = Sure(account);
+  account.settled += std::max(0.0, account.floor - account.level());
+  account.relied = account.in_flight;
+  account.share = account.in_flight > 0 ? account.outstanding / account.in_flight : 0;
+  account.relied_at = ++events_;
 }
 
 FlowCharge TokenBand::Charge(FlowState& flow) {
@@ -76,7 +99,7 @@ FlowCharge TokenBand::Charge(FlowState& flow) {
   account.outstanding += cost;
   ++account.in_flight;
   Move(flow);
-  return {.tokens = cost, .lifts = lifts_, .charged = true, .alone = waiting_.size() == 1};
+  return {.tokens = cost, .event = events_, .charged = true, .alone = waiting_.size() == 1};
 }
 
 void TokenBand::Completed(FlowState& flow, const QueuedItem& item, TimePoint,
@@ -84,11 +107,14 @@ void TokenBand::Completed(FlowState& flow, const QueuedItem& item, TimePoint,
   TokenAccount& account = flow.account;
   Know(account, flow.id);
   const double came_to = cost_.Measure(usage, charge.tokens);
-  if (usage.known) Learn(account, item, usage, came_to);
+  if (usage.ran && usage.known) Learn(account, item, usage, came_to);
   if (!charge.charged) return;
-  account.outstanding = --account.in_flight > 0 ? account.outstanding - charge.tokens : 0;
-  const bool nobodys_affair = charge.alone && charge.lifts != lifts_;
-  account.settled += (nobodys_affair ? charge.tokens : came_to) / account.weight;
+  const bool relied = account.relied_at > charge.event;
+  const double counted = relied ? account.share : charge.tokens;
+  account.relied -= relied;
+  account.outstanding = --account.in_flight > 0 ? account.outstanding - counted : 0;
+  const bool nobodys_affair = charge.alone && std::max(account.beside, beside_last_) > charge.event;
+  account.settled += (nobodys_affair ? counted : came_to) / account.weight;
   if (flow.scratch.position == kNotInHeap) return;
   account.settled += std::max(0.0, account.floor - account.level());
   Move(flow);
@@ -104,7 +130,8 @@ void TokenBand::Follow(const FairnessBand& before) noexcept {
   const auto* other = dynamic_cast<const TokenBand*>(&before);
   if (other == nullptr) return;
   last_ = other->waiting_.empty() ? other->last_ : other->LeastServed().account.level();
-  lifts_ = lifts_before_ = other->lifts_;
+  events_ = events_before_ = other->events_;
+  beside_last_ = beside_last_before_ = other->beside_last_;
 }
 
 // Under another weight what a flow has had beyond the others, or less, stays so many tokens.
@@ -117,7 +144,8 @@ void TokenBand::Carry(FlowState& flow, const FlowState& before) noexcept {
   account.floor = last_ + (account.floor - last_) * scale;
   account.weight = weight;
   flow.account = account;
-  lifts_ = lifts_before_;  // coming here was no joining
+  events_ = events_before_;  // coming here was no joining
+  beside_last_ = beside_last_before_;
   if (flow.scratch.position != kNotInHeap) Move(flow);
 }
 

@@ -3,10 +3,12 @@
 //
 // While a request is in flight its flow is charged what is expected of it, at its end what it came
 // to. Expectations are learned, since estimates may be off by any factor. A flow that begins to
-// wait starts beside the least served of those that wait. What was dispatched before, while nobody
-// else waited, is no matter between the two: if it turns out cheaper or dearer, neither is moved,
-// so that a refund does not become credit. No settlement takes a flow below where it began to wait:
-// one held back by its own expectation gets what it missed since then and no more.
+// wait starts beside the least served of those that wait, which is taken to have had what its
+// requests usually come to, whatever is expected of those in flight: from then on it is charged no
+// more for them. What that one had dispatched while nobody else waited is no matter between the
+// two: if it turns out cheaper or dearer, neither is moved, so that a refund does not become
+// credit. No settlement takes a flow below where it began to wait: one held back by its own
+// expectation gets what it missed since then and no more.
 #pragma once
 
 #include <map>
@@ -27,7 +29,7 @@ struct TokenCost {
   // Of a request before it runs: its prompt as estimated, corrected by what the flow's estimates
   // were worth, and the flow's usual output.
   double Expect(const TokenAccount& account, const QueuedItem& item) const;
-  // Of a request that has ended; `charge` when it did not say.
+  // Of a request that has ended; `charge` when it did not say, 0 when it never ran.
   double Measure(const FlowUsage& usage, double charge) const;
 };
 
@@ -70,12 +72,16 @@ class TokenBand : public FairnessBand {
   // Looks the weight up once.
   void Know(TokenAccount& account, const std::string& id) const;
   void Move(FlowState& flow) noexcept;
+  // Somebody is put where the flow stands, or may be later.
+  void Rely(TokenAccount& account);
 
   const TokenCost& cost_;
   IndexedHeap<FlowState, FlowPosition, ByLevel> waiting_;
   double last_ = 0;  // level of the last flow to leave an emptied band
-  // Flows that were put beside another one; what it was in the band this one follows.
-  uint64_t lifts_ = 0, lifts_before_ = 0;
+  // Flows put beside another one, and levels relied on; of those the last by which a flow was put
+  // at last_. And what both were in the band this one follows.
+  uint64_t events_ = 0, beside_last_ = 0;
+  uint64_t events_before_ = 0, beside_last_before_ = 0;
 };
 
 }  // namespace llmd::sched

@@ -31,7 +31,8 @@ class UtilizationDetector final : public SaturationDetector, public Filter {
     const TimePoint now = clock_.Now();
     double sum = 0;
     for (uint32_t c : candidates) {
-      sum += Of(snapshot, c, now, snapshot.set->lives[c]->account().Unseen(snapshot.updated[c]));
+      const double unseen = snapshot.set->lives[c]->account().Unseen(snapshot.metrics[c]->page);
+      sum += Of(snapshot, c, now, unseen);
     }
     return sum / static_cast<double>(candidates.size());
   }

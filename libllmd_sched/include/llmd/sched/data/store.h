@@ -38,11 +38,15 @@ class EndpointStore {
 
   // Replaces the members. One with the ns/name, address and port of a member goes on with its life,
   // slot and metrics, whatever else was edited. One at an address that was left within
-  // kShortAbsence, with requests still on their way, goes on with the life that was there.
+  // kShortAbsence, with requests still on their way, goes on with the life that was there; of
+  // several that left it at once, with that of the first. Of several with one ns/name, address and
+  // port the first counts.
   void Update(std::vector<EndpointInfo> endpoints);
   // New metrics of a member; those of an endpoint that left, or was edited, are dropped. When they
-  // come from a younger process than before, a new life begins.
-  void SetMetrics(const std::shared_ptr<const EndpointInfo>& endpoint, EndpointMetrics metrics);
+  // come from a younger process than before, a new life begins. With `gauges` they hold gauges just
+  // read: a page of its own, whatever its time.
+  void SetMetrics(const std::shared_ptr<const EndpointInfo>& endpoint, EndpointMetrics metrics,
+                  bool gauges = true);
   std::shared_ptr<const EndpointMetrics> Metrics(
       const std::shared_ptr<const EndpointInfo>& endpoint) const;
 
@@ -89,6 +93,7 @@ class EndpointStore {
   std::unordered_map<const EndpointInfo*, size_t> at_;  // into set_; guarded by mutex_
   std::unordered_map<std::string, Left> left_;          // by address; guarded by mutex_
   Duration limit_;                                      // guarded by mutex_
+  uint64_t pages_ = 0;                                  // read so far; guarded by mutex_
   mutable std::shared_ptr<const Snapshot> snapshot_;    // null = outdated; guarded by mutex_
   mutable TimePoint good_until_ = TimePoint::max();     // of snapshot_: then one grows stale
   mutable uint64_t epoch_ = 0;                          // guarded by mutex_
