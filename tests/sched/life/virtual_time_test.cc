@@ -22,8 +22,8 @@ class VirtualTime : public LifeFixture {
     options_.seed = 3;
     plugins.push_back(detector);
     const std::string type = detector.substr(7, detector.find_first_of(",}") - 7);
-    options_.config_yaml = Config(plugins) +
-                           "dataLayer: {injectDefaults: false}\nfeatureGates: [flowControl]\n"
+    options_.config_yaml = Config(plugins) + "dataLayer: " + data_layer_ +
+                           "\nfeatureGates: [flowControl]\n"
                            "schedulingProfiles: [{name: p, plugins: [" +
                            chosen + "]}]\nflowControl: {saturationDetector: {pluginRef: " + type +
                            "}" + flow + "}\n";
@@ -41,6 +41,7 @@ class VirtualTime : public LifeFixture {
     }
     return all;
   }
+  std::string data_layer_ = "{injectDefaults: false}";  // without sources metrics never age
   // Moves the clock to each time that is due, up to that one.
   void Until(TimePoint end) {
     for (TimePoint due = director_->Tick(clock_.Now()); due <= end;
@@ -96,17 +97,17 @@ TEST_F(VirtualTime, MetricsGivenByHandOpenTheGateAndGrowStale) {
   EXPECT_TRUE(second->routing.ok) << "nothing of ours is on its way";
 }
 
-// With two bands a saturation of 9/10 lets the lower one through in every ninth decision.
+// With two bands a saturation of 19/20 lets the lower one through in every 19th decision.
 TEST_F(VirtualTime, ACeilingThatOpensNowAndThenIsAskedAgain) {
   Drive(
       ", usageLimitPolicyPluginRef: soft-reflective-ceiling-policy, priorityBands: [{priority: 1}, "
       "{priority: 0}]",
       {"{type: soft-reflective-ceiling-policy}"},
-      "{type: concurrency-detector, parameters: {maxConcurrency: 10}}");
+      "{type: concurrency-detector, parameters: {maxConcurrency: 20}}");
   director_->SetEndpoints(Members(1));
   const TimePoint start = clock_.Now();
   std::vector<Asked*> first;
-  for (int i = 0; i < 10; ++i) first.push_back(Ask(""));
+  for (int i = 0; i < 20; ++i) first.push_back(Ask(""));
   Until(start + milliseconds(300));
   for (const Asked* asked : first) EXPECT_TRUE(asked->routing.ok);
 }
@@ -129,6 +130,7 @@ TEST_F(VirtualTime, ABurstEndsWithItsWindow) {
 
 // What the store knew of the members that left must not ask for steps of a nanosecond.
 TEST_F(VirtualTime, AnEmptyPoolIsNotAskedForByMetricsThatLeft) {
+  data_layer_ = "{}";
   Drive("", {}, "{type: utilization-detector, parameters: {metricsStalenessThreshold: 2s}}");
   director_->SetEndpoints(Members(1));
   EndpointMetrics full;
