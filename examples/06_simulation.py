@@ -45,7 +45,7 @@ def simulate(seed, requests=3000, endpoints=4):
     for i in range(requests):
         at(i * 0.2, arrive)
     due = None
-    while events or due is not None:  # whatever comes first: an event, or what the director waits for
+    while events or director.waiting:  # whatever comes first: an event, or what the director waits for
         director.tick(min(events[0][0] if events else math.inf, math.inf if due is None else due))
         while events and events[0][0] <= director.now:
             heapq.heappop(events)[2]()

@@ -148,7 +148,10 @@ py::object Route(DirectorCore& core, const py::object& request, const std::strin
       answered = d.RouteNow(std::move(input), routing, [asked](sched::Routing later) {
         DirectorCore::Answered(asked, std::move(later));
       });
-      if (answered) asked->state.reset();
+      if (answered)
+        asked->state.reset();
+      else
+        ++core.waiting;
     });
   } catch (...) {
     core.End(std::move(routing.state));
@@ -226,10 +229,14 @@ void BindTime(py::class_<DirectorCore, Core>& c) {
       .def_property_readonly(
           "now", [](const DirectorCore& d) { return SecondsOf(d.clock.Now()); },
           "Seconds; moved by tick only.")
+      .def_property_readonly(
+          "waiting", [](const DirectorCore& d) { return d.waiting.load(); },
+          "Requests that wait for their answer.")
       .def("tick", &Tick, py::arg("now") = py::none(),
            "It is `now`, not earlier than before (None = no time has passed): does what is due, "
            "such as TTLs, and what new metrics allow. Returns when the next call is due unless "
-           "something else happens before; None = not by time.")
+           "something else happens before; None = not by time. Flows that nobody uses are looked "
+           "through now and then, so that it may be due though nobody waits.")
       .def(
           "stop", [](DirectorCore& d) { d.Run([](sched::Director& x) { x.Stop(); }); },
           "Refuses all that wait. A director that goes away without it tells nobody.");

@@ -27,6 +27,7 @@ struct Failure {
 // Tells everybody; the first that raises counts when `raises`.
 std::optional<py::error_already_set> Tell(const std::shared_ptr<DirectorCore>& core,
                                           Answers& answers, bool raises) {
+  core->waiting -= static_cast<int64_t>(answers.size());
   for (auto& [asked, routing] : answers)
     asked->routing = py::cast(MakeRouting(core, std::move(routing)));
   std::optional<py::error_already_set> first;

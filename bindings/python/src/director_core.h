@@ -3,6 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -40,6 +42,7 @@ struct DirectorCore : std::enable_shared_from_this<DirectorCore> {
   MetricsRegistry metrics;
   std::unique_ptr<sched::Director> director;
   Callee callee{"director"};
+  std::atomic<int64_t> waiting{0};                   // requests without an answer; from any thread
   std::map<std::string, PyEndpoint> given;           // the members as last told, by "ns/name"
   std::map<std::string, std::string> names;          // "ip:port" of all ever given → "ns/name"
   std::map<std::string, sched::EndpointId> handles;  // of whom requests were routed to, by name

@@ -56,7 +56,7 @@ class DirectorRun {
     options.metrics_staleness = milliseconds(700);
     LLMD_ASSIGN_OR_RETURN(director_,
                           Director::Create(options, nullptr, Logger(), metrics_, world_.clock()));
-    TellMembers();
+    LLMD_RETURN_IF_ERROR(TellMembers());
     for (uint64_t i = 1; i <= requests; ++i) {
       Until(world_.clock().Now() + world_.Gap());
       world_.Change();
@@ -80,18 +80,19 @@ class DirectorRun {
   // When an answer ends, and in which order those of one moment do.
   using At = std::pair<TimePoint, uint64_t>;
 
-  void TellMembers() {
+  Status TellMembers() {
     std::vector<EndpointInfo> infos;
     for (const EndpointState& e : world_.endpoints()) infos.push_back(e.info);
-    director_->SetEndpoints(std::move(infos));
-    for (size_t i = 0; i < world_.endpoints().size(); ++i) static_cast<void>(TellGauges(i));
+    LLMD_RETURN_IF_ERROR(director_->SetEndpoints(std::move(infos)));
+    for (size_t i = 0; i < world_.endpoints().size(); ++i) LLMD_RETURN_IF_ERROR(TellGauges(i));
+    return OkStatus();
   }
   Status TellGauges(size_t i) {
     const EndpointState& e = world_.endpoints()[i];
     return director_->SetMetrics(e.info.FullName(), e.metrics);
   }
   Status TellChange() {
-    if (world_.members_changed()) TellMembers();
+    if (world_.members_changed()) LLMD_RETURN_IF_ERROR(TellMembers());
     for (const size_t i : world_.gauged()) LLMD_RETURN_IF_ERROR(TellGauges(i));
     return OkStatus();
   }
