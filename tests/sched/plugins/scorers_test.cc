@@ -96,18 +96,6 @@ TEST(LoraAffinityScorer, PrefersActiveThenRoomThenWaiting) {
               ElementsAre(1.0, 0.8, 0.6, 0.0));
 }
 
-// vLLM lists an adapter under both while some of its requests run and others wait.
-TEST(LoraAffinityScorer, AnAdapterThatRunsAndWaitsTakesOnePlace) {
-  auto s = MakeScheduler(Config({"{type: lora-affinity-scorer}"}));
-  EndpointState room = Ep("a"), full = Ep("b");
-  room.metrics.active_models = room.metrics.waiting_models = {"x", "y"};
-  room.metrics.max_active_models = 3;
-  full.metrics.active_models = {"x", "y"};
-  full.metrics.waiting_models = {"y", "z"};
-  full.metrics.max_active_models = 3;
-  EXPECT_THAT(Raw(Must(*s, Prompt("p"), {room, full})), ElementsAre(0.8, 0.0));
-}
-
 TEST(SessionAffinityScorer, FollowsTheTokenAndNothingElse) {
   auto s = MakeScheduler(Config({"{type: session-affinity-scorer}"}));
   RequestSpec r = Prompt("p");

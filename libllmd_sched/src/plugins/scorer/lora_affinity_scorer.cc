@@ -12,21 +12,13 @@ bool Holds(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-// Adapters that run or wait, each once: engines may list one under both.
-size_t Loaded(const EndpointMetrics& m) {
-  const auto waits_only = [&](const std::string& name) { return !Holds(m.active_models, name); };
-  return m.active_models.size() +
-         static_cast<size_t>(
-             std::count_if(m.waiting_models.begin(), m.waiting_models.end(), waits_only));
-}
-
 class LoraAffinityScorer final : public Scorer {
  public:
   void Score(RequestContext& request, const Snapshot& snapshot,
              std::span<const uint32_t> candidates, std::span<double> scores) override {
     for (size_t i = 0; i < candidates.size(); ++i) {
       const EndpointMetrics& m = *snapshot.metrics[candidates[i]];
-      const size_t loaded = Loaded(m);
+      const size_t loaded = m.active_models.size() + m.waiting_models.size();
       if (Holds(m.active_models, request.target_model)) {
         scores[i] = 1.0;
       } else if (loaded < static_cast<size_t>(std::max(m.max_active_models, 0))) {
