@@ -1,5 +1,7 @@
 // Flow control as a request meets it in the Director: headers, refusals, eviction.
+#include <atomic>
 #include <deque>
+#include <thread>
 
 #include "sched/director_support.h"
 
@@ -32,7 +34,7 @@ class DirectorFlowTest : public DirectorFixture {
   struct Asked {
     HeaderList headers;
     std::shared_ptr<RequestState> state;
-    int answers = 0;
+    std::atomic<int> answers{0};  // after `routing`
     Routing routing;
     std::vector<Denial> evictions;
   };
@@ -48,10 +50,17 @@ class DirectorFlowTest : public DirectorFixture {
     input.state = &asked->state;
     input.evicted = [asked](const Denial& d) { asked->evictions.push_back(d); };
     director_->Route(std::move(input), [asked](Routing r) {
-      ++asked->answers;
       asked->routing = std::move(r);
+      ++asked->answers;
     });
     return asked;
+  }
+  // The director's own thread may be the one that dispatches it.
+  static void Answered(const Asked& asked) {
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    while (asked.answers == 0 && std::chrono::steady_clock::now() < limit)
+      std::this_thread::yield();
+    ASSERT_EQ(asked.answers, 1);
   }
   std::deque<Asked> asked_;
 };
@@ -65,7 +74,7 @@ TEST_F(DirectorFlowTest, AQueuedRequestSaysHowLongAndWhyOnItsAnswer) {
   director_->OnResponseHeaders(first->state, 200, {});
   director_->OnResponseBody(first->state, R"({"usage":{"prompt_tokens":1,"completion_tokens":2}})",
                             true, nullptr);
-  ASSERT_EQ(second->answers, 1);
+  Answered(*second);
   const HeaderList set = director_->OnResponseHeaders(second->state, 200, {});
   EXPECT_THAT(set, Contains(Pair("x-llm-d-queue-time-ms", "1234")));
   EXPECT_THAT(set, Contains(Pair("x-llm-d-queue-reason", "saturated")));
@@ -122,7 +131,7 @@ TEST_F(DirectorFlowTest, ASheddableRequestInFlightIsTakenBackForAHigherOne) {
   EXPECT_EQ(batch->evictions[0].dropped_reason, "evicted-priority");
   EXPECT_GE(batch->evictions[0].retry_after_s, 1);
   director_->Cancel(batch->state);  // as the transport does when the stream has ended
-  ASSERT_EQ(chat->answers, 1);
+  Answered(*chat);
   EXPECT_TRUE(chat->routing.ok);
   EXPECT_THAT(metrics_.Expose(), HasSubstr("llm_d_epp_flow_control_revocations_total{inference_"
                                            "pool=\"epp\",outcome=\"confirmed\"} 1.0"));
@@ -143,6 +152,7 @@ TEST_F(DirectorFlowTest, AQueuedSheddableRequestGivesItsPlaceInAFullQueue) {
   EXPECT_EQ(waiting->routing.denial.dropped_reason, "evicted-queue-pressure");
   EXPECT_EQ(chat->answers, 0);
   director_->Cancel(running->state);
+  Answered(*chat);
   EXPECT_TRUE(chat->routing.ok);
 }
 
@@ -168,8 +178,8 @@ TEST_F(DirectorFlowTest, WhomNobodyMayServeDoesNotQueue) {
     input.has_subset = !by_handle;
     if (by_handle) input.exclude = running->routing.handles;
     director_->Route(std::move(input), [&](Routing r) {
-      ++asked.answers;
       asked.routing = std::move(r);
+      ++asked.answers;
     });
     ASSERT_EQ(asked.answers, 1) << "it waits";
     EXPECT_EQ(asked.routing.denial.http_status, 503);
@@ -192,8 +202,8 @@ TEST_F(DirectorFlowTest, ARetryHasTheDeadlineOfTheFirstTry) {
   input.body = kBody;
   input.first_received = first;
   director_->Route(std::move(input), [&](Routing r) {
-    ++again.answers;
     again.routing = std::move(r);
+    ++again.answers;
   });
   clock_.Advance(std::chrono::milliseconds(3999));
   director_->Tick(clock_.Now());
