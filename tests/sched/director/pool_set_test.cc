@@ -196,7 +196,7 @@ class PoolsByHand : public ::testing::Test {
       e.name = "e";
       e.address = "10.0.0.1";
       e.port = 80;
-      set_->Find(name)->SetEndpoints({e});
+      ASSERT_TRUE(set_->Find(name)->SetEndpoints({e}).ok());
     }
   }
   // Answers go to `out`.
@@ -238,6 +238,7 @@ TEST_F(PoolsByHand, MetricsGoToEveryPoolThatHasTheEndpoint) {
   Make();
   EXPECT_TRUE(set_->SetMetrics("default/e", {}).ok());
   EXPECT_EQ(set_->SetMetrics("default/f", {}).code(), StatusCode::kNotFound);
+  EXPECT_EQ(set_->SetEndpoints({}).code(), StatusCode::kUnimplemented) << "whose?";
   std::vector<Routing> routed;
   Ask("code", "1h", routed);
   ASSERT_TRUE(routed.at(0).ok);

@@ -145,7 +145,7 @@ TEST_F(RouteNowTest, ASessionThatIsBoundAllocatesNothing) {
       members[i].address = "10.0.0.1";
       members[i].port = static_cast<uint16_t>(9000 + i);
     }
-    director_->SetEndpoints(members);
+    ASSERT_TRUE(director_->SetEndpoints(members).ok());
     headers_ = {{":path", "/v1/completions"},
                 {"x-session-id", "a-session-id-of-some-forty-bytes-and-more"},
                 {"x-session-token", Base64("default/" + name + "5")}};

@@ -104,7 +104,7 @@ TEST_F(VirtualTime, ACeilingThatOpensNowAndThenIsAskedAgain) {
       "{priority: 0}]",
       {"{type: soft-reflective-ceiling-policy}"},
       "{type: concurrency-detector, parameters: {maxConcurrency: 20}}");
-  director_->SetEndpoints(Members(1));
+  ASSERT_TRUE(director_->SetEndpoints(Members(1)).ok());
   const TimePoint start = clock_.Now();
   std::vector<Asked*> first;
   for (int i = 0; i < 20; ++i) first.push_back(Ask(""));
@@ -119,7 +119,7 @@ TEST_F(VirtualTime, ABurstEndsWithItsWindow) {
          "burst-prefix-cache-producer}}"},
         "{type: concurrency-detector, parameters: {maxConcurrency: 9}}",
         "{pluginRef: prefix-cache-scorer}");
-  director_->SetEndpoints(Members(2));
+  ASSERT_TRUE(director_->SetEndpoints(Members(2)).ok());
   const TimePoint start = clock_.Now();
   Asked* const asked = Ask("");
   ASSERT_EQ(asked->answers, 0);
@@ -132,7 +132,7 @@ TEST_F(VirtualTime, ABurstEndsWithItsWindow) {
 TEST_F(VirtualTime, AnEmptyPoolIsNotAskedForByMetricsThatLeft) {
   data_layer_ = "{}";
   Drive("", {}, "{type: utilization-detector, parameters: {metricsStalenessThreshold: 2s}}");
-  director_->SetEndpoints(Members(1));
+  ASSERT_TRUE(director_->SetEndpoints(Members(1)).ok());
   EndpointMetrics full;
   full.waiting = 50;
   full.kv_usage = 0;
@@ -142,7 +142,7 @@ TEST_F(VirtualTime, AnEmptyPoolIsNotAskedForByMetricsThatLeft) {
   director_->Tick(clock_.Now());
   ASSERT_EQ(asked->answers, 0);
   clock_.Advance(milliseconds(100));
-  director_->SetEndpoints({});
+  ASSERT_TRUE(director_->SetEndpoints({}).ok());
   int ticks = 0;
   TimePoint due = director_->Tick(clock_.Now());
   for (; due != TimePoint::max() && asked->answers == 0 && ticks < 1000; ++ticks) {

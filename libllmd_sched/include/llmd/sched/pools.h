@@ -32,7 +32,7 @@ StatusOr<PoolsConfig> ParsePools(std::string_view yaml, const std::string& direc
 // A Director over others. A request goes to the pool that RequestInput::pool or the header
 // x-llm-d-pool names; else by its :authority, else by its model, else to the default. The body is
 // looked at only when some rule has models and nothing before decided. Tick and SetMetrics are told
-// to all pools; SetEndpoints is each pool's own (Find). Thread-safe.
+// to all pools; SetEndpoints is each pool's own (Find) and UNIMPLEMENTED here. Thread-safe.
 class PoolSet : public Director {
  public:
   struct Member {
