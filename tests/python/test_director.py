@@ -365,6 +365,7 @@ def test_pages():
     d = director("{type: queue-scorer}")
     for i in range(3):
         d.route(BODY, headers={"x-request-id": f"r{i}"}).end(completion_tokens=2)
+        d.tick(i + 1)
     last = d.decisions(2)
     assert len(last) == 2 and json.dumps(last).count("r2") == 1 and "r0" not in json.dumps(last)
     assert d.explain("r0")["request_id"] == "r0"
