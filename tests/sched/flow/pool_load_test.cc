@@ -122,6 +122,7 @@ TEST_F(PoolLoadTest, WhatNoScrapeHasShownYetCountsAsWaitingUntilItIsAnswered) {
   snapshot_ = Snapshot();
   EndpointState e = Ep("e0", 2);
   e.metrics.updated = clock_.Now();
+  e.metrics.page = 1;
   snapshot_.Add(std::make_shared<const EndpointMetrics>(e.metrics));
   snapshot_.set = set_;
   EXPECT_EQ(Read().effective, 0.4) << "now the engine has told";
