@@ -139,19 +139,23 @@ void DecisionRing::MakeRoom(Shard& shard) const {
 }
 
 std::vector<DecisionTrace> DecisionRing::Latest(size_t limit) const {
-  std::vector<DecisionTrace> out;
+  // With the decision's number: in virtual time many are of one instant.
+  std::vector<std::pair<uint64_t, DecisionTrace>> found;
   for (const Shard& shard : shards_) {
     std::lock_guard lock(shard.mutex);
     const size_t n = shard.slots.size();
     for (size_t back = 1; back <= std::min(n, limit); ++back) {
       const DecisionRecord& record = shard.slots[(shard.next + n - back) % n];
-      if (!record.request_id.empty()) out.push_back(record.ToTrace());
+      if (!record.request_id.empty()) found.emplace_back(record.id, record.ToTrace());
     }
   }
-  std::sort(out.begin(), out.end(), [](const DecisionTrace& a, const DecisionTrace& b) {
-    return a.unix_nanos > b.unix_nanos;
+  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.second.unix_nanos, a.first) > std::pair(b.second.unix_nanos, b.first);
   });
-  if (out.size() > limit) out.resize(limit);
+  if (found.size() > limit) found.resize(limit);
+  std::vector<DecisionTrace> out;
+  out.reserve(found.size());
+  for (auto& [id, trace] : found) out.push_back(std::move(trace));
   return out;
 }
 
