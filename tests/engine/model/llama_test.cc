@@ -278,10 +278,11 @@ TEST(LoadModel, ListsTheArchitecturesItKnows) {
 TEST(LoadModel, NamesAMissingOrMisshapenTensor) {
   GgufBuilder b;
   b.String("general.architecture", "llama");
-  for (const char* key : {"embedding_length", "block_count", "feed_forward_length",
-                          "attention.head_count", "context_length"}) {
+  for (const char* key :
+       {"embedding_length", "feed_forward_length", "attention.head_count", "context_length"}) {
     b.Uint32(std::string("llama.") + key, 32);
   }
+  b.Uint32("llama.block_count", 1);
   b.Uint32("llama.attention.key_length", 32);
   b.Tensor("token_embd.weight", {32, 4}, TensorType::kF32, std::vector<float>(128));
   EXPECT_THAT(Load(b, {}).status().message(), HasSubstr("output_norm.weight is missing"));

@@ -196,7 +196,7 @@ TEST_F(GrpcParsers, EditsInsideVertexCarryTheLengthsAlong) {
   }
   ASSERT_TRUE(Parse(kRaw, Vertex(R"({"input":"x"})")).ok());
   EXPECT_EQ(JsonInside(Applied(body_, EditsOf(request_, "new"))), R"({"model":"new","input":"x"})");
-  ASSERT_TRUE(Parse(kRaw, Vertex(R"({"model":"m"})")).ok());
+  ASSERT_TRUE(Parse(kRaw, Vertex(R"({"model":"m","input":"x"})")).ok());
   EXPECT_THAT(EditsOf(request_, ""), IsEmpty());
 }
 
@@ -226,7 +226,7 @@ TEST_F(GrpcDirector, VllmNeedsNoModelAndIsNotRewritten) {
 
 TEST_F(GrpcDirector, VertexsUsageIsReadAcrossMessagesAndChunks) {
   StartBoth();
-  const Routing r = Route(Vertex(R"({"model":"m","messages":[]})"), {{":path", kChat}});
+  const Routing r = Route(Vertex(R"({"model":"m","messages":[{}]})"), {{":path", kChat}});
   ASSERT_TRUE(r.ok) << r.denial.message;
   std::string answer, out;
   const std::string text =
@@ -239,10 +239,10 @@ TEST_F(GrpcDirector, VertexsUsageIsReadAcrossMessagesAndChunks) {
 
 TEST_F(GrpcDirector, VertexIsRewrittenButItsAnswerLeftAlone) {
   StartBoth();
-  const Routing r = Route(Vertex(R"({"model":"m","messages":[]})"),
+  const Routing r = Route(Vertex(R"({"model":"m","messages":[{}]})"),
                           {{":path", kChat}, {"x-llm-d-model-name-rewrite", "tuned"}});
   ASSERT_TRUE(r.ok) << r.denial.message;
-  EXPECT_EQ(JsonInside(Applied(body_, r.body_edits)), R"({"model":"tuned","messages":[]})");
+  EXPECT_EQ(JsonInside(Applied(body_, r.body_edits)), R"({"model":"tuned","messages":[{}]})");
   std::string out;
   const std::string answer = Grpc(Len(2, R"({"model":"tuned","usage":{"completion_tokens":5}})"));
   EXPECT_FALSE(director_->OnResponseBody(r.state, answer, true, &out));
