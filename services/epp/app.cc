@@ -102,7 +102,7 @@ struct App {
   std::shared_ptr<sched::Fetch> fetch;
   std::unique_ptr<Tracer> tracer;  // null when nothing is traced
   std::unique_ptr<services::Pools> pools;
-  std::atomic<bool> draining{false};
+  std::atomic<bool> serving{false};  // the ports are open, and it does not drain
   services::AdminSources admin_sources;
   http::Router admin_router;
   std::unique_ptr<http::Server> admin;
@@ -117,7 +117,7 @@ struct App {
 Status StartAdmin(App& app, const Flags& flags) {
   app.admin_sources.metrics = [&app] { return app.pools->Expose(); };
   app.admin_sources.pool_ready = [&app](std::string_view pool) {
-    return !app.draining && app.pools->ready(pool);
+    return app.serving && app.pools->ready(pool);
   };
   app.admin_sources.ready = [&app] { return app.admin_sources.pool_ready(""); };
   app.admin_sources.explain = [&app](std::string_view id) { return app.director().Explain(id); };
@@ -169,6 +169,7 @@ Status StartGrpc(App& app, const Flags& flags) {
   app.health_queues.Start([&app](grpc::ServerCompletionQueue& queue) {
     app.own_health->Accept(queue, app.health_queues.calls());
   });
+  app.serving = true;
   return OkStatus();
 }
 
@@ -191,7 +192,7 @@ Status Start(App& app, const Flags& flags) {
 // Not ready at once; requests are served on, new ones too, until none is open or the time is up.
 // Then those that still wait, or come, are told, and the rest is cut.
 void Drain(App& app, std::chrono::nanoseconds patience) {
-  app.draining = true;
+  app.serving = false;
   app.logger.Info("draining",
                   {{"timeoutSeconds", std::chrono::duration<double>(patience).count()}});
   const bool idle = app.ext_proc->gate().WaitIdle(std::chrono::steady_clock::now() + patience);
