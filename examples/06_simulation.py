@@ -47,7 +47,7 @@ def simulate(seed, requests=3000, endpoints=4):
     due = None
     while events or director.waiting:  # whatever comes first: an event, or what the director waits for
         director.tick(min(events[0][0] if events else math.inf, math.inf if due is None else due))
-        while events and events[0][0] <= director.now:
+        while events and events[0][0] <= director.now + 1e-9:  # its clock counts nanoseconds
             heapq.heappop(events)[2]()
         due = director.tick()
     return waits, refused, director

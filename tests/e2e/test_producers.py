@@ -157,9 +157,9 @@ def test_bodies_over_grpc(picker):
     assert sent == body
     with Stream(picker) as stream:
         stream.headers(path("/x.PredictionService/ChatCompletions") + [("x-llm-d-model-name-rewrite", "much-longer")])
-        stream.body(framed(field(2, field(2, b'{"model":"m","messages":[]}'))))
+        stream.body(framed(field(2, field(2, b'{"model":"m","messages":[{}]}'))))
         head, sent = stream.routed()
-    assert sent == framed(field(2, field(2, b'{"model":"much-longer","messages":[]}')))
+    assert sent == framed(field(2, field(2, b'{"model":"much-longer","messages":[{}]}')))
     assert head.set["content-length"] == str(len(sent))
     with Stream(picker) as stream:
         stream.headers(path("/vllm.grpc.engine.VllmEngine/Embed")).body(b"not framed")

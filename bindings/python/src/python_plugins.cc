@@ -338,10 +338,14 @@ Status Add(sched::PluginRegistry& registry, const py::dict& plugins, const std::
     descriptor.type = type;
     descriptor.kind = kind;
     descriptor.help = HelpOf(given);
-    descriptor.make = [given, built](PluginArgs& args) {
+    // The registry may outlive the making: what it holds is shown to the garbage collector too.
+    const auto held = std::make_shared<PythonCall>();
+    held->call = given;
+    built->calls.push_back(held);
+    descriptor.make = [held, built](PluginArgs& args) {
       const py::gil_scoped_acquire gil;
       built->types.insert(args.type);
-      return Make<Kind>(args, given, *built);
+      return Make<Kind>(args, held->call, *built);
     };
     LLMD_RETURN_IF_ERROR(AddPlugin(registry, std::move(descriptor)));
   }
