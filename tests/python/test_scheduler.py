@@ -396,38 +396,6 @@ def test_a_scheduler_in_use_is_refused_in_a_child():
     assert made.schedule(BODY, pool()).ok
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_forks_while_other_threads_log_are_safe(caplog):
-    done = threading.Event()
-
-    def busy():
-        made = llmd.Scheduler.from_yaml(MIXED)
-        while not done.is_set():
-            for _ in range(20):
-                made.schedule(BODY, pool())
-
-    def child():
-        return llmd.Scheduler.from_yaml(MIXED).schedule(BODY, pool()).ok
-
-    with caplog.at_level(logging.DEBUG, logger="llmd"):
-        threads = [threading.Thread(target=busy) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        try:
-            assert all(in_child(child) for _ in range(60))
-        finally:
-            done.set()
-            for thread in threads:
-                thread.join(30)
-
-
-# What refers to each other ends together
-
-class Scorer:
-    """A scorer that knows its scheduler, and what that made."""
-
-    def __call__(self, request, candidates):
-        return numpy.ones(len(candidates))
 
 
 @pytest.mark.parametrize("knows", ["scheduler", "set", "bound method", "parameter"])
