@@ -1,4 +1,5 @@
 """The scheduler as a library: values, prepared sets, bulk calls, paths, time, answers, logs, forks, signals."""
+import collections
 import copy
 import gc
 import json
@@ -357,8 +358,11 @@ def in_child(work):
             theirs.send(work())
         finally:
             os._exit(0)
-    assert ours.poll(30), "the child hangs"
+    answered = ours.poll(30)
+    if not answered:
+        os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    assert answered, "the child hangs"
     return ours.recv()
 
 
@@ -396,6 +400,63 @@ def test_a_scheduler_in_use_is_refused_in_a_child():
     assert made.schedule(BODY, pool()).ok
 
 
+class Kept(logging.Handler):
+    """Keeps the last lines. Unlike a file's it holds no lock that Python leaves locked in a forked child."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = collections.deque(maxlen=100)
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def kept_lines():
+    """What the library logs at debug, kept from the handlers of pytest: its log file's lock is not safe to fork."""
+    logger, handler = logging.getLogger("llmd"), Kept()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    yield handler.lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = propagate
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forks_while_other_threads_log_are_safe(kept_lines):
+    done = threading.Event()
+
+    def busy():
+        made = llmd.Scheduler.from_yaml(MIXED)
+        while not done.is_set():
+            for _ in range(20):
+                made.schedule(BODY, pool())
+
+    def child():
+        return llmd.Scheduler.from_yaml(MIXED).schedule(BODY, pool()).ok
+
+    threads = [threading.Thread(target=busy) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert all(in_child(child) for _ in range(60))
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(30)
+    assert kept_lines
+
+
+# What refers to each other ends together
+
+class Scorer:
+    """A scorer that knows its scheduler, and what that made."""
+
+    def __call__(self, request, candidates):
+        return numpy.ones(len(candidates))
 
 
 @pytest.mark.parametrize("knows", ["scheduler", "set", "bound method", "parameter"])
