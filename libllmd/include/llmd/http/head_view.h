@@ -37,6 +37,9 @@ enum class Known : uint8_t {
 };
 // Without regard to case.
 Known KnownHeader(std::string_view name);
+// Lines that concern one connection only: RFC 9110 §7.6.1's list and the members of RFC 2616's, as
+// Go's reverse proxy removes them. Those that Connection names come on top.
+bool IsHopByHop(Known name);
 
 struct HeaderLine {
   std::string_view name, value;
@@ -68,5 +71,10 @@ struct ResponseView {
   std::string_view reason;
   HeaderLines headers;
 };
+
+// False for a path that some server may read as another one than it says: a segment that is "." or
+// ".." once escapes are undone and what follows a ';' is dropped, a backslash, or an escaped slash,
+// backslash or NUL.
+bool IsPlainPath(std::string_view path);
 
 }  // namespace llmd::http
