@@ -200,7 +200,8 @@ size_t CallImpl::RelayBody(std::string_view bytes) {
     if (!piece.empty()) pieces.push_back(piece);
   }
   const bool ended = state == http::BodyDecoder::State::kEnd;
-  const bool whole_chunks = from_boundary && decoder_.at_boundary() && !decoder_.TakeOddities();
+  const bool whole_chunks = state != http::BodyDecoder::State::kBad && from_boundary &&
+                            decoder_.at_boundary() && !decoder_.TakeOddities();
   if (ended) {
     upstream_ended_ = true;
     std::exchange(upstream_, nullptr)->Done(answer_.keep_alive && used == bytes.size());

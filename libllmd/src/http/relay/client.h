@@ -3,7 +3,7 @@
 //
 //   handshake → idle → head → body → call → flush ─┬→ idle
 //                                                  └→ linger → (closed)
-// A request that is refused goes from head or body to flush. In call and flush nothing is read:
+// A request that is refused goes from head or body to flush. In call a bounded number of bytes is
 // what a client sends ahead stays in its socket, and its leaving is seen by the poller.
 #pragma once
 
@@ -72,6 +72,8 @@ class Client final : public Handler {
   void OnTimer();
   void OnGone();
   bool Gone() const;
+  void ReadAhead();
+  void TakeAhead();
   bool Receive(char* to, size_t room, size_t* got);
   void ArmForState();
   void ArmBody();
@@ -94,7 +96,8 @@ class Client final : public Handler {
   http::BodyDecoder decoder_;
   Buffer body_, ahead_;  // a body that is not in in_; what came behind one
   std::string_view body_view_;
-  uint64_t body_bytes_ = 0;   // received of it
+  uint64_t body_bytes_ = 0;  // received of it
+  size_t counted_ahead_ = 0;
   size_t counted_bytes_ = 0;  // in Shared::body_bytes
   TimePoint head_started_{}, body_started_{}, last_write_{};
   Buffer out_;
