@@ -15,6 +15,10 @@
 #include "common/tracing.h"
 #include "gateway/forwarder.h"
 #include "gateway/picker.h"
+#ifdef LLMD_WITH_EPP
+#include "gateway/ext_proc_policy.h"
+#include "llmd/http/relay/relay.h"
+#endif
 #include "llmd/version.h"
 
 namespace llmd::gateway {
@@ -30,6 +34,10 @@ struct Flags {
   int64_t attempts = 3, loops = 1;
   bool no_epp = false, epp_secure = false;
   std::chrono::nanoseconds first_byte_timeout = std::chrono::minutes(10);
+  std::chrono::nanoseconds epp_timeout = std::chrono::milliseconds(200),
+                           epp_queue_timeout = std::chrono::seconds(65);
+  std::string epp_failure_mode = "close";
+  std::vector<std::string> epp_endpoints;
 };
 
 FlagSet MakeFlags(Flags& flags) {
@@ -46,6 +54,15 @@ FlagSet MakeFlags(Flags& flags) {
            "speak TLS to the picker; without --epp-ca-file any certificate is taken");
   set.String("epp-ca-file", &flags.epp_ca_file,
              "authority whose certificate the picker must show for its host (PEM)");
+  set.Duration("epp-timeout", &flags.epp_timeout,
+               "a picker that owes an answer and gives no sign of life for so long is lost");
+  set.Duration("epp-queue-timeout", &flags.epp_queue_timeout,
+               "how long a live picker may keep a request in its queues");
+  set.String("epp-failure-mode", &flags.epp_failure_mode,
+             "without the picker requests are refused with 503 (close) or go to the endpoints that "
+             "are known in turn (open)");
+  set.List("epp-endpoint", &flags.epp_endpoints,
+           "HOST:PORT known from the start, for --epp-failure-mode=open; may be repeated");
   set.String("epp-cert-path", &flags.epp_cert_path, "mTLS: directory with our tls.crt and tls.key");
   for (const char* name : {"cert-path", "tls-min-version", "tls-cipher-suites"})
     set.NotYet(name, true, "the gateway serves HTTP in clear text");
@@ -76,6 +93,22 @@ struct App {
   services::AdminSources admin_sources;
   http::Router router, admin_router;
   std::unique_ptr<http::Server> admin, server;
+#ifdef LLMD_WITH_EPP
+  std::unique_ptr<ExtProcFront> front;
+  std::unique_ptr<relay::Relay> relay;
+#endif
+  bool ready() const {
+#ifdef LLMD_WITH_EPP
+    if (front) return !draining && front->ready();
+#endif
+    return !draining && picker->ready();
+  }
+  uint16_t port() const {
+#ifdef LLMD_WITH_EPP
+    if (relay) return relay->port();
+#endif
+    return server->port();
+  }
 };
 
 // Named functors: a capturing lambda must not be a coroutine.
@@ -111,7 +144,7 @@ struct Ready {
   const App* app;
   http::Task<void> operator()(http::Exchange& exchange) const {
     http::Response response;
-    const bool ready = !app->draining && app->picker->ready();
+    const bool ready = app->ready();
     response.head.status = ready ? 200 : 503;
     (void)co_await exchange.Send(std::move(response));
   }
@@ -178,7 +211,16 @@ Status AskPicker(App& app, const Flags& flags) {
   LLMD_RETURN_IF_ERROR(http::ParseHostPort(flags.epp).status().WithContext("--epp"));
 #ifdef LLMD_WITH_EPP
   LLMD_ASSIGN_OR_RETURN(const PickerAddress address, AddressOf(flags));
-  app.picker = MakeExtProcPicker(address);
+  ExtProcOptions options;
+  options.address = address;
+  options.timeout = flags.epp_timeout;
+  options.queue_timeout = flags.epp_queue_timeout;
+  options.open = flags.epp_failure_mode == "open";
+  options.endpoints = flags.epp_endpoints;
+  options.max_attempts = static_cast<int>(flags.attempts);
+  options.first_byte_timeout = flags.first_byte_timeout;
+  LLMD_ASSIGN_OR_RETURN(app.front,
+                        ExtProcFront::Create(std::move(options), app.logger, app.metrics));
   return OkStatus();
 #else
   return Unimplemented("--epp: this build has no gRPC");
@@ -222,16 +264,29 @@ Status StartServers(App& app, const Flags& flags) {
   app.admin_sources.metrics = [&app] {
     return app.pools ? app.pools->Expose() : app.metrics.Expose();
   };
-  app.admin_sources.ready = [&app] { return !app.draining && app.picker->ready(); };
+  app.admin_sources.ready = [&app] { return app.ready(); };
   AddRoutes(app);
   http::ServerOptions options;
   options.host = flags.host;
   options.port = flags.port;
   options.max_body_bytes = static_cast<size_t>(flags.picker.max_body_bytes);
-  LLMD_ASSIGN_OR_RETURN(
-      app.server, http::Server::Create(*app.runtime, options, app.router.AsHandler(), app.logger));
+#ifdef LLMD_WITH_EPP
+  if (app.front) {
+    relay::RelayOptions relay_options;
+    relay_options.server = options;
+    relay_options.loops = static_cast<int>(flags.loops);
+    LLMD_ASSIGN_OR_RETURN(
+        app.relay, relay::Relay::Create(
+                       relay_options,
+                       [&app](relay::Loop& loop) { return app.front->MakePolicy(loop); }, app.logger));
+  }
+#endif
+  if (app.picker) {
+    LLMD_ASSIGN_OR_RETURN(app.server, http::Server::Create(*app.runtime, options,
+                                                           app.router.AsHandler(), app.logger));
+  }
   // Decisions name engines and prompts' scores: they stay on the admin port.
-  app.admin_sources.explain = [&app](std::string_view id) { return app.picker->Explain(id); };
+  app.admin_sources.explain = [&app](std::string_view id) { return app.picker ? app.picker->Explain(id) : NotFound("decisions are kept by the endpoint picker"); };
   if (app.pools) {
     app.admin_sources.plugin_state = [&app] { return app.pools->director().PluginState(); };
     app.admin_sources.decisions = [&app](size_t n) { return app.pools->director().Decisions(n); };
@@ -248,6 +303,7 @@ Status Start(App& app, const Flags& flags) {
   app.log_metrics = services::AddLogMetrics(app.metrics, app.log);
   LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(static_cast<int>(flags.loops)));
   LLMD_RETURN_IF_ERROR(MakePicker(app, flags));
+  if (!app.picker) return StartServers(app, flags);
   app.client = std::make_unique<http::Client>(*app.runtime, http::ClientOptions());
   ForwarderOptions options;
   options.max_attempts = static_cast<int>(flags.attempts);
@@ -261,7 +317,13 @@ void Drain(App& app, std::chrono::nanoseconds patience) {
   app.draining = true;
   app.logger.Info("draining",
                   {{"timeoutSeconds", std::chrono::duration<double>(patience).count()}});
-  app.server->Stop(patience);
+#ifdef LLMD_WITH_EPP
+  if (app.relay) {
+    app.relay->Stop(patience);
+    app.front->Stop();
+  }
+#endif
+  if (app.server) app.server->Stop(patience);
   app.admin->Stop(Duration::zero());
   if (app.pools) app.pools->director().Stop();
   if (app.tracer) app.tracer->Stop();
@@ -287,7 +349,7 @@ int RunGateway(int argc, const char* const* argv) {
   services::RaiseDescriptorLimit(app->logger);
   if (Status s = Start(*app, flags); !s.ok()) return Fail(s);
   app->logger.Info("listening", {{"host", flags.host},
-                                 {"port", int{app->server->port()}},
+                                 {"port", int{app->port()}},
                                  {"adminPort", int{app->admin->port()}},
                                  {"seed", flags.picker.seed}});
   services::WaitForSignal([&app] {

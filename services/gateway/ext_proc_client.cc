@@ -22,8 +22,8 @@ constexpr std::chrono::milliseconds kWatchEvery{200};
 
 }  // namespace
 
-// Its operations may be started by the loop or by the queue's thread, under its lock; gRPC allows
-// one write and one read at a time. It lives until gRPC owes it no event.
+// The loop's side leaves what it wants under the lock; operations are started by the queue's thread
+// alone. gRPC allows one write and one read at a time. It lives until gRPC owes it no event.
 class GrpcPickerClient::Stream final : public PickerStream,
                                        public std::enable_shared_from_this<Stream> {
  public:
@@ -33,15 +33,9 @@ class GrpcPickerClient::Stream final : public PickerStream,
   bool Start(ByteBuffer message, size_t bytes, Next next) {
     if (!client_.Born(this)) return false;
     self_ = shared_from_this();
-    const grpc::internal::RpcMethod method(kProcess, grpc::internal::RpcMethod::BIDI_STREAMING);
-    context_.set_initial_metadata_corked(true);
     const std::lock_guard lock(mutex_);
-    rpc_.reset(grpc::internal::ClientAsyncReaderWriterFactory<ByteBuffer, ByteBuffer>::Create(
-        client_.options_.channel.get(), &client_.queue_, method, &context_, false, nullptr));
-    rpc_->StartCall(nullptr);
     Queue(std::move(message), bytes, next);
-    Pump();
-    Read();
+    AskLocked();
     return true;
   }
 
@@ -49,7 +43,7 @@ class GrpcPickerClient::Stream final : public PickerStream,
     const std::lock_guard lock(mutex_);
     if (closing_ || ended_) return;
     Queue(std::move(message), bytes, next);
-    Pump();
+    AskLocked();
   }
   size_t queued() const override {
     const std::lock_guard lock(mutex_);
@@ -64,7 +58,7 @@ class GrpcPickerClient::Stream final : public PickerStream,
   void SetReading(bool on) override {
     const std::lock_guard lock(mutex_);
     held_ = !on;
-    ReadOn();
+    if (on && !ended_) AskLocked();
   }
   void Close() override {
     if (listener_ == nullptr) return;
@@ -74,8 +68,7 @@ class GrpcPickerClient::Stream final : public PickerStream,
       closing_ = true;
       held_ = false;
       if (ended_) return;
-      Pump();
-      ReadOn();
+      if (!half_closed_) AskLocked();
     }
     client_.Linger(weak_from_this());
   }
@@ -87,10 +80,18 @@ class GrpcPickerClient::Stream final : public PickerStream,
   // Any thread.
   void BreakOff() {
     const std::lock_guard lock(mutex_);
-    closing_ = true;
+    closing_ = cancelled_ = true;
     held_ = false;
-    if (ended_) return;
-    context_.TryCancel();
+    if (!ended_) AskLocked();
+  }
+
+  // Queue's thread: does what the loop has asked for.
+  void Work() {
+    const std::lock_guard lock(mutex_);
+    asked_ = false;
+    if (rpc_ == nullptr) Call();
+    if (cancelled_ && !ended_) context_.TryCancel();
+    Pump();
     ReadOn();
   }
 
@@ -104,7 +105,7 @@ class GrpcPickerClient::Stream final : public PickerStream,
       inbox_bytes_ = 0;
       room = std::exchange(room_, false);
       over = ended_ && !std::exchange(told_end_, ended_);
-      ReadOn();
+      if (!reading_ && !read_over_ && !held_) AskLocked();
     }
     for (const ByteBuffer& message : delivered_) {
       if (listener_ != nullptr) Tell(message);
@@ -136,6 +137,16 @@ class GrpcPickerClient::Stream final : public PickerStream,
   }
 
   // With the lock held.
+  void AskLocked() {
+    if (!std::exchange(asked_, true)) client_.Ask(shared_from_this());
+  }
+  void Call() {
+    const grpc::internal::RpcMethod method(kProcess, grpc::internal::RpcMethod::BIDI_STREAMING);
+    context_.set_initial_metadata_corked(true);
+    rpc_.reset(grpc::internal::ClientAsyncReaderWriterFactory<ByteBuffer, ByteBuffer>::Create(
+        client_.options_.channel.get(), &client_.queue_, method, &context_, false, nullptr));
+    rpc_->StartCall(nullptr);
+  }
   void Queue(ByteBuffer message, size_t bytes, Next next) {
     queued_ += bytes;
     out_.push_back({std::move(message), bytes, next});
@@ -238,7 +249,7 @@ class GrpcPickerClient::Stream final : public PickerStream,
   size_t queued_ = 0, inbox_bytes_ = 0, room_below_ = 0;
   bool writing_ = false, half_closed_ = false, broken_ = false;
   bool reading_ = false, read_over_ = false, held_ = false;
-  bool closing_ = false, ended_ = false, told_end_ = false;
+  bool closing_ = false, cancelled_ = false, ended_ = false, told_end_ = false, asked_ = false;
   bool announced_ = false, room_wanted_ = false, room_ = false;
 };
 
@@ -338,7 +349,30 @@ void GrpcPickerClient::Probe() {
   if (probing_.exchange(true)) return;
   if (!Born(nullptr)) return;
   Set(probed_, SystemClock().Now());
-  new ProbeCall(*this, options_.probe_timeout);
+  probe_due_ = true;
+  Ask(nullptr);
+}
+
+void GrpcPickerClient::Ask(std::shared_ptr<Stream> stream) {
+  const std::lock_guard lock(mutex_);
+  asked_.push_back(std::move(stream));
+  if (!std::exchange(kicked_, true)) alarm_.Set(&queue_, gpr_now(GPR_CLOCK_MONOTONIC), &kick_);
+}
+
+void GrpcPickerClient::Work() {
+  {
+    const std::lock_guard lock(mutex_);
+    kicked_ = false;
+    working_.swap(asked_);
+  }
+  for (const auto& stream : working_) {
+    if (stream != nullptr) {
+      stream->Work();
+    } else if (probe_due_.exchange(false)) {
+      new ProbeCall(*this, options_.probe_timeout);
+    }
+  }
+  working_.clear();
 }
 
 void GrpcPickerClient::OnProbed(bool answered) {

@@ -1,8 +1,11 @@
-// The gateway's side of ext_proc: one gRPC stream a request on one connection a loop. All that the
-// picker says is handed to the loop, in batches; nothing here blocks a loop, and what waits for the
-// picker is bounded by the caller, who is told when there is room again.
+// The gateway's side of ext_proc: one gRPC stream a request on one connection a loop, all served by
+// a thread of its own: gRPC's locks are then never waited for, and nothing is handed to its pool of
+// threads. What the loop asks for and what the picker says cross over in batches. Nothing here
+// blocks a loop, and what waits for the picker is bounded by the caller, who is told when there is
+// room again.
 #pragma once
 
+#include <grpcpp/alarm.h>
 #include <grpcpp/grpcpp.h>
 
 #include <atomic>
@@ -122,6 +125,13 @@ class GrpcPickerClient final : public PickerClient {
     GrpcPickerClient& client;
   };
 
+  // What the loop has asked for, on the queue's thread.
+  struct Kick final : Event {
+    explicit Kick(GrpcPickerClient& c) : client(c) {}
+    void OnEvent(bool ok) override { client.Work(); }
+    GrpcPickerClient& client;
+  };
+
   static TimePoint Get(const std::atomic<Duration::rep>& at) {
     return TimePoint(Duration(at.load(std::memory_order_relaxed)));
   }
@@ -133,6 +143,9 @@ class GrpcPickerClient final : public PickerClient {
   void OnChannelState();
   void OnHeard() { Set(heard_, SystemClock().Now()); }
   void OnProbed(bool answered);
+  // Has the stream's work done on the queue's thread. Any thread.
+  void Ask(std::shared_ptr<Stream> stream);
+  void Work();
   // Has the stream delivered on the loop. Queue's thread.
   void Announce(std::shared_ptr<Stream> stream);
   void Drain();
@@ -144,19 +157,23 @@ class GrpcPickerClient final : public PickerClient {
   PickerClientOptions options_;
   grpc::CompletionQueue queue_;
   Watch watch_{*this};
+  Kick kick_{*this};
+  grpc::Alarm alarm_;
   grpc_connectivity_state state_ = GRPC_CHANNEL_IDLE;  // queue's thread
   std::atomic<bool> ready_{false};
   std::atomic<Duration::rep> heard_, probed_, vain_;  // vain_: when the last probe in vain began
-  std::atomic<bool> probing_{false};
+  std::atomic<bool> probing_{false}, probe_due_{false};
 
   std::mutex mutex_;
   std::vector<std::shared_ptr<Stream>> announced_;  // guarded by mutex_
-  bool posted_ = false, stopped_ = false;           // guarded by mutex_
+  std::vector<std::shared_ptr<Stream>> asked_;      // guarded by mutex_
+  bool posted_ = false, kicked_ = false, stopped_ = false;  // guarded by mutex_
   std::unordered_set<Stream*> streams_;             // guarded by mutex_
   size_t alive_ = 0;  // guarded by mutex_: streams, a probe, the watch of the channel
   std::condition_variable none_alive_;
 
-  std::vector<std::shared_ptr<Stream>> delivering_;                         // loop thread
+  std::vector<std::shared_ptr<Stream>> working_;     // queue's thread
+  std::vector<std::shared_ptr<Stream>> delivering_;  // loop thread
   std::deque<std::pair<TimePoint, std::weak_ptr<Stream>>> lingering_;       // loop thread
   std::thread thread_;
 };

@@ -63,13 +63,13 @@ class Picker {
 // `director` must outlive it.
 std::unique_ptr<Picker> MakeDirectorPicker(sched::Director& director);
 // How to reach an endpoint picker; PEM text.
-struct PickerAddress {
+struct PickerAddressOld {
   std::string target;      // "host:port"
   bool secure = false;     // TLS; without an authority any certificate is taken
   std::string authority;   // whose certificate the picker must show, for the target's host
   std::string chain, key;  // ours, for mTLS
 };
 // Talks ext_proc, as Envoy does.
-std::unique_ptr<Picker> MakeExtProcPicker(const PickerAddress& address);
+std::unique_ptr<Picker> MakeExtProcPicker(const PickerAddressOld& address);
 
 }  // namespace llmd::gateway
