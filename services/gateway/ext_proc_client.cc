@@ -356,7 +356,7 @@ void GrpcPickerClient::Probe() {
 void GrpcPickerClient::Ask(std::shared_ptr<Stream> stream) {
   const std::lock_guard lock(mutex_);
   asked_.push_back(std::move(stream));
-  if (!std::exchange(kicked_, true)) alarm_.Set(&queue_, gpr_now(GPR_CLOCK_MONOTONIC), &kick_);
+  if (!std::exchange(kicked_, true)) alarm_.Set(&queue_, gpr_inf_past(GPR_CLOCK_MONOTONIC), &kick_);
 }
 
 void GrpcPickerClient::Work() {
