@@ -43,6 +43,7 @@ void DirectorPolicy::Request::Clear() {
   edits.clear();
   body.clear();
   probe = 0;
+  page = nullptr;
 }
 
 DirectorPolicy::Request& DirectorPolicy::Take(Call& call) {
@@ -95,21 +96,26 @@ void DirectorPolicy::OnRefused(Call& call, const relay::Refusal& refusal) {
   Answer(call, refusal.status, refusal.message);
 }
 
-// False when the page leaves the request to a model server. Pages that take a while to write are
-// written on another thread.
+// False when the page leaves the request to a model server. One that takes a while to write waits
+// for OnRequest.
 bool DirectorPolicy::AnswerHere(Call& call, const LocalPage& page) {
-  const std::string query(call.request().query());
-  if (!page.slow) {
-    const std::optional<http::Response> response = page.make(query);
-    if (response) AnswerWith(call, *response);
-    return response.has_value();
+  if (page.slow) {
+    Of(call).page = &page;
+    return true;
   }
+  const std::optional<http::Response> response = page.make(call.request().query());
+  if (response) AnswerWith(call, *response);
+  return response.has_value();
+}
+
+// Written on another thread.
+void DirectorPolicy::AnswerLater(Call& call, const LocalPage& page) {
+  const std::string query(call.request().query());
   const Status queued = parts_.workers.Submit([this, ref = call.ref(), &page, query] {
     auto made = std::make_shared<const std::optional<http::Response>>(page.make(query));
     (void)ref.Post([this, made](Call& asked) { AnswerWith(asked, made->value()); });
   });
   if (!queued.ok()) Answer(call, 503, queued.message());
-  return true;
 }
 
 void DirectorPolicy::AnswerWith(Call& call, const http::Response& response) {
@@ -132,6 +138,7 @@ void DirectorPolicy::Answer(Call& call, int status, std::string_view message,
 
 void DirectorPolicy::OnRequest(Call& call) {
   Request& request = Of(call);
+  if (request.page != nullptr) return AnswerLater(call, *request.page);
   FillPickerHeaders(call.request(), call.tls(), request.id, request.headers);
   request.asked = call.now();
   Decide(call, request);

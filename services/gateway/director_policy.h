@@ -81,7 +81,8 @@ class DirectorPolicy final : public relay::Policy {
     std::vector<relay::HeaderEdit> edits;
     std::vector<std::string_view> body;
     std::string replaced, joined;
-    Key probe = 0;  // of a call of our own: whom it asks
+    const LocalPage* page = nullptr;  // to be written elsewhere
+    Key probe = 0;                    // of a call of our own: whom it asks
     void Clear();
   };
   static Request& Of(relay::Call& call) { return *static_cast<Request*>(call.context); }
@@ -90,6 +91,7 @@ class DirectorPolicy final : public relay::Policy {
   void Give(Request& request);
   void Name(relay::Call& call, Request& request);
   bool AnswerHere(relay::Call& call, const LocalPage& page);
+  void AnswerLater(relay::Call& call, const LocalPage& page);
   void Answer(relay::Call& call, int status, std::string_view message, std::string_view allow = {});
   void AnswerWith(relay::Call& call, const http::Response& response);
 
