@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "gateway/ext_proc_policy.h"
-#include "llmd/uuid.h"
+#include "llmd/http/routing_headers.h"
 
 namespace llmd::gateway {
 namespace {
@@ -39,10 +39,6 @@ services::WireWriter& EmptyWriter() {
 
 void ExtProcCall::Begin(relay::Call& call) {
   call_ = &call;
-  const auto id = call.request().headers.Get(http::Known::kXRequestId);
-  request_id_ = id && !id->empty() ? std::string(*id) : NewUuid();
-  served_.clear();
-  dropped_reason_.clear();
   failed_.clear();
   attempts_ = asks_ = 0;
   panic_ = excluded_ = asked_twice_ = tried_ = alone_ = timer_set_ = head_only_ = false;
@@ -60,14 +56,14 @@ void ExtProcCall::Ask() {
   body_back_ = !call_->has_body();
   edited_body_.clear();
   std::vector<std::string> exclude = failed_, subset;
-  if (!panic_) policy_.book().AddEjected(call_->now(), exclude);
+  if (!panic_) policy_.book().AddThese(policy_.Ejected(), exclude);
   excluded_ = exclude.size() > failed_.size();
   if (!exclude.empty()) policy_.book().AddOthers(exclude, subset);
   AskedRequest asked;
   asked.head = &call_->request();
   asked.tls = call_->tls();
   asked.has_body = call_->has_body();
-  asked.request_id = request_id_;
+  asked.request_id = id;
   asked.exclude = exclude;
   asked.subset = subset;
   services::WireWriter& writer = EmptyWriter();
@@ -150,7 +146,7 @@ void ExtProcCall::ReadRouting(const PickerAnswer& answer, std::string_view messa
   ReadAnswer(routing_, kept);
   edits_.clear();
   path_ = {};
-  for (std::string_view name : RoutingHeaders()) edits_.push_back({name, {}, true});
+  for (std::string_view name : http::kRoutingHeaders) edits_.push_back({name, {}, true});
   std::string_view destination = ReadDestination(kept.metadata);
   const auto sets = [&kept](std::string_view name) {
     bool found = false;
@@ -169,7 +165,7 @@ void ExtProcCall::ReadRouting(const PickerAnswer& answer, std::string_view messa
       edits_.push_back({name, value, false});
     }
   });
-  edits_.push_back({"x-request-id", request_id_, false});
+  edits_.push_back({"x-request-id", id, false});
   endpoints_.clear();
   while (!destination.empty() && endpoints_.size() < kMaxEndpoints) {
     const size_t comma = std::min(destination.find(','), destination.size());
@@ -219,8 +215,7 @@ void ExtProcCall::Routed() {
     edited_body_.assign(call_->body().substr(0, same_bytes_));
     body_edited_ = true;
   }
-  policy_.metrics().asking.Observe(
-      std::chrono::duration<double>(call_->now() - call_->received()).count());
+  policy_.metrics().Asked(call_->now() - call_->received());
   if (endpoints_.empty()) {
     DropStream(false);
     return Refuse(503, "the endpoint picker named no endpoint");
@@ -230,8 +225,7 @@ void ExtProcCall::Routed() {
 }
 
 void ExtProcCall::OnResponseHead(const http::ResponseView& head) {
-  const auto target = relay::Target::Parse(served_);
-  if (target.ok()) policy_.book().Answered(*target);
+  policy_.parts().health.Succeeded(EndpointBook::KeyOf(target_));
   const auto length = head.headers.Get(http::Known::kContentLength);
   head_only_ = head.status == 204 || head.status == 304 || (length && *length == "0") ||
                call_->request().method == "HEAD";
@@ -241,7 +235,7 @@ void ExtProcCall::OnResponseHead(const http::ResponseView& head) {
   }
   state_ = State::kHead;
   services::WireWriter& writer = EmptyWriter();
-  WriteResponseHead(head, served_, head_only_, writer);
+  WriteResponseHead(head, endpoint, head_only_, writer);
   stream_->Send(Message(writer), writer.size(), Next::kOpen);
   owed_since_ = call_->now();
   Wait();
@@ -262,7 +256,7 @@ void ExtProcCall::Forward(relay::BodyMode mode, std::string_view mutation) {
     if (name.front() != ':' && name != "x-went-into-resp-headers")
       edits.push_back({name, value, false});
   });
-  edits.push_back({"x-request-id", request_id_, false});
+  edits.push_back({"x-request-id", id, false});
   call_->Forward(edits, mode);
 }
 

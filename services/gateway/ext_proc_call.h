@@ -20,28 +20,24 @@
 #include "gateway/ext_proc_answer.h"
 #include "gateway/ext_proc_client.h"
 #include "gateway/ext_proc_endpoints.h"
-#include "llmd/http/relay/policy.h"
+#include "gateway/policy_base.h"
 
 namespace llmd::gateway {
 
 class ExtProcPolicy;
 
-class ExtProcCall final : public PickerListener {
+class ExtProcCall final : public PolicyBase::Request, public PickerListener {
  public:
   explicit ExtProcCall(ExtProcPolicy& policy) : policy_(policy) {}
 
   void Begin(relay::Call& call);  // the request is whole
-  void OnFailure(relay::Failure failure, std::string_view what);
+  void OnFailure(relay::Failure failure);
   void OnResponseHead(const http::ResponseView& head);
   relay::Piece OnResponseBytes(std::string_view piece, bool end);
   void OnTimer();
   // The call is over; it may begin another one.
   void End(bool whole);
-
-  const std::string& request_id() const { return request_id_; }
-  const std::string& served() const { return served_; }
-  // "" = none was given.
-  const std::string& dropped_reason() const { return dropped_reason_; }
+  const relay::Target& target() const { return target_; }  // that `endpoint` names
 
   void OnPickerAnswer(std::string_view message) override;
   void OnPickerBatch() override;
@@ -73,6 +69,7 @@ class ExtProcCall final : public PickerListener {
   void Wait();
   void Lost(std::string_view why);
   void Refuse(int status, std::string_view message);
+  void PassDenial(const PickerAnswer& answer);
   void DropStream(bool whole);
   // The answer (ext_proc_call.cc).
   void OnHeadAnswer(const PickerAnswer& answer);
@@ -82,7 +79,7 @@ class ExtProcCall final : public PickerListener {
   relay::Call* call_ = nullptr;
   State state_ = State::kOver;
   std::shared_ptr<PickerStream> stream_;
-  std::string request_id_, served_, dropped_reason_;
+  relay::Target target_;
 
   // The request on its way to the picker and back.
   size_t body_sent_ = 0, pieces_sent_ = 0, pieces_back_ = 0;

@@ -1,9 +1,10 @@
 // The tries of a request, and what happens when its picker is lost or takes it back.
 #include <algorithm>
-#include <charconv>
 
 #include "gateway/ext_proc_call.h"
 #include "gateway/ext_proc_policy.h"
+#include "llmd/http/error_body.h"
+#include "llmd/http/routing_headers.h"
 
 namespace llmd::gateway {
 namespace {
@@ -20,43 +21,44 @@ bool ExtProcCall::HasFailed(std::string_view address) const {
 }
 
 bool ExtProcCall::TryAmong(bool ejected_too) {
-  for (const Endpoint& endpoint : endpoints_) {
-    if (HasFailed(endpoint.address)) continue;
-    const bool ejected = policy_.book().Ejected(endpoint.target, call_->now());
+  for (const Endpoint& next : endpoints_) {
+    if (HasFailed(next.address)) continue;
+    const bool ejected = policy_.IsEjected(next.target);
     if (ejected && !ejected_too) continue;
-    if (ejected) policy_.metrics().panics.Add();
+    if (ejected) policy_.parts().metrics.panics.Add();
     tried_ = true;
-    SendLeg(endpoint.target, endpoint.address);
+    SendLeg(next.target, next.address);
     return true;
   }
   return false;
 }
 
 void ExtProcCall::TryNext() {
-  const ExtProcOptions& options = policy_.options();
-  if (attempts_ >= options.max_attempts) return NoneAnswered();
+  const int max_attempts = policy_.own().max_attempts;
+  if (attempts_ >= max_attempts) return NoneAnswered();
   if (alone_) {
-    const Endpoint* next = policy_.book().NextInTurn(failed_, false, call_->now());
-    if (next == nullptr) next = policy_.book().NextInTurn(failed_, true, call_->now());
+    const Endpoint* next = policy_.book().NextInTurn(failed_, policy_.Ejected());
+    if (next == nullptr) next = policy_.book().NextInTurn(failed_, {});
     return next != nullptr ? SendLeg(next->target, next->address) : NoneAnswered();
   }
   if (TryAmong(false)) return;
   // It was told which ones to leave out: it has no others, or does not heed hints.
   if (!tried_ && TryAmong(true)) return;
-  if (asks_ >= options.max_attempts + kExtraAsks) return NoneAnswered();
+  if (asks_ >= max_attempts + kExtraAsks) return NoneAnswered();
   DropStream(false);  // while it counts, it may be what keeps the next try waiting
   Ask();
 }
 
 void ExtProcCall::SendLeg(const relay::Target& target, std::string_view address) {
-  if (attempts_++ > 0) policy_.metrics().retries.Add();
+  if (attempts_++ > 0) policy_.parts().metrics.retries.Add();
   state_ = State::kLeg;
-  served_ = address;
+  endpoint = address;
+  target_ = target;
   relay::SendOptions options;
   options.target = target;
   options.path = path_;
   options.headers = edits_;
-  options.first_byte_timeout = policy_.options().first_byte_timeout;
+  options.first_byte_timeout = policy_.own().first_byte_timeout;
   const std::string_view body = edited_body_;
   if (body_edited_) {
     options.own_body = true;
@@ -65,16 +67,9 @@ void ExtProcCall::SendLeg(const relay::Target& target, std::string_view address)
   call_->Send(options);
 }
 
-void ExtProcCall::OnFailure(relay::Failure failure, std::string_view what) {
-  const bool ours = failure == relay::Failure::kOurs;
-  policy_.logger().Warn(ours ? "no connection can be made here"
-                             : "endpoint failed before its first byte",
-                        {{"x-request-id", request_id_}, {"endpoint", served_}, {"error", what}});
+void ExtProcCall::OnFailure(relay::Failure failure) {
   last_failure_ = failure;
-  const auto target = relay::Target::Parse(served_);
-  if (!ours && target.ok()) policy_.book().Failed(*target, call_->now());
-  failed_.push_back(served_);
-  served_.clear();
+  failed_.push_back(endpoint);
   TryNext();
 }
 
@@ -90,8 +85,8 @@ void ExtProcCall::GoWithoutPicker() {
   body_edited_ = false;
   path_ = {};
   edits_.clear();
-  for (std::string_view name : RoutingHeaders()) edits_.push_back({name, {}, true});
-  edits_.push_back({"x-request-id", request_id_, false});
+  for (std::string_view name : http::kRoutingHeaders) edits_.push_back({name, {}, true});
+  edits_.push_back({"x-request-id", id, false});
   TryNext();
 }
 
@@ -135,7 +130,7 @@ void ExtProcCall::OnTimer() {
 
 void ExtProcCall::Lost(std::string_view why) {
   policy_.metrics().lost.Add();
-  policy_.logger().Warn("lost the endpoint picker", {{"x-request-id", request_id_}, {"why", why}});
+  policy_.parts().logger.Warn("lost the endpoint picker", {{"x-request-id", PolicyBase::LoggedId(*this)}, {"why", why}});
   DropStream(false);
   const bool open = policy_.options().open;
   switch (state_) {
@@ -149,7 +144,7 @@ void ExtProcCall::Lost(std::string_view why) {
       return Forward(relay::BodyMode::kPass, {});
     case State::kBody:
       if (!pipe_.GoOnAlone(open))
-        return call_->BreakOff(ErrorBody(502, "the endpoint picker has gone"));
+        return call_->BreakOff(http::ErrorBody(502, "the endpoint picker has gone"));
       state_ = State::kPassing;
       return pipe_.Flush(*call_);
     default:
@@ -161,24 +156,27 @@ void ExtProcCall::Refuse(int status, std::string_view message) {
   state_ = State::kOver;
   std::vector<relay::HeaderEdit> headers;
   headers.push_back({"content-type", "application/json", false});
-  headers.push_back({"x-request-id", request_id_, false});
+  headers.push_back({"x-request-id", id, false});
   if (status == 503) headers.push_back({"retry-after", "1", false});
-  call_->Answer(status, headers, ErrorBody(status, message));
+  call_->Answer(status, headers, http::ErrorBody(status, message));
 }
 
 void ExtProcCall::Denied(const PickerAnswer& answer) {
   if (answer.status == 503 && excluded_ && !panic_ &&
-      asks_ < policy_.options().max_attempts + kExtraAsks) {
+      asks_ < policy_.own().max_attempts + kExtraAsks) {
     panic_ = true;
     DropStream(false);
     return Ask();
   }
   if (!failed_.empty()) return NoneAnswered();  // the failure is the better answer
+  PassDenial(answer);
+}
+
+void ExtProcCall::PassDenial(const PickerAnswer& answer) {
   const int status = answer.status >= 200 && answer.status <= 599 ? answer.status : 500;
   std::vector<relay::HeaderEdit> headers;
   std::string_view type;
   EachSetHeader(answer.mutation, [&](std::string_view name, std::string_view value) {
-    if (name == "x-llm-d-request-dropped-reason") dropped_reason_ = value;
     if (name == "content-type") {
       type = value;
     } else if (name.front() != ':') {
@@ -187,20 +185,18 @@ void ExtProcCall::Denied(const PickerAnswer& answer) {
   });
   const bool json = type.starts_with("application/json");
   headers.push_back({"content-type", "application/json", false});
-  headers.push_back({"x-request-id", request_id_, false});
+  headers.push_back({"x-request-id", id, false});
   state_ = State::kOver;
   DropStream(false);
-  call_->Answer(status, headers, json ? std::string(answer.body) : ErrorBody(status, answer.body));
+  call_->Answer(status, headers, json ? std::string(answer.body) : http::ErrorBody(status, answer.body));
 }
 
 void ExtProcCall::Evicted(const PickerAnswer& answer) {
   if (state_ == State::kOver) return;
-  policy_.logger().Warn("the endpoint picker took the request back", {{"x-request-id", request_id_}});
-  excluded_ = false;
-  failed_.clear();
-  if (state_ == State::kLeg || state_ == State::kHead) return Denied(answer);
+  policy_.parts().logger.Warn("the endpoint picker took the request back", {{"x-request-id", PolicyBase::LoggedId(*this)}});
+  if (state_ == State::kLeg || state_ == State::kHead) return PassDenial(answer);
   const int status = answer.status;
-  const std::string error = ErrorBody(status, answer.body);
+  const std::string error = http::ErrorBody(status, answer.body);
   DropStream(false);
   state_ = State::kOver;
   call_->BreakOff(error);

@@ -1,7 +1,8 @@
 #include "gateway/ext_proc_wire.h"
 
 #include <algorithm>
-#include <array>
+
+#include "llmd/http/routing_headers.h"
 
 namespace llmd::gateway {
 namespace {
@@ -28,30 +29,12 @@ enum Field : uint32_t {
   kProtocolConfig = 11,
 };
 
-constexpr std::array kRoutingHeaders = {std::string_view("x-gateway-destination-endpoint"),
-                                        std::string_view("x-prefiller-host-port"),
-                                        std::string_view("x-prefiller-url"),
-                                        std::string_view("x-data-parallel-host-port"),
-                                        std::string_view("x-encoder-hosts-ports"),
-                                        std::string_view("x-kv-cache-source-host-port"),
-                                        std::string_view("x-gateway-destination-endpoint-subset")};
-
-char LowerChar(char c) {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-}
-
-bool SameName(std::string_view lower, std::string_view name) {
-  return lower.size() == name.size() &&
-         std::equal(lower.begin(), lower.end(), name.begin(),
-                    [](char a, char b) { return a == LowerChar(b); });
-}
-
 bool ForPicker(const http::HeaderLine& line, bool own_id) {
   switch (line.known) {
     case Known::kOther:
-      return std::none_of(kRoutingHeaders.begin(), kRoutingHeaders.end(),
-                          [&](std::string_view name) { return SameName(name, line.name); });
+      return !http::IsRoutingHeader(line.name);
     case Known::kHost:
+    case Known::kContentLength:
     case Known::kExpect:
       return false;
     case Known::kXRequestId:
@@ -174,10 +157,6 @@ std::string_view AsStruct(std::string_view value) {
 }
 
 }  // namespace
-
-std::span<const std::string_view> RoutingHeaders() {
-  return kRoutingHeaders;
-}
 
 void WriteRequestHead(const AskedRequest& request, WireWriter& out) {
   WriteModes(out);

@@ -37,9 +37,6 @@ void WriteResponseHead(const http::ResponseView& head, std::string_view served, 
                        services::WireWriter& out);
 void WriteResponsePiece(size_t bytes, bool end, services::WireWriter& out);
 
-// Headers by which a client could steer the routing.
-std::span<const std::string_view> RoutingHeaders();
-
 // One ProcessingResponse; views into it.
 struct PickerAnswer {
   enum class Kind : uint8_t {
