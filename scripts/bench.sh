@@ -83,6 +83,9 @@ bench_sched() {
     echo "--- this tree again: where it differs much from the first time, the machine was not quiet"
     build/release/bench/library_bench
   fi
+  echo "--- an hour of virtual time, 100 endpoints, 100,000 requests; goal 2 s"
+  build sched_life_test
+  build/release/tests/sched_life_test --gtest_filter='*AnHour*' | grep "of CPU"
   echo "--- a decision inside the picker"
   build/release/bench/sched_bench
   if $deps/venv/bin/python -c 'import llmd' 2>/dev/null; then
