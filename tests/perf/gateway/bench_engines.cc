@@ -1,7 +1,7 @@
 // Model servers of scripts/bench.sh gateway: many ports, one thread, fixed answers, as cheap as a
 // server can be, so that what is measured is what stands before them.
 //   bench_engines --count 4 --endpoints FILE [--resetting N] [--page full|small]
-// writes an endpoints file for file-discovery and prints "ports P1 P2 …". POST answers a small JSON
+// writes an endpoints file for file-discovery and prints "ports A B …". POST answers a small JSON
 // object, or an event stream when the first bytes of the body say "stream":true:
 //   "bench_pace_us":N  between two events (0: one event of each stream in turn, as fast as it goes)
 //   "bench_tokens":N   events before [DONE] (32)
