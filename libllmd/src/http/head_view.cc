@@ -1,6 +1,9 @@
 #include "llmd/http/head_view.h"
 
+#include <algorithm>
+
 #include "llmd/http/message.h"
+#include "llmd/http/routing_headers.h"
 
 namespace llmd::http {
 namespace {
@@ -100,6 +103,12 @@ bool IsHopByHop(Known name) {
     default:
       return false;
   }
+}
+
+bool IsRoutingHeader(std::string_view name) {
+  return name.size() > 2 && (name[0] == 'x' || name[0] == 'X') &&
+         std::any_of(kRoutingHeaders.begin(), kRoutingHeaders.end(),
+                     [name](std::string_view each) { return EqualsIgnoreCase(each, name); });
 }
 
 std::optional<std::string_view> HeaderLines::Get(Known name) const {

@@ -3,6 +3,8 @@
 #include <charconv>
 #include <ctime>
 
+#include "llmd/http/error_body.h"
+
 namespace llmd::http {
 
 void AppendClean(std::string_view text, std::string* out) {
@@ -97,9 +99,7 @@ Response ErrorResponse(int status, std::string_view message) {
   Response response;
   response.head.status = status;
   response.head.headers.Add("Content-Type", "application/json");
-  response.body.append("{\"error\":{\"message\":\"").append(message).append("\",\"type\":\"");
-  response.body.append(status < 500 ? "invalid_request_error" : "server_error");
-  response.body.append("\",\"param\":null,\"code\":").append(std::to_string(status)).append("}}");
+  response.body = ErrorBody(status, message);
   return response;
 }
 
