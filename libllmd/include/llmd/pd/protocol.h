@@ -94,8 +94,8 @@ class PrefillAttempts {
   std::optional<Attempt> After(int status);
 
  private:
-  const size_t candidates_;
-  const int max_retries_;
+  size_t candidates_;
+  int max_retries_;
   size_t candidate_ = 0;
   int retries_ = 0;
 };
