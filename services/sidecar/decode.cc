@@ -23,6 +23,7 @@ std::optional<pd::UsageRewriter::Kind> RewriteKind(const http::ResponseView& hea
 void SidecarPolicy::StartEngine(relay::Call& call) {
   if (engine_.target.valid()) return SendToEngine(call, engine_.target);
   Of(call).stage = Stage::kEngineAddress;
+  Of(call).asked = {};
   const auto known = resolver_.Ask(call, engine_.name);
   if (!known) return call.SetTimer(kAddressTimeout);
   if (known->ok()) return SendToEngine(call, **known);
@@ -32,6 +33,7 @@ void SidecarPolicy::StartEngine(relay::Call& call) {
 void SidecarPolicy::SendToEngine(relay::Call& call, const relay::Target& target) {
   Job& job = Of(call);
   job.stage = Stage::kEngine;
+  job.asked = target;
   job.leg_started = call.now();
   if (job.kind == Kind::kReady || job.kind == Kind::kProbe) return AskHealth(call, target);
   relay::SendOptions send;
@@ -74,24 +76,24 @@ void SidecarPolicy::EngineFailed(relay::Call& call, relay::Failure failure, std:
   Job& job = Of(call);
   call.SetTimer(Duration::zero());
   if (job.kind == Kind::kReady || job.kind == Kind::kProbe)
-    return HealthTold(call, Unavailable(std::string(what)));
+    return HealthTold(call, Unavailable(std::string(WithoutAddress(what, job.asked))));
   if (job.kind != Kind::kPassThrough)
     metrics_.Leg("decode", relay::NameOf(failure), call.now() - job.leg_started);
   Release(job);
   const bool refused = failure == relay::Failure::kRefused;
   const bool late = failure == relay::Failure::kTimeout;
+  const std::string told(WithoutAddress(what, job.asked));
   const int status = refused || failure == relay::Failure::kOurs ? 503 : late ? 504 : 502;
   metrics_.Request(RouteOf(job.kind), status);
   if (refused) {
     logger_.Error("waiting for vLLM to be ready", {{"x-request-id", job.shown_id}, {"err", what}});
-    return AnswerError(call, status, "ServiceUnavailable",
-                       "the decode node is not ready: " + std::string(what));
+    return AnswerError(call, status, "ServiceUnavailable", "the decode node is not ready: " + told);
   }
   AnswerError(call, status,
               status == 503 ? "ServiceUnavailable"
               : late        ? "GatewayTimeout"
                             : "BadGateway",
-              "decode leg: " + std::string(what));
+              "decode leg: " + told);
 }
 
 void SidecarPolicy::OnResponseHead(relay::Call& call, const http::ResponseView& head) {

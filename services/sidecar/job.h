@@ -74,6 +74,7 @@ struct Job {
   bool given_id = false;   // the client's own request id, once
   bool forwarded = false;  // the engine's answer, not one of ours
   TimePoint leg_started{};
+  relay::Target asked;       // of the leg
   std::string id, shown_id;  // the request's; as much of it as the log shows
   std::vector<Peer> candidates;
   size_t candidate = 0;

@@ -24,6 +24,13 @@ inline std::string_view OutcomeOf(int status) {
   return status >= 500 ? "http_5xx" : status >= 400 ? "http_4xx" : "http_other";
 }
 
+// Why a leg failed, as the client may read it: whom was asked is not its affair.
+inline std::string_view WithoutAddress(std::string_view what, const relay::Target& asked) {
+  const std::string address = asked.ToString() + ": ";
+  if (asked.valid() && what.starts_with(address)) what.remove_prefix(address.size());
+  return what;
+}
+
 // The path label of a request.
 inline std::string_view RouteOf(Kind kind) {
   return kind == Kind::kDisaggregated ? "disaggregated"

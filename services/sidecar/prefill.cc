@@ -74,6 +74,7 @@ void SidecarPolicy::StartPrefill(relay::Call& call) {
   job.leg_started = call.now();
   if (peer.target.valid()) return SendPrefill(call, peer.target);
   job.stage = Stage::kPrefillerAddress;
+  job.asked = {};
   const auto known = resolver_.Ask(call, peer.name);
   if (!known) return call.SetTimer(kAddressTimeout);
   if (known->ok()) return SendPrefill(call, **known);
@@ -83,7 +84,7 @@ void SidecarPolicy::StartPrefill(relay::Call& call) {
 void SidecarPolicy::SendPrefill(relay::Call& call, const relay::Target& target) {
   Job& job = Of(call);
   relay::SendOptions send;
-  send.target = target;
+  send.target = job.asked = target;
   if (shared_.prefiller_tls) {
     send.tls = TlsFor(job.candidates[job.candidate].name.host);
     if (send.tls == nullptr) {
@@ -140,7 +141,7 @@ void SidecarPolicy::PrefillFailed(relay::Call& call, std::string_view outcome,
   if (TryAgain(call, status) || DecodeWithout(call, status)) return;
   metrics_.Request("disaggregated", status);
   AnswerError(call, status, late ? "GatewayTimeout" : "BadGateway",
-              "prefill leg: " + std::string(what));
+              "prefill leg: " + std::string(WithoutAddress(what, job.asked)));
 }
 
 void SidecarPolicy::PrefillAnswered(relay::Call& call, const http::ResponseView& head,

@@ -250,6 +250,16 @@ TEST_F(PolicyTest, ATricklingReplyEndsAtTheDeadline) {
   EXPECT_THAT(call.answer_body, HasSubstr("GatewayTimeout"));
 }
 
+TEST_F(PolicyTest, ClientsAreNotToldWhomWeAsked) {
+  FakeCall& prefill = Disaggregate();
+  policy_->OnFailure(prefill, relay::Failure::kRefused, "10.0.0.1:8000: connect: refused");
+  EXPECT_THAT(prefill.answer_body, HasSubstr(R"("prefill leg: connect: refused")"));
+  FakeCall& decode = Ask("POST", "/v1/completions", {}, "{}");
+  policy_->OnFailure(decode, relay::Failure::kReset, "127.0.0.1:9000: closed");
+  EXPECT_THAT(decode.answer_body, HasSubstr(R"("decode leg: closed")"));
+  EXPECT_EQ(lines_.Lines().back()["err"].AsString(), "10.0.0.1:8000: connect: refused");
+}
+
 TEST_F(PolicyTest, AReplyThatIsNoObjectIs400) {
   FakeCall& call = Disaggregate();
   Collected(call, 200, "<html>");
