@@ -13,9 +13,9 @@
 #include "common/scrape_fetch.h"
 #include "common/tls.h"
 #include "common/tracing.h"
-#include "gateway/forwarder.h"
+#include "gateway/front.h"
+#include "gateway/pages.h"
 #include "gateway/picker.h"
-#include "llmd/version.h"
 
 namespace llmd::gateway {
 namespace {
@@ -25,7 +25,7 @@ using services::FlagSet;
 
 struct Flags {
   services::PickerFlags picker;
-  std::string host = "127.0.0.1", epp, epp_ca_file, epp_cert_path;
+  std::string host = "127.0.0.1", epp, epp_ca_file, epp_cert_path, half_close = "gone";
   uint16_t port = 8000;
   int64_t attempts = 3, loops = 1;
   bool no_epp = false, epp_secure = false;
@@ -55,11 +55,14 @@ FlagSet MakeFlags(Flags& flags) {
           "endpoints tried before the first byte of an answer");
   set.Duration("first-byte-timeout", &flags.first_byte_timeout,
                "how long an engine may take to begin its answer");
+  set.String("half-close", &flags.half_close,
+             "a client that closes its sending side: `gone` breaks off its request, `allow` serves "
+             "it to the end");
   set.Int("loop-threads", &flags.loops, 1, 64, "I/O threads");
   return set;
 }
 
-// Members die in reverse order: servers before what they call.
+// Members die in reverse order: the door before what it calls.
 struct App {
   std::shared_ptr<FdLog> log = services::StdoutLog();
   Logger logger;
@@ -69,88 +72,20 @@ struct App {
   std::shared_ptr<sched::Fetch> fetch;
   std::unique_ptr<Tracer> tracer;          // null when nothing is traced
   std::unique_ptr<services::Pools> pools;  // null with --epp
-  std::unique_ptr<Picker> picker;
-  std::unique_ptr<http::Client> client;
-  std::unique_ptr<Forwarder> forwarder;
+  std::unique_ptr<Picker> picker;          // with --epp
   std::atomic<bool> draining{false};
   services::AdminSources admin_sources;
-  http::Router router, admin_router;
-  std::unique_ptr<http::Server> admin, server;
-};
+  http::Router admin_router;
+  std::unique_ptr<http::Server> admin;
+  std::unique_ptr<Front> front;
 
-// Named functors: a capturing lambda must not be a coroutine.
-struct Forward {
-  Forwarder* forwarder;
-  http::Task<void> operator()(http::Exchange& exchange) const {
-    co_await forwarder->Handle(exchange);
+  bool ready() const { return !draining && (pools ? pools->ready("") : picker->ready()); }
+  std::string Metrics() const { return pools ? pools->Expose() : metrics.Expose(); }
+  std::vector<sched::ServedModel> Models() const {
+    return pools ? pools->director().ServedModels() : std::vector<sched::ServedModel>();
   }
-};
-// The models of all endpoints where the picker knows them, else one endpoint's own answer.
-struct Models {
-  const App* app;
-  http::Task<void> operator()(http::Exchange& exchange) const {
-    const std::vector<sched::ServedModel> models =
-        app->pools ? app->pools->director().ServedModels() : std::vector<sched::ServedModel>();
-    if (models.empty()) {
-      co_await app->forwarder->Handle(exchange);
-      co_return;
-    }
-    json::Array data;
-    for (const sched::ServedModel& model : models) {
-      json::Object entry{
-          {"id", model.id}, {"object", "model"}, {"created", 0}, {"owned_by", "llmd"}};
-      if (!model.parent.empty()) entry.emplace_back("parent", model.parent);
-      data.emplace_back(std::move(entry));
-    }
-    const json::Value body(json::Object{{"object", "list"}, {"data", std::move(data)}});
-    http::Response response = http::JsonResponse(200, body.Dump());
-    (void)co_await exchange.Send(std::move(response));
-  }
-};
-struct Ready {
-  const App* app;
-  http::Task<void> operator()(http::Exchange& exchange) const {
-    http::Response response;
-    const bool ready = !app->draining && app->picker->ready();
-    response.head.status = ready ? 200 : 503;
-    (void)co_await exchange.Send(std::move(response));
-  }
-};
-struct Health {
-  http::Task<void> operator()(http::Exchange& exchange) const {
-    http::Response response;
-    (void)co_await exchange.Send(std::move(response));
-  }
-};
-// What stands at /: who this is and where to go on.
-struct Welcome {
-  http::Task<void> operator()(http::Exchange& exchange) const {
-    const json::Value links = json::Object{{"models", "/v1/models"},
-                                           {"chat", "/v1/chat/completions"},
-                                           {"completions", "/v1/completions"},
-                                           {"health", "/health"},
-                                           {"ready", "/ready"},
-                                           {"metrics", "/metrics"}};
-    const json::Value body =
-        json::Object{{"name", "llmd-gateway"}, {"version", LLMD_VERSION_STRING}, {"links", links}};
-    http::Response response = http::JsonResponse(200, body.DumpPretty() + "\n");
-    (void)co_await exchange.Send(std::move(response));
-  }
-};
-struct Refuse {
-  int status;
-  const char* message;
-  http::Task<void> operator()(http::Exchange& exchange) const {
-    json::Value error;
-    error.Set("message", std::string(message) + ": " + exchange.request().method + " " +
-                             std::string(exchange.request().path()));
-    error.Set("type", status == 404 ? "not_found_error" : "invalid_request_error");
-    error.Set("param", nullptr);
-    error.Set("code", status);
-    json::Value body;
-    body.Set("error", std::move(error));
-    http::Response response = http::JsonResponse(status, body.Dump());
-    (void)co_await exchange.Send(std::move(response));
+  StatusOr<std::string> Explain(std::string_view id) const {
+    return pools ? pools->director().Explain(id) : picker->Explain(id);
   }
 };
 
@@ -185,7 +120,11 @@ Status AskPicker(App& app, const Flags& flags) {
 #endif
 }
 
-Status MakePicker(App& app, const Flags& flags) {
+Status MakeDecider(App& app, const Flags& flags) {
+  if (flags.half_close != "gone" && flags.half_close != "allow")
+    return InvalidArgument("--half-close '" + flags.half_close + "': expected gone or allow");
+  if (flags.half_close == "allow" && !flags.epp.empty())
+    return Unimplemented("--half-close=allow with --epp");
   if (!flags.epp_secure && !(flags.epp_ca_file.empty() && flags.epp_cert_path.empty()))
     return InvalidArgument("--epp-ca-file and --epp-cert-path need --epp-secure");
   if (flags.epp_secure && flags.epp.empty()) return InvalidArgument("--epp-secure needs --epp");
@@ -198,40 +137,38 @@ Status MakePicker(App& app, const Flags& flags) {
   app.fetch = services::MakeScrapeFetch(services::MakeHttpFetch(*app.runtime));
   LLMD_ASSIGN_OR_RETURN(app.pools, services::Pools::Create(flags.picker, app.fetch, app.logger,
                                                            app.metrics, app.tracer.get()));
-  app.picker = MakeDirectorPicker(app.pools->director());
   return OkStatus();
 }
 
-void AddRoutes(App& app) {
-  const Forward forward{app.forwarder.get()};
-  for (const char* path : {"/v1/*", "/v2/*", "/inference/*", "/tokenize", "/detokenize", "/rerank",
-                           "/score", "/pooling", "/classify"}) {
-    for (const char* method : {"GET", "POST", "DELETE", "OPTIONS"})
-      app.router.Add(method, path, forward);
-  }
-  app.router.Add("GET", "/v1/models", Models{&app});
-  app.router.Add("GET", "/", Welcome{});
-  app.router.Add("GET", "/health", Health{});
-  app.router.Add("GET", "/ready", Ready{&app});
-  services::AddAdminRoutes(app.router, app.admin_sources);
-  app.router.NotFound(Refuse{404, "no such route"});
-  app.router.MethodNotAllowed(Refuse{405, "method not allowed"});
-}
-
-Status StartServers(App& app, const Flags& flags) {
-  app.admin_sources.metrics = [&app] {
-    return app.pools ? app.pools->Expose() : app.metrics.Expose();
-  };
-  app.admin_sources.ready = [&app] { return !app.draining && app.picker->ready(); };
-  AddRoutes(app);
-  http::ServerOptions options;
+Status OpenFront(App& app, const Flags& flags) {
+  FrontOptions options;
   options.host = flags.host;
   options.port = flags.port;
+  options.loops = static_cast<int>(flags.loops);
   options.max_body_bytes = static_cast<size_t>(flags.picker.max_body_bytes);
-  LLMD_ASSIGN_OR_RETURN(
-      app.server, http::Server::Create(*app.runtime, options, app.router.AsHandler(), app.logger));
-  // Decisions name engines and prompts' scores: they stay on the admin port.
-  app.admin_sources.explain = [&app](std::string_view id) { return app.picker->Explain(id); };
+  options.max_attempts = static_cast<int>(flags.attempts);
+  options.first_byte_timeout = flags.first_byte_timeout;
+  options.allow_half_close = flags.half_close == "allow";
+  PageSources sources;
+  sources.ready = [&app] { return app.ready(); };
+  sources.metrics = [&app] { return app.Metrics(); };
+  sources.models = [&app] { return app.Models(); };
+  std::vector<LocalPage> pages = ClientPages(sources);
+  if (app.pools) {
+    LLMD_ASSIGN_OR_RETURN(app.front, MakeRelayFront(options, app.pools->director(),
+                                                    std::move(pages), app.logger, app.metrics));
+  } else {
+    LLMD_ASSIGN_OR_RETURN(app.front, MakePickerFront(options, *app.picker, *app.runtime,
+                                                     std::move(pages), app.logger, app.metrics));
+  }
+  return OkStatus();
+}
+
+// Decisions name engines and prompts' scores: they stay on the admin port.
+Status OpenAdmin(App& app, const Flags& flags) {
+  app.admin_sources.metrics = [&app] { return app.Metrics(); };
+  app.admin_sources.ready = [&app] { return app.ready(); };
+  app.admin_sources.explain = [&app](std::string_view id) { return app.Explain(id); };
   if (app.pools) {
     app.admin_sources.plugin_state = [&app] { return app.pools->director().PluginState(); };
     app.admin_sources.decisions = [&app](size_t n) { return app.pools->director().Decisions(n); };
@@ -246,22 +183,19 @@ Status StartServers(App& app, const Flags& flags) {
 Status Start(App& app, const Flags& flags) {
   services::AddBuildInfo(app.metrics);
   app.log_metrics = services::AddLogMetrics(app.metrics, app.log);
-  LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(static_cast<int>(flags.loops)));
-  LLMD_RETURN_IF_ERROR(MakePicker(app, flags));
-  app.client = std::make_unique<http::Client>(*app.runtime, http::ClientOptions());
-  ForwarderOptions options;
-  options.max_attempts = static_cast<int>(flags.attempts);
-  options.first_byte_timeout = flags.first_byte_timeout;
-  app.forwarder = std::make_unique<Forwarder>(*app.picker, *app.client, options, app.logger,
-                                              app.metrics, SystemClock());
-  return StartServers(app, flags);
+  // In process the relay has the loops; here are only the admin port and the pages of engines.
+  const int threads = flags.epp.empty() ? 1 : static_cast<int>(flags.loops);
+  LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(threads));
+  LLMD_RETURN_IF_ERROR(MakeDecider(app, flags));
+  LLMD_RETURN_IF_ERROR(OpenFront(app, flags));
+  return OpenAdmin(app, flags);
 }
 
 void Drain(App& app, std::chrono::nanoseconds patience) {
   app.draining = true;
   app.logger.Info("draining",
                   {{"timeoutSeconds", std::chrono::duration<double>(patience).count()}});
-  app.server->Stop(patience);
+  app.front->Stop(patience);
   app.admin->Stop(Duration::zero());
   if (app.pools) app.pools->director().Stop();
   if (app.tracer) app.tracer->Stop();
@@ -287,7 +221,7 @@ int RunGateway(int argc, const char* const* argv) {
   services::RaiseDescriptorLimit(app->logger);
   if (Status s = Start(*app, flags); !s.ok()) return Fail(s);
   app->logger.Info("listening", {{"host", flags.host},
-                                 {"port", int{app->server->port()}},
+                                 {"port", int{app->front->port()}},
                                  {"adminPort", int{app->admin->port()}},
                                  {"seed", flags.picker.seed}});
   services::WaitForSignal([&app] {

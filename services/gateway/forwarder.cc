@@ -1,58 +1,20 @@
 #include "gateway/forwarder.h"
 
 #include <algorithm>
-#include <array>
 
+#include "llmd/http/error_body.h"
 #include "llmd/http/proxy.h"
+#include "llmd/http/routing_headers.h"
 #include "llmd/http/sse.h"
-#include "llmd/json.h"
 #include "llmd/uuid.h"
 
 namespace llmd::gateway {
 namespace {
 
-constexpr std::array kRoutingHeaders = {std::string_view("x-gateway-destination-endpoint"),
-                                        std::string_view("x-prefiller-host-port"),
-                                        std::string_view("x-prefiller-url"),
-                                        std::string_view("x-data-parallel-host-port"),
-                                        std::string_view("x-encoder-hosts-ports"),
-                                        std::string_view("x-kv-cache-source-host-port"),
-                                        std::string_view("x-gateway-destination-endpoint-subset")};
-
 std::string Lower(std::string_view text) {
   std::string out(text);
   for (char& c : out) c = (c >= 'A' && c <= 'Z') ? static_cast<char>(c + 32) : c;
   return out;
-}
-
-std::string_view ErrorType(int status) {
-  switch (status) {
-    case 400:
-      return "invalid_request_error";
-    case 404:
-      return "not_found_error";
-    case 413:
-      return "request_too_large";
-    case 429:
-      return "rate_limit_error";
-    case 502:
-    case 503:
-    case 504:
-      return "service_unavailable";
-    default:
-      return status < 500 ? "invalid_request_error" : "server_error";
-  }
-}
-
-std::string ErrorBody(int status, std::string_view message) {
-  json::Value error;
-  error.Set("message", message);
-  error.Set("type", ErrorType(status));
-  error.Set("param", nullptr);
-  error.Set("code", status);
-  json::Value body;
-  body.Set("error", std::move(error));
-  return body.Dump();
 }
 
 bool Contains(const std::vector<std::string>& list, const std::string& word) {
@@ -84,11 +46,6 @@ bool NoneLeft(const sched::Routing& routing) {
 
 }  // namespace
 
-bool IsRoutingHeader(std::string_view lower_name) {
-  return std::find(kRoutingHeaders.begin(), kRoutingHeaders.end(), lower_name) !=
-         kRoutingHeaders.end();
-}
-
 HeaderList PickerHeaders(const http::RequestHead& head) {
   HeaderList out;
   out.emplace_back(":method", head.method);
@@ -97,7 +54,7 @@ HeaderList PickerHeaders(const http::RequestHead& head) {
   out.emplace_back(":authority", std::string(head.headers.Get("host").value_or("")));
   for (const auto& [name, value] : head.headers.lines()) {
     std::string lower = Lower(name);
-    if (lower != "host" && !IsRoutingHeader(lower)) out.emplace_back(std::move(lower), value);
+    if (lower != "host" && !http::IsRoutingHeader(lower)) out.emplace_back(std::move(lower), value);
   }
   return out;
 }
@@ -148,32 +105,17 @@ Forwarder::Forwarder(Picker& picker, http::Client& client, ForwarderOptions opti
       logger_(std::move(logger)),
       clock_(clock),
       ejections_(options.ejection, clock),
-      metrics_(metrics),
-      inflight_(metrics.AddGauge("llmd_gateway_requests_inflight", "Requests being served.")),
-      retries_(metrics.AddCounter("llmd_gateway_retries_total",
-                                  "Attempts beyond the first, on another endpoint.")),
-      panics_(metrics.AddCounter("llmd_gateway_panic_attempts_total",
-                                 "Attempts at endpoints that had just failed, as none was left.")),
-      upstream_cut_(
-          metrics.AddCounter("llmd_gateway_upstream_cut_total", "Answers an engine broke off.")),
-      client_gone_(metrics.AddCounter("llmd_gateway_client_gone_total",
-                                      "Clients that left before the end.")),
-      duration_(metrics.AddHistogram("llmd_gateway_request_duration_seconds",
-                                     "From request head to last byte.",
-                                     {.005, .025, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300})),
-      first_byte_(metrics.AddHistogram(
-          "llmd_gateway_first_byte_seconds", "From request head to the answer's head.",
-          {.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60})) {}
+      metrics_(metrics) {}
 
 http::Task<void> Forwarder::Handle(http::Exchange& exchange) {
   Request request;
   request.started = clock_.Now();
   request.has_body = HasBody(exchange.request());
-  inflight_.Add(1);
+  metrics_.inflight.Add(1);
   if (request.has_body) {
     auto body = co_await exchange.ReadAll();
     if (!body.ok()) {
-      inflight_.Add(-1);
+      metrics_.inflight.Add(-1);
       co_return;
     }
     request.body = std::make_shared<const std::string>(std::move(*body));
@@ -181,7 +123,7 @@ http::Task<void> Forwarder::Handle(http::Exchange& exchange) {
     request.body = std::make_shared<const std::string>();
   }
   request.head = http::ForwardHead(exchange);
-  for (std::string_view name : kRoutingHeaders) request.head.headers.Remove(name);
+  for (std::string_view name : http::kRoutingHeaders) request.head.headers.Remove(name);
   request.id = std::string(request.head.headers.Get("x-request-id").value_or(""));
   if (request.id.empty()) request.id = NewUuid();
   request.head.headers.Set("x-request-id", request.id);
@@ -194,7 +136,7 @@ http::Task<void> Forwarder::Route(http::Exchange& exchange, Request& request) {
   request.last_error = Unavailable("no endpoint was tried");
   request.asked = clock_.Now();
   for (int attempt = 0; attempt < options_.max_attempts && !exchange.client_gone(); ++attempt) {
-    if (attempt > 0) retries_.Add();
+    if (attempt > 0) metrics_.retries.Add();
     const bool done = co_await TryOnce(exchange, request);
     if (done) co_return;
     request.pick.reset();  // while it counts it may be what keeps the next try waiting
@@ -231,7 +173,7 @@ http::Task<bool> Forwarder::TryOnce(http::Exchange& exchange, Request& request) 
   for (const std::string& endpoint : routing.endpoints) {
     if (Contains(request.failed, endpoint)) continue;
     request.endpoint = endpoint;
-    if (Contains(ejected, endpoint)) panics_.Add();
+    if (Contains(ejected, endpoint)) metrics_.panics.Add();
     request.last_error = co_await Connect(exchange, request);
     if (request.last_error.ok()) {
       ejections_.Clear(endpoint);
@@ -325,7 +267,7 @@ http::Task<void> Forwarder::RelayAnswer(http::Exchange& exchange, Request& reque
     if (!chunk.ok()) {
       if (exchange.client_gone()) break;
       if (request.pick->evicted() == nullptr) {
-        upstream_cut_.Add();
+        metrics_.upstream_cut.Add();
         logger_.Warn("engine broke off its answer", {{"x-request-id", request.id},
                                                      {"endpoint", request.endpoint},
                                                      {"error", chunk.status().message()}});
@@ -361,9 +303,9 @@ http::Task<void> Forwarder::BreakOff(http::Exchange& exchange, Request& request,
     exchange.Abort();
     co_return;
   }
-  const std::string event =
-      http::SseFrame(denial != nullptr ? ErrorBody(denial->http_status, denial->message)
-                                       : ErrorBody(502, "the model server broke off its answer"));
+  const std::string event = http::SseFrame(
+      denial != nullptr ? http::ErrorBody(denial->http_status, denial->message)
+                        : http::ErrorBody(502, "the model server broke off its answer"));
   (void)co_await exchange.Write(event);
   (void)co_await exchange.Finish();
 }
@@ -371,7 +313,7 @@ http::Task<void> Forwarder::BreakOff(http::Exchange& exchange, Request& request,
 http::Task<void> Forwarder::SendError(http::Exchange& exchange, Request& request, int status,
                                       std::string message) {
   request.status = status;
-  http::Response response = http::JsonResponse(status, ErrorBody(status, message));
+  http::Response response = http::JsonResponse(status, http::ErrorBody(status, message));
   response.head.headers.Set("x-request-id", request.id);
   (void)co_await exchange.Send(std::move(response));
 }
@@ -380,7 +322,7 @@ http::Task<void> Forwarder::Deny(http::Exchange& exchange, Request& request,
                                  const sched::Denial& denial) {
   request.status = denial.http_status;
   http::Response response =
-      http::JsonResponse(denial.http_status, ErrorBody(denial.http_status, denial.message));
+      http::JsonResponse(denial.http_status, http::ErrorBody(denial.http_status, denial.message));
   response.head.headers.Set("x-request-id", request.id);
   if (!denial.dropped_reason.empty())
     response.head.headers.Set("x-llm-d-request-dropped-reason", denial.dropped_reason);
@@ -391,15 +333,11 @@ http::Task<void> Forwarder::Deny(http::Exchange& exchange, Request& request,
 }
 
 void Forwarder::Finish(const http::Exchange& exchange, const Request& request) {
-  const double seconds = std::chrono::duration<double>(clock_.Now() - request.started).count();
-  inflight_.Add(-1);
-  duration_.Observe(seconds);
-  if (request.first_byte != Duration::zero())
-    first_byte_.Observe(std::chrono::duration<double>(request.first_byte).count());
-  if (exchange.client_gone()) client_gone_.Add();
-  Labels labels;
-  labels.emplace_back("status", std::to_string(request.status));
-  metrics_.AddCounter("llmd_gateway_requests_total", "Requests by the status sent.", labels).Add();
+  const Duration whole = clock_.Now() - request.started;
+  const double seconds = std::chrono::duration<double>(whole).count();
+  metrics_.inflight.Add(-1);
+  if (exchange.client_gone()) metrics_.client_gone.Add();
+  metrics_.Request(request.status, whole, request.first_byte);
   logger_.Info("request", {{"x-request-id", request.id},
                            {"method", exchange.request().method},
                            {"path", exchange.request().path()},

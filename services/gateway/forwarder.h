@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "gateway/gateway_metrics.h"
 #include "gateway/picker.h"
 #include "llmd/http/client.h"
 #include "llmd/http/server.h"
@@ -72,20 +73,10 @@ class Forwarder {
   Logger logger_;
   const Clock& clock_;
   Ejections ejections_;
-  MetricsRegistry& metrics_;
-  Gauge& inflight_;
-  Counter& retries_;
-  Counter& panics_;
-  Counter& upstream_cut_;
-  Counter& client_gone_;
-  Histogram& duration_;
-  Histogram& first_byte_;
+  GatewayMetrics metrics_;
 };
 
 // The request's headers as the picker wants them: pseudo headers first, names in lower case,
 // routing headers a client must not set left out.
 HeaderList PickerHeaders(const http::RequestHead& head);
-// True for the headers by which a client could steer the routing.
-bool IsRoutingHeader(std::string_view lower_name);
-
 }  // namespace llmd::gateway

@@ -1,5 +1,5 @@
-// How the gateway gets its decisions: from a Director in this process, or from an endpoint picker
-// over ext_proc. Both sides of the interface run on the loop thread of the request.
+// How the gateway gets its decisions from an endpoint picker over ext_proc. Both sides of the
+// interface run on the loop thread of the request.
 #pragma once
 
 #include <functional>
@@ -60,8 +60,6 @@ class Picker {
   virtual StatusOr<std::string> Explain(std::string_view request_id) const = 0;
 };
 
-// `director` must outlive it.
-std::unique_ptr<Picker> MakeDirectorPicker(sched::Director& director);
 // How to reach an endpoint picker; PEM text.
 struct PickerAddress {
   std::string target;      // "host:port"

@@ -32,8 +32,8 @@ class Policy {
   virtual ~Policy() = default;
 
   // The head is whole and within the rules; the body has not been read. May Answer (no such route,
-  // no key), whereupon the body is not read, and a client that waits for leave to send it is not
-  // given any.
+  // no key) within the hook, whereupon the body is not read, and a client that waits for leave to
+  // send it is not given any. Without an answer OnRequest follows.
   virtual void OnHead(Call& call) {}
   // Head and body are whole. Send or Answer, now or later.
   virtual void OnRequest(Call& call) = 0;
