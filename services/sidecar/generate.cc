@@ -80,10 +80,12 @@ void SidecarPolicy::Generate(relay::Call& call, pd::Api api) {
 }
 
 void SidecarPolicy::StartScan(relay::Call& call, Job& job) {
+  const std::string_view body = call.body();
+  const bool small = body.size() < kScanOnWorkerBytes;
+  if (small && job.kind == Kind::kLocal && !pd::MayHoldParams(body)) return StartEngine(call);
   job.scan = std::make_shared<Scan>();
   job.stage = Stage::kScan;
-  const std::string_view body = call.body();
-  if (body.size() < kScanOnWorkerBytes) {
+  if (small) {
     ReadBody(body, job.kind, *job.scan);
     return Scanned(call);
   }
