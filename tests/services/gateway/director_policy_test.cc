@@ -6,6 +6,7 @@
 
 #include "core/http/fixture.h"
 #include "gateway/front.h"
+#include "llmd/http/client.h"
 
 namespace llmd::gateway {
 namespace {
