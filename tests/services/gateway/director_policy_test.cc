@@ -1,23 +1,17 @@
-// The forwarder over a real Director: what failed tries leave in the gate.
+// The gateway over the relay and a real Director: what failed tries leave in the gate.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
 
 #include "core/http/fixture.h"
-#include "gateway/forwarder.h"
+#include "gateway/front.h"
+#include "llmd/http/client.h"
 
 namespace llmd::gateway {
 namespace {
 
 using http::testing::TestServer;
-
-struct Forward {
-  std::unique_ptr<Forwarder>* forwarder;
-  http::Task<void> operator()(http::Exchange& exchange) const {
-    co_await (*forwarder)->Handle(exchange);
-  }
-};
 
 struct Engine {
   const std::atomic<bool>* broken;
@@ -45,7 +39,7 @@ schedulingProfiles: [{name: p, plugins: [{pluginRef: active-request-scorer}]}]
 flowControl: {saturationDetector: {pluginRef: concurrency-detector}}
 )";
 
-class DirectorPickerTest : public testing::Test {
+class DirectorPolicyTest : public testing::Test {
  protected:
   void SetUp() override {
     sched::DirectorOptions options;
@@ -55,18 +49,12 @@ class DirectorPickerTest : public testing::Test {
                                         metrics, SystemClock());
     ASSERT_TRUE(made.ok()) << made.status().ToString();
     director = std::move(*made);
-    picker = MakeDirectorPicker(*director);
-    client = std::make_unique<http::Client>(*gateway.runtime, http::ClientOptions());
-    ForwarderOptions forwarding;
-    forwarding.ejection = Duration::zero();
-    forwarder =
-        std::make_unique<Forwarder>(*picker, *client, forwarding, Logger(), metrics, SystemClock());
+    auto opened = MakeRelayFront(FrontOptions(), *director, {}, Logger(), metrics);
+    ASSERT_TRUE(opened.ok()) << opened.status().ToString();
+    front = std::move(*opened);
   }
   void TearDown() override {
-    gateway.server->Stop(Duration::zero());
-    forwarder.reset();
-    client.reset();
-    picker.reset();
+    front->Stop(Duration::zero());
     director->Stop();
   }
   static http::HostPort NobodyThere() {
@@ -81,7 +69,7 @@ class DirectorPickerTest : public testing::Test {
       one.address = address.host;
       one.port = address.port;
     }
-    director->SetEndpoints(std::move(all));
+    ASSERT_TRUE(director->SetEndpoints(std::move(all)).ok());
   }
   // Its status; -1 when no answer came.
   int Post() {
@@ -91,27 +79,24 @@ class DirectorPickerTest : public testing::Test {
     http::CallOptions options;
     options.first_byte_timeout = std::chrono::seconds(10);
     auto answer = http::Client(*engine.runtime, {})
-                      .FetchBlocking(gateway.address(), std::move(head),
+                      .FetchBlocking({"127.0.0.1", front->port()}, std::move(head),
                                      R"({"model":"m","prompt":"hi"})", options);
     return answer.ok() ? answer->head.status : -1;
   }
 
   MetricsRegistry metrics;
   std::unique_ptr<sched::Director> director;
-  std::unique_ptr<Picker> picker;
-  std::unique_ptr<Forwarder> forwarder;
-  std::unique_ptr<http::Client> client;
+  std::unique_ptr<Front> front;
   std::atomic<bool> broken{false};
   TestServer engine{Engine{&broken}};
-  TestServer gateway{Forward{&forwarder}};
 };
 
-TEST_F(DirectorPickerTest, AnEndpointThatRefusesDoesNotShutTheGateOnItsRetry) {
+TEST_F(DirectorPolicyTest, AnEndpointThatRefusesDoesNotShutTheGateOnItsRetry) {
   SetPool({NobodyThere()});
   for (int i = 0; i < 3; ++i) EXPECT_EQ(Post(), 503);
 }
 
-TEST_F(DirectorPickerTest, EnginesThatComeBackFindAnOpenGate) {
+TEST_F(DirectorPolicyTest, EnginesThatComeBackFindAnOpenGate) {
   SetPool({engine.address(), NobodyThere()});
   broken = true;
   for (int i = 0; i < 3; ++i) EXPECT_EQ(Post(), 503);
@@ -119,7 +104,7 @@ TEST_F(DirectorPickerTest, EnginesThatComeBackFindAnOpenGate) {
   for (int i = 0; i < 3; ++i) EXPECT_EQ(Post(), 200);
 }
 
-TEST_F(DirectorPickerTest, ARetryGoesToTheOneThatIsLeft) {
+TEST_F(DirectorPolicyTest, ARetryGoesToTheOneThatIsLeft) {
   SetPool({NobodyThere(), engine.address()});
   for (int i = 0; i < 6; ++i) EXPECT_EQ(Post(), 200);
 }
