@@ -129,9 +129,9 @@ std::string_view PolicyBase::OnCut(Call& call, relay::Failure failure, std::stri
   relay::Target target;
   const Key key = Answering(request, &target);
   parts_.health.Failed(key, target, failure);
-  parts_.logger.Warn("engine broke off its answer", {{"x-request-id", LoggedId(request)},
-                                                     {"endpoint", request.endpoint},
-                                                     {"error", what}});
+  parts_.logger.Warn(
+      "engine broke off its answer",
+      {{"x-request-id", LoggedId(request)}, {"endpoint", request.endpoint}, {"error", what}});
   return Policy::OnCut(call, failure, what);
 }
 
