@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -463,6 +464,42 @@ def test_a_profile_is_run(engine):
     assert 8 <= len(prompts) <= 12  # 3 prefixes with 4 questions each
     assert len({" ".join(p.split()[:40]) for p in prompts}) == 3
     assert all(r.header("x-slo-ttft-ms") == ["500"] for r in fake.requests)
+
+
+def page_blocks(language):
+    text = (ROOT / "docs/load-testing.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
+
+
+def test_the_examples_of_the_page(engine, tmp_path):
+    async def answer(request, writer):
+        if request.target == "/v1/models":
+            return response(body=b'{"data": [{"id": "m"}]}')
+        return await stream(request, writer)
+
+    fake = engine(answer)
+    (tmp_path / "profile.yaml").write_text(*page_blocks("yaml"))
+    (tmp_path / "conversation_trace.jsonl").write_text((DATA / "mooncake.jsonl").read_text())
+    (tmp_path / "AzureLLMInferenceTrace_conv.csv").write_text((DATA / "azure.csv").read_text())
+    blocks = page_blocks("sh")
+    assert len(blocks) >= 9
+    env = {**os.environ, "PATH": f"{pathlib.Path(binary('llmd')).parent}:{os.environ['PATH']}", "SERVER_PID": str(os.getpid())}
+    for block in blocks:
+        # The page's runs are longer than a test has time for.
+        quick = re.sub(r"(duration[ =])\d+s", r"\g<1>600ms", block.replace("127.0.0.1:8000", fake.address))
+        quick = re.sub(r"(warmup|stage-pause|think-time) \S+", r"\1 100ms", quick)
+        run = subprocess.run(["bash", "-ec", quick], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+        assert run.returncode == 0 and ", 0 failed" in run.stdout, f"{block}\n{run.stdout}\n{run.stderr}"
+    for name in ("report.json", "report.svg", "steps.json", "profile.json"):
+        assert (tmp_path / name).stat().st_size > 500, name
+    # The page names every member of the report.
+    page = (ROOT / "docs/load-testing.md").read_text()
+    report = json.loads((tmp_path / "report.json").read_text())
+    steps = json.loads((tmp_path / "steps.json").read_text())
+    members = [*report, *report["requests"], *report["throughput"], *report["tokens"], *report["goodput"],
+               *report["latency_ms"], *report["generator"], *report["series"], *report["series"]["windows"][0],
+               *steps["stages"][0]]
+    assert [m for m in members if f"`{m}`" not in page] == []
 
 
 def test_a_real_engine():
