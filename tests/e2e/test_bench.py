@@ -13,6 +13,7 @@ import time
 import xml.etree.ElementTree
 
 import pytest
+from authority import Authority
 from conftest import ROOT, Engine, binary, kv_pool
 from fake_engine import FakeEngine, response, send_chunked
 from ports import free_port
@@ -421,6 +422,23 @@ def test_an_interrupted_run_reports_what_it_has(engine, tmp_path):
     assert requests["sent"] == requests["completed"] + requests["interrupted"]
     assert "interrupted" in err
     assert (tmp_path / "c.svg").exists()
+
+
+def test_tls(tmp_path):
+    authority = Authority(tmp_path / "ca", "bench test")
+    folder = authority.issue(tmp_path / "server", "server")
+    fake = FakeEngine(lambda request, writer: stream(request, writer, gap=0.01), tls=Authority.context(folder))
+    try:
+        url = f"--target=https://127.0.0.1:{fake.port}"
+        load = [*MODEL, "--concurrency=3", "--requests=12", "--output-tokens=3", "--prompt-tokens=20000"]
+        report = bench(url, *load, f"--tls-ca={authority.cert}")
+        assert report["requests"]["completed"] == 12 and report["tokens"]["output"] == 36
+        assert report["generator"]["connections"] == 3 and report["latency_ms"]["gap"]["count"] == 24
+        assert bench(url, *load, "--no-tls-verify")["requests"]["completed"] == 12
+        refused = bench(url, *load, code=1)
+        assert refused["errors"] == {"tls": 12}
+    finally:
+        fake.close()
 
 
 @pytest.mark.parametrize("args, said", [

@@ -18,14 +18,19 @@ namespace {
 StatusOr<std::string> FirstModel(const Options& options) {
   const http::Url& target = options.targets[0];
   LLMD_ASSIGN_OR_RETURN(auto runtime, http::Runtime::Create(1));
-  http::Client client(*runtime, {});
+  http::ClientOptions client_options;
+  if (target.tls) {
+    LLMD_ASSIGN_OR_RETURN(client_options.tls, http::TlsContext::CreateClient(options.tls));
+  }
+  http::Client client(*runtime, client_options);
   http::RequestHead head;
   std::string base = target.target;
   while (base.ends_with('/')) base.pop_back();
   head.target = base + "/v1/models";
   if (!options.api_key.empty()) head.headers.Set("Authorization", "Bearer " + options.api_key);
   for (const auto& [name, value] : options.headers.lines()) head.headers.Set(name, value);
-  const std::string url = "http://" + target.peer.ToString() + head.target;
+  const std::string url =
+      std::string(target.tls ? "https://" : "http://") + target.peer.ToString() + head.target;
   StatusOr<http::Response> response = client.FetchBlocking(
       target.peer, std::move(head), "", {.first_byte_timeout = std::chrono::seconds(30)});
   if (!response.ok()) return response.status().WithContext(url);

@@ -55,6 +55,27 @@ Failure ConnectFailure(int error) {
   }
 }
 
+ssize_t Connection::Send(std::string_view bytes) {
+  return tls ? tls->Write(bytes) : send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+}
+
+ssize_t Connection::Receive(char* to, size_t room) {
+  if (!tls) return recv(fd, to, room, 0);
+  size_t bytes = 0;
+  switch (tls->Read(to, room, &bytes)) {
+    case http::TlsSession::Step::kDone:
+      return static_cast<ssize_t>(bytes);
+    case http::TlsSession::Step::kEnd:
+      return 0;
+    case http::TlsSession::Step::kFailed:
+      errno = ECONNRESET;
+      return -1;
+    default:
+      errno = EAGAIN;
+      return -1;
+  }
+}
+
 void InFlightList::PushBack(Connection& connection) {
   connection.before = last_;
   connection.behind = nullptr;

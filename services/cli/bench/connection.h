@@ -5,12 +5,14 @@
 #include <sys/socket.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 
 #include "cli/bench/response_reader.h"
 #include "cli/bench/tally.h"
 #include "cli/bench/workload.h"
+#include "http/tls_session.h"
 #include "llmd/http/message.h"
 
 namespace llmd::bench {
@@ -30,7 +32,7 @@ struct Outgoing {
 };
 
 struct Connection {
-  enum class State : uint8_t { kClosed, kConnecting, kBusy, kIdle };
+  enum class State : uint8_t { kClosed, kConnecting, kHandshake, kBusy, kIdle };
 
   int fd = -1;
   State state = State::kClosed;
@@ -47,6 +49,11 @@ struct Connection {
   size_t written = 0;
   int64_t intended = 0, sent = 0;
   ResponseReader reader;
+  std::unique_ptr<http::TlsSession> tls;
+
+  // As ::send and ::recv, through TLS where there is any.
+  ssize_t Send(std::string_view bytes);
+  ssize_t Receive(char* to, size_t room);
 
   // In flight, by when they were sent.
   Connection* before = nullptr;

@@ -3,9 +3,6 @@
 #include <unistd.h>
 
 #include <charconv>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 
 #include "cli/bench/profile.h"
 #include "common/process.h"
@@ -14,30 +11,18 @@
 namespace llmd::bench {
 namespace {
 
-constexpr uintmax_t kMaxBodyFile = 256 << 20;
-
 // What stands on the command line beside Options, or becomes part of it only at the end.
 struct Words {
   std::string profile;
   std::vector<std::string> without;
   std::string arrivals = "constant", progress = "auto", api_key_file;
+  std::string tls_ca, tls_cert, tls_key;
   double rate = 0;
   int64_t concurrency = 0, requests = 0;
   Duration duration{};
   std::vector<Stage> stages;
   bool targets_given = false, tenants_given = false, watched_given = false;
 };
-
-StatusOr<std::string> ReadBody(const std::string& path) {
-  std::error_code error;
-  const uintmax_t size = std::filesystem::file_size(path, error);
-  if (error) return NotFound(path + ": " + error.message());
-  if (size > kMaxBodyFile) return InvalidArgument(path + ": larger than 256 MiB");
-  std::ifstream in(path, std::ios::binary);
-  std::string body{std::istreambuf_iterator<char>(in), {}};
-  if (!in.good() && !in.eof()) return NotFound(path + ": cannot be read");
-  return body;
-}
 
 StatusOr<Watched> ParseWatched(std::string_view text) {
   const size_t at = text.find('=');
@@ -103,7 +88,7 @@ void BindServer(services::FlagSet& flags, Options& o, Words& w) {
         AddTo(o.targets, w.targets_given, std::move(url));
         return OkStatus();
       },
-      "http://host:port of the server; several are taken in turn");
+      "http[s]://host:port of the server; several are taken in turn");
   flags.Custom(
       "api", [&](std::string_view text) { return SetApi(text, o); },
       "chat (default), completion, or raw: --method, --path and --body as they are");
@@ -112,13 +97,18 @@ void BindServer(services::FlagSet& flags, Options& o, Words& w) {
   flags.String("path", &o.path, "instead of the API's path");
   flags.String("method", &o.method, "of --api raw");
   flags.String("body", &o.body, "of --api raw");
-  flags.Custom("body-file", Into(&o.body, [](auto t) { return ReadBody(std::string(t)); }),
+  flags.Custom("body-file", Into(&o.body, [](auto t) { return ReadFile(std::string(t)); }),
                "of --api raw: the file's bytes");
   flags.Custom(
       "header", [&](std::string_view t) { return AddHeader(t, o.headers); },
       "'Name: value' for every request; may be repeated");
   flags.String("api-key", &o.api_key, "sent as Authorization: Bearer");
   flags.String("api-key-file", &w.api_key_file, "the key is the file's first line");
+  flags.String("tls-ca", &w.tls_ca,
+               "PEM file of whom to believe; default: whom the system believes");
+  flags.String("tls-cert", &w.tls_cert, "PEM file to show to servers that ask");
+  flags.String("tls-key", &w.tls_key, "PEM file with the certificate's key");
+  flags.Bool("tls-verify", &o.tls.verify, "the server's certificate is checked");
   flags.String("extra-body", &o.extra_body, "JSON object whose members every body gets");
   flags.Bool("ignore-eos", &o.ignore_eos, "answers have the length asked for (vLLM, SGLang, llmd)");
   flags.Bool("usage", &o.include_usage, "ask for usage at a stream's end");
@@ -268,6 +258,12 @@ Status Complete(const Words& w, const services::FlagSet::Outcome& given, Options
   }
   if (!w.api_key_file.empty()) {
     LLMD_ASSIGN_OR_RETURN(o.api_key, ReadKeyFile(w.api_key_file));
+  }
+  for (const auto& [path, pem] :
+       {std::pair(&w.tls_ca, &o.tls.ca), std::pair(&w.tls_cert, &o.tls.chain),
+        std::pair(&w.tls_key, &o.tls.key)}) {
+    if (path->empty()) continue;
+    LLMD_ASSIGN_OR_RETURN(*pem, ReadFile(*path));
   }
   if (w.progress != "auto" && w.progress != "on" && w.progress != "off") {
     return InvalidArgument("--progress: expected auto, on or off, got '" + w.progress + "'");

@@ -23,6 +23,8 @@ StatusOr<Tenant> ParseTenant(std::string_view text);
 StatusOr<uint64_t> ParseCount(std::string_view text, uint64_t max);
 // Adds "Name: value". INVALID_ARGUMENT: no such line, or a header that is not the caller's to set.
 Status AddHeader(std::string_view text, http::Headers& headers);
+// A file of at most 256 MiB. NOT_FOUND, INVALID_ARGUMENT.
+StatusOr<std::string> ReadFile(const std::string& path);
 // The first line of a file. NOT_FOUND.
 StatusOr<std::string> ReadKeyFile(const std::string& path);
 // "ttft:500ms,tpot:50ms,e2e:10s"; bare numbers are milliseconds.

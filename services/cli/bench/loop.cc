@@ -45,6 +45,7 @@ Loop::Loop(Run& run, uint64_t share, uint64_t of)
 
 Loop::~Loop() {
   for (const auto& connection : connections_) {
+    connection->tls.reset();
     if (connection->fd >= 0) close(connection->fd);
   }
   if (epoll_ >= 0) close(epoll_);

@@ -22,10 +22,11 @@ namespace llmd::bench {
 struct Run {
   const Options& options;
   const Workload& workload;
-  const Trace* trace = nullptr;    // kTrace only
-  std::vector<Address> addresses;  // of each target
-  TimePoint start{};               // time 0; may lie ahead
-  std::atomic<bool> stop{false};   // seen within 100 ms
+  const Trace* trace = nullptr;                 // kTrace only
+  std::vector<Address> addresses;               // of each target
+  std::shared_ptr<const http::TlsContext> tls;  // for targets with https
+  TimePoint start{};                            // time 0; may lie ahead
+  std::atomic<bool> stop{false};                // seen within 100 ms
 };
 
 class Loop {
@@ -99,6 +100,8 @@ class Loop {
   // Receiving.
   void OnEvents(Connection& connection, uint32_t events);
   void OnConnected(Connection& connection);
+  void Handshake(Connection& connection);
+  void WaitForRoom(Connection& connection, bool wait);
   void Read(Connection& connection);
   void OnCut(Connection& connection, Failure failure);
   void Expire(int64_t now);

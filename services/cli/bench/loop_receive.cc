@@ -15,7 +15,8 @@ constexpr int kReadsInTurn = 16;
 // Whether going on at once would only fail again, as fast as the machine can.
 bool NeedsCooling(Failure failure) {
   return failure == Failure::kRefused || failure == Failure::kConnect ||
-         failure == Failure::kLocal || failure == Failure::kReset || failure == Failure::kClosed;
+         failure == Failure::kLocal || failure == Failure::kTls || failure == Failure::kReset ||
+         failure == Failure::kClosed;
 }
 
 }  // namespace
@@ -23,15 +24,17 @@ bool NeedsCooling(Failure failure) {
 void Loop::Write(Connection& connection) {
   const std::string_view bytes = connection.request.bytes();
   while (connection.written < bytes.size()) {
-    const ssize_t n = send(connection.fd, bytes.data() + connection.written,
-                           bytes.size() - connection.written, MSG_NOSIGNAL);
+    const ssize_t n = connection.Send(bytes.substr(connection.written));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EAGAIN) break;
     // What the peer said before it closed is read first, by the event that follows.
     if (n < 0) return;
     connection.written += static_cast<size_t>(n);
   }
-  const bool wait = connection.written < bytes.size();
+  WaitForRoom(connection, connection.written < bytes.size());
+}
+
+void Loop::WaitForRoom(Connection& connection, bool wait) {
   if (wait == connection.waits_for_room) return;
   connection.waits_for_room = wait;
   epoll_event event{.events = EPOLLIN | (wait ? static_cast<uint32_t>(EPOLLOUT) : 0u),
@@ -41,6 +44,7 @@ void Loop::Write(Connection& connection) {
 
 void Loop::OnEvents(Connection& connection, uint32_t events) {
   if (connection.state == Connection::State::kConnecting) return OnConnected(connection);
+  if (connection.state == Connection::State::kHandshake) return Handshake(connection);
   if ((events & EPOLLOUT) != 0 && connection.state == Connection::State::kBusy) Write(connection);
   if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) Read(connection);
 }
@@ -50,13 +54,30 @@ void Loop::OnConnected(Connection& connection) {
   socklen_t size = sizeof(error);
   getsockopt(connection.fd, SOL_SOCKET, SO_ERROR, &error, &size);
   if (error != 0) return Finish(connection, ConnectFailure(error));
+  const http::Url& target = run_.options.targets[connection.target];
+  if (target.tls) {
+    connection.tls = std::make_unique<http::TlsSession>(run_.tls, connection.fd, target.peer.host);
+    connection.state = Connection::State::kHandshake;
+    return Handshake(connection);
+  }
+  connection.state = Connection::State::kBusy;
+  Write(connection);
+}
+
+void Loop::Handshake(Connection& connection) {
+  using Step = http::TlsSession::Step;
+  const Step step = connection.tls->Handshake();
+  if (step == Step::kWantRead || step == Step::kWantWrite) {
+    return WaitForRoom(connection, step == Step::kWantWrite);
+  }
+  if (step != Step::kDone) return Finish(connection, Failure::kTls);
   connection.state = Connection::State::kBusy;
   Write(connection);
 }
 
 void Loop::Read(Connection& connection) {
   for (int i = 0; i < kReadsInTurn; ++i) {
-    const ssize_t n = recv(connection.fd, buffer_.data(), buffer_.size(), 0);
+    const ssize_t n = connection.Receive(buffer_.data(), buffer_.size());
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EAGAIN) return;
     if (connection.state == Connection::State::kIdle) {
@@ -73,7 +94,8 @@ void Loop::Read(Connection& connection) {
     const ResponseReader::State state = connection.reader.Feed(bytes, Now());
     if (state == ResponseReader::State::kBad) return Finish(connection, Failure::kProtocol);
     if (state == ResponseReader::State::kDone) return Finish(connection, Failure::kNone);
-    if (bytes.size() < buffer_.size()) return;
+    const bool more = connection.tls ? connection.tls->pending() : bytes.size() == buffer_.size();
+    if (!more) return;
   }
 }
 
@@ -87,6 +109,7 @@ void Loop::OnCut(Connection& connection, Failure failure) {
   connection.resent = true;
   connection.written = 0;
   ListenFor(connection);
+  connection.tls.reset();
   close(connection.fd);
   connection.fd = -1;
   Open(connection);
@@ -95,7 +118,8 @@ void Loop::OnCut(Connection& connection, Failure failure) {
 void Loop::Expire(int64_t now) {
   while (Connection* first = in_flight_.first()) {
     if (first->sent + run_.options.timeout.count() > now) return;
-    const bool connecting = first->state == Connection::State::kConnecting;
+    const bool connecting = first->state == Connection::State::kConnecting ||
+                            first->state == Connection::State::kHandshake;
     Finish(*first, connecting ? Failure::kConnectTimeout : Failure::kTimeout);
   }
 }
@@ -176,6 +200,7 @@ void Loop::Continue(Connection& connection, const Outcome& outcome) {
 }
 
 void Loop::Close(Connection& connection) {
+  connection.tls.reset();
   if (connection.fd >= 0) close(connection.fd);
   connection.fd = -1;
   ++connection.generation;

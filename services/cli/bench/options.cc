@@ -116,12 +116,6 @@ Status Validate(const Options& o) {
   if (o.targets.empty() || o.targets.size() > kMaxTargets) {
     return InvalidArgument("--target is needed, once to " + std::to_string(kMaxTargets) + " times");
   }
-  for (const http::Url& target : o.targets) {
-    if (target.tls) {
-      return InvalidArgument("https://" + target.peer.ToString() +
-                             ": llmd bench speaks plain HTTP/1.1 only");
-    }
-  }
   if (o.speed <= 0 || o.speed > 1e6) return InvalidArgument("--speed is above 0, at most 1000000");
   if (o.tenants.size() > kMaxTenants) return InvalidArgument("--tenant: at most 100 of them");
   if (o.watched.size() > kMaxWatched) return InvalidArgument("--watch-pid: at most 100 of them");

@@ -8,6 +8,7 @@
 
 #include "llmd/clock.h"
 #include "llmd/http/message.h"
+#include "llmd/http/tls.h"
 #include "llmd/status.h"
 
 namespace llmd::bench {
@@ -76,7 +77,8 @@ struct Options {
   std::string body;  // kRaw only
   http::Headers headers;
   std::string api_key;
-  std::string extra_body;  // a JSON object whose members are added to each body
+  http::TlsClientOptions tls;  // PEM texts; for targets with https
+  std::string extra_body;      // a JSON object whose members are added to each body
   bool ignore_eos = true, include_usage = true;
 
   enum class Load { kConstant, kPoisson, kClosed, kTrace };

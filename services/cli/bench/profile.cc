@@ -272,6 +272,15 @@ Status ReadServer(const Node& server, Options& o) {
   LLMD_RETURN_IF_ERROR(SetString(server.Get("model_name"), &o.model));
   LLMD_RETURN_IF_ERROR(SetBool(server.Get("ignore_eos"), &o.ignore_eos));
   LLMD_RETURN_IF_ERROR(SetString(server.Get("api_key"), &o.api_key));
+  for (const auto& [key, pem] :
+       {std::pair("cert_path", &o.tls.chain), std::pair("key_path", &o.tls.key)}) {
+    std::string path;
+    LLMD_RETURN_IF_ERROR(SetString(server.Get(key), &path));
+    if (path.empty()) continue;
+    StatusOr<std::string> text = ReadFile(path);
+    if (!text.ok()) return server.Get(key).Error(text.status().message());
+    *pem = std::move(*text);
+  }
   LLMD_RETURN_IF_ERROR(SetString(server.Get("base_url"), &url));
   if (url.empty()) return OkStatus();
   StatusOr<http::Url> target = http::ParseUrl(url);

@@ -98,7 +98,8 @@ json::Value OfStages(const Options& options) {
 json::Value Config(const Options& o) {
   json::Array targets;
   for (const http::Url& target : o.targets) {
-    targets.emplace_back("http://" + target.peer.ToString() + target.target);
+    targets.emplace_back(std::string(target.tls ? "https://" : "http://") + target.peer.ToString() +
+                         target.target);
   }
   const auto seconds = [](Duration d) { return static_cast<double>(d.count()) * 1e-9; };
   json::Value out{json::Object{{"targets", std::move(targets)},

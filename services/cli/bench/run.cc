@@ -172,6 +172,8 @@ StatusOr<Result> RunBench(const Options& options, const Workload& workload, cons
   for (const http::Url& target : options.targets) {
     LLMD_ASSIGN_OR_RETURN(const Address address, Resolve(target.peer));
     run.addresses.push_back(address);
+    if (!target.tls || run.tls) continue;
+    LLMD_ASSIGN_OR_RETURN(run.tls, http::TlsContext::CreateClient(options.tls));
   }
   RaiseDescriptors();
   std::vector<std::unique_ptr<Loop>> loops;

@@ -33,7 +33,7 @@ struct Result {
 
 // `options` complete, the model known. Signals must be blocked (services::BlockSignals); SIGINT or
 // SIGTERM ends the run early, and a second one the process. UNAVAILABLE: a target's name does not
-// resolve.
+// resolve. INVALID_ARGUMENT: TLS files that cannot be read.
 StatusOr<Result> RunBench(const Options& options, const Workload& workload, const Trace* trace);
 
 }  // namespace llmd::bench

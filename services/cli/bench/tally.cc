@@ -22,7 +22,7 @@ bool Within(int64_t nanos, Duration limit) {
 
 std::string_view Name(Failure failure) {
   constexpr std::string_view kNames[kFailures] = {
-      "none",    "refused",  "connect", "connect_timeout", "reset",      "closed",
+      "none",    "refused",  "connect", "connect_timeout", "tls",        "reset", "closed",
       "timeout", "protocol", "status",  "stream_error",    "stream_cut", "local"};
   return kNames[static_cast<size_t>(failure)];
 }

@@ -17,6 +17,7 @@ enum class Failure : uint8_t {
   kRefused,         // connect: nobody listens
   kConnect,         // connect: any other reason
   kConnectTimeout,  // not connected within --timeout
+  kTls,             // no handshake: certificate, version
   kReset,           // the peer reset the connection
   kClosed,          // the peer closed before the answer's end
   kTimeout,         // no whole answer within --timeout
@@ -26,7 +27,7 @@ enum class Failure : uint8_t {
   kStreamCut,       // a stream of events that ended without [DONE]
   kLocal,           // this machine has no descriptor, port or memory
 };
-inline constexpr size_t kFailures = 12;
+inline constexpr size_t kFailures = 13;
 // As in reports: "refused", "stream_cut"; of kStatus the caller says which.
 std::string_view Name(Failure failure);
 

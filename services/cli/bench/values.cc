@@ -1,6 +1,8 @@
 // The values of flags that have parts.
 #include <charconv>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 
 #include "cli/bench/flags.h"
 #include "llmd/config.h"
@@ -9,6 +11,8 @@
 
 namespace llmd::bench {
 namespace {
+
+constexpr uintmax_t kMaxFile = 256 << 20;
 
 struct Part {
   std::string_view name, value;
@@ -96,6 +100,17 @@ Status AddHeader(std::string_view text, http::Headers& headers) {
   }
   headers.Set(name, Trim(text.substr(colon + 1)));
   return OkStatus();
+}
+
+StatusOr<std::string> ReadFile(const std::string& path) {
+  std::error_code error;
+  const uintmax_t size = std::filesystem::file_size(path, error);
+  if (error) return NotFound(path + ": " + error.message());
+  if (size > kMaxFile) return InvalidArgument(path + ": larger than 256 MiB");
+  std::ifstream in(path, std::ios::binary);
+  std::string body{std::istreambuf_iterator<char>(in), {}};
+  if (!in.good() && !in.eof()) return NotFound(path + ": cannot be read");
+  return body;
 }
 
 StatusOr<std::string> ReadKeyFile(const std::string& path) {

@@ -115,8 +115,6 @@ TEST(CommandLine, RefusesByName) {
   EXPECT_THAT(Refusal({t, "--concurrency=20000", "--requests=1"}), HasSubstr("--max-connections"));
   EXPECT_THAT(Refusal({t, "--stage=rate=1,requests=1", "--stage=concurrency=1,requests=1"}),
               HasSubstr("do not mix"));
-  EXPECT_THAT(Refusal({"--target=https://a", "--rate=1", "--requests=1"}),
-              HasSubstr("plain HTTP/1.1 only"));
   EXPECT_THAT(Refusal({"--target=a:1", "--rate=1", "--requests=1"}), HasSubstr("--target"));
   EXPECT_THAT(Refusal({t, "--api=grpc", "--rate=1", "--requests=1"}),
               HasSubstr("chat, completion"));
@@ -133,6 +131,8 @@ TEST(CommandLine, RefusesByName) {
   EXPECT_THAT(Refusal({t, "--rate=1", "--requests=1", "--profile=/nowhere.yaml"}),
               HasSubstr("/nowhere.yaml"));
   EXPECT_THAT(Refusal({t, "--rate=1", "--requests=1", "--header=Host: x"}), HasSubstr("Host"));
+  EXPECT_THAT(Refusal({t, "--rate=1", "--requests=1", "--tls-ca=/nowhere.pem"}),
+              HasSubstr("/nowhere.pem"));
   EXPECT_THAT(Refusal({t, "--rate=1", "--requests=1", "--conections=3"}), HasSubstr("conections"));
 }
 
