@@ -410,7 +410,8 @@ def test_a_kept_connection_that_the_server_closed_costs_no_request(engine):
 
 def test_an_interrupted_run_reports_what_it_has(engine, tmp_path):
     fake = engine(lambda request, writer: stream(request, writer, gap=0.2))
-    process = start(target(fake), *MODEL, "--rate=20", "--duration=60s", "--output-tokens=5", f"--svg={tmp_path / 'c.svg'}")
+    process = start(target(fake), *MODEL, "--rate=20", "--duration=60s", "--output-tokens=5", f"--svg={tmp_path / 'c.svg'}",
+                    "--progress=on")
     time.sleep(3)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=5)
@@ -421,6 +422,7 @@ def test_an_interrupted_run_reports_what_it_has(engine, tmp_path):
     assert requests["completed"] > 10 and requests["interrupted"] > 5
     assert requests["sent"] == requests["completed"] + requests["interrupted"]
     assert "interrupted" in err
+    assert re.search(r"\r +\d s  sent \d+  done \d+  failed 0  in flight \d+  [\d.]+ req/s", err), err
     assert (tmp_path / "c.svg").exists()
 
 
