@@ -31,6 +31,7 @@ std::string UuidFromBits(uint64_t high, uint64_t low) {
   high = (high & ~uint64_t{0xF000}) | 0x4000;
   low = (low & ~(uint64_t{3} << 62)) | (uint64_t{2} << 62);
   std::string out;
+  out.reserve(36);
   AppendHex(out, high >> 32, 8);
   out += '-';
   AppendHex(out, high >> 16, 4);

@@ -28,7 +28,7 @@ struct Flags {
   std::string host = "127.0.0.1", epp, epp_ca_file, epp_cert_path, half_close = "gone";
   uint16_t port = 8000;
   int64_t attempts = 3, loops = 1;
-  bool no_epp = false, epp_secure = false;
+  bool no_epp = false, epp_secure = false, access_log = true;
   std::chrono::nanoseconds first_byte_timeout = std::chrono::minutes(10);
 };
 
@@ -58,6 +58,7 @@ FlagSet MakeFlags(Flags& flags) {
   set.String("half-close", &flags.half_close,
              "a client that closes its sending side: `gone` breaks off its request, `allow` serves "
              "it to the end");
+  set.Bool("access-log", &flags.access_log, "log a line for each request");
   set.Int("loop-threads", &flags.loops, 1, 64, "I/O threads");
   return set;
 }
@@ -125,6 +126,8 @@ Status MakeDecider(App& app, const Flags& flags) {
     return InvalidArgument("--half-close '" + flags.half_close + "': expected gone or allow");
   if (flags.half_close == "allow" && !flags.epp.empty())
     return Unimplemented("--half-close=allow with --epp");
+  if (!flags.access_log && !flags.epp.empty())
+    return Unimplemented("--access-log=false with --epp");
   if (!flags.epp_secure && !(flags.epp_ca_file.empty() && flags.epp_cert_path.empty()))
     return InvalidArgument("--epp-ca-file and --epp-cert-path need --epp-secure");
   if (flags.epp_secure && flags.epp.empty()) return InvalidArgument("--epp-secure needs --epp");
@@ -149,6 +152,7 @@ Status OpenFront(App& app, const Flags& flags) {
   options.max_attempts = static_cast<int>(flags.attempts);
   options.first_byte_timeout = flags.first_byte_timeout;
   options.allow_half_close = flags.half_close == "allow";
+  options.access_log = flags.access_log;
   PageSources sources;
   sources.ready = [&app] { return app.ready(); };
   sources.metrics = [&app] { return app.Metrics(); };
