@@ -18,6 +18,9 @@ namespace llmd {
 namespace {
 
 constexpr size_t kKeptBufferBytes = size_t{1} << 16;
+// A thread that is woken for a line waits so long for more: under load one switch of threads serves
+// many lines.
+constexpr Duration kGather = std::chrono::milliseconds(5);
 
 std::string DroppedLine(uint64_t count) {
   std::string line = "{\"level\":\"warn\",\"ts\":\"" + FormatRfc3339(SystemClock().UnixNanos());
@@ -78,6 +81,7 @@ class FdLog::Channel {
     idle_ = true;
     wake_.wait(lock, [this] { return ending_ || !waiting_.empty(); });
     idle_ = false;
+    wake_.wait_for(lock, kGather, [this] { return ending_; });
     if (waiting_.empty()) {
       done_ = true;
       ended_.notify_all();
