@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Benchmarks, by section:  scripts/bench.sh engine | core | kv | sched | epp   [LLMD_BENCH_THREADS=n] [LLMD_TEST_MODEL=file.gguf]
+# Benchmarks, by section:  scripts/bench.sh engine | core | kv | sched | epp | gateway   [LLMD_BENCH_THREADS=n] [LLMD_TEST_MODEL=file.gguf]
 #
 # engine: tokens/s of the model at batch 1, batch 16 and a 512-token prompt for each arithmetic, with the machine's roofs,
 #         beside llama.cpp on the same file, cores and run. llama.cpp is built from the source package PyPI keeps.
@@ -7,6 +7,8 @@
 # sched:  what a user of the library pays for a decision, in C++ and Python, beside the tree of 2026-11-28 in the same run.
 # epp:    llmd-epp under load beside its goals, the real picker's figures and a bare gRPC echo (tests/perf/epp/epp_bench.py
 #         says which options it takes).
+# gateway: llmd-gateway beside nginx, a relay that does next to nothing and whatever peer is on the machine, over four scripted
+#         engines in one run (tests/perf/gateway/gateway_bench.py --help; single rows: gateway --rows small,sse --reps 2).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 deps=$PWD/.deps
@@ -83,6 +85,9 @@ bench_sched() {
     echo "--- this tree again: where it differs much from the first time, the machine was not quiet"
     build/release/bench/library_bench
   fi
+  echo "--- an hour of virtual time, 100 endpoints, 100,000 requests; goal 2 s"
+  build sched_life_test
+  build/release/tests/sched_life_test --gtest_filter='*AnHour*' | grep "of CPU"
   echo "--- a decision inside the picker"
   build/release/bench/sched_bench
   if $deps/venv/bin/python -c 'import llmd' 2>/dev/null; then
@@ -101,5 +106,9 @@ case "${1:-}" in
     build llmd-epp sched_bench fake_engines ext_proc_load ext_proc_echo
     exec /usr/bin/python3 tests/perf/epp/epp_bench.py build/release "${@:2}"
     ;;
-  *) sed -n '2,9p' "$0" | cut -c3- >&2; exit 2 ;;
+  gateway)
+    build llmd-gateway llmd-epp bench_engines http_load floor_relay
+    exec /usr/bin/python3 tests/perf/gateway/gateway_bench.py build/release "${@:2}"
+    ;;
+  *) sed -n '2,11p' "$0" | cut -c3- >&2; exit 2 ;;
 esac

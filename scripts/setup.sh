@@ -15,7 +15,7 @@ packages=(
   libgtest-dev libgmock-dev
   python3 python3-venv python3-dev
 )
-test_packages=(clang-tidy-19 clang-format-19 llvm-19 libclang-rt-19-dev libbenchmark-dev procps openssl)
+test_packages=(clang-tidy-19 clang-format-19 llvm-19 libclang-rt-19-dev libbenchmark-dev procps openssl nginx-light)
 $minimal || packages+=("${test_packages[@]}")
 
 missing=()
@@ -30,7 +30,18 @@ if [ ${#missing[@]} -gt 0 ]; then
     as_root=(sudo)
   fi
   "${as_root[@]}" apt-get update -qq
+  # The tests start nginx with a configuration of their own: masked while it is installed, its service does not start.
+  mask=/etc/systemd/system/nginx.service masked=false
+  if [[ " ${missing[*]} " == *" nginx-light "* && ! -e $mask && ! -L $mask ]]; then
+    masked=true
+    "${as_root[@]}" mkdir -p /etc/systemd/system
+    "${as_root[@]}" ln -s /dev/null $mask
+  fi
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+  if $masked; then
+    "${as_root[@]}" rm $mask
+    ! command -v systemctl >/dev/null || "${as_root[@]}" systemctl disable -q nginx 2>/dev/null || true
+  fi
 fi
 
 mkdir -p .deps/models .deps/download

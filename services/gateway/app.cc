@@ -15,7 +15,6 @@
 #include "common/tracing.h"
 #include "gateway/front.h"
 #include "gateway/pages.h"
-#include "gateway/picker.h"
 
 namespace llmd::gateway {
 namespace {
@@ -30,6 +29,8 @@ struct Flags {
   int64_t attempts = 3, loops = 1;
   bool no_epp = false, epp_secure = false;
   std::chrono::nanoseconds first_byte_timeout = std::chrono::minutes(10);
+  ExtProcOptions asking;  // but its address
+  std::string epp_failure_mode = "close";
 };
 
 FlagSet MakeFlags(Flags& flags) {
@@ -47,6 +48,16 @@ FlagSet MakeFlags(Flags& flags) {
   set.String("epp-ca-file", &flags.epp_ca_file,
              "authority whose certificate the picker must show for its host (PEM)");
   set.String("epp-cert-path", &flags.epp_cert_path, "mTLS: directory with our tls.crt and tls.key");
+  set.Duration("epp-timeout", &flags.asking.timeout,
+               "a picker that owes an answer and gives no sign of life for so long is lost");
+  set.Duration("epp-queue-timeout", &flags.asking.queue_timeout,
+               "how long a live picker may keep a request before it says where it goes; longer "
+               "than the TTLs of its queues");
+  set.String("epp-failure-mode", &flags.epp_failure_mode,
+             "while the picker is lost: `close` refuses with 503, `open` sends requests to the "
+             "known endpoints in turn");
+  set.List("epp-endpoint", &flags.asking.endpoints,
+           "IP:PORT known before the picker has named any; may be repeated");
   for (const char* name : {"cert-path", "tls-min-version", "tls-cipher-suites"})
     set.NotYet(name, true, "the gateway serves HTTP in clear text");
   set.NotYet("enable-cert-reload", false, "the gateway serves HTTP in clear text");
@@ -72,20 +83,24 @@ struct App {
   std::shared_ptr<sched::Fetch> fetch;
   std::unique_ptr<Tracer> tracer;          // null when nothing is traced
   std::unique_ptr<services::Pools> pools;  // null with --epp
-  std::unique_ptr<Picker> picker;          // with --epp
   std::atomic<bool> draining{false};
   services::AdminSources admin_sources;
   http::Router admin_router;
   std::unique_ptr<http::Server> admin;
   std::unique_ptr<Front> front;
+  std::atomic<const PickerFront*> picker{nullptr};  // the front with --epp, once it is open
 
-  bool ready() const { return !draining && (pools ? pools->ready("") : picker->ready()); }
+  bool ready() const {
+    const PickerFront* const asked = picker;
+    return !draining && (pools ? pools->ready("") : asked != nullptr && asked->picker_ready());
+  }
   std::string Metrics() const { return pools ? pools->Expose() : metrics.Expose(); }
   std::vector<sched::ServedModel> Models() const {
     return pools ? pools->director().ServedModels() : std::vector<sched::ServedModel>();
   }
   StatusOr<std::string> Explain(std::string_view id) const {
-    return pools ? pools->director().Explain(id) : picker->Explain(id);
+    return pools ? pools->director().Explain(id)
+                 : NotFound("decisions are kept by the endpoint picker (--epp)");
   }
 };
 
@@ -108,27 +123,25 @@ StatusOr<PickerAddress> AddressOf(const Flags& flags) {
 }
 #endif
 
-Status AskPicker(App& app, const Flags& flags) {
+Status CheckAsking(const Flags& flags) {
   if (flags.no_epp) return InvalidArgument("--epp and --no-epp exclude each other");
-  LLMD_RETURN_IF_ERROR(http::ParseHostPort(flags.epp).status().WithContext("--epp"));
-#ifdef LLMD_WITH_EPP
-  LLMD_ASSIGN_OR_RETURN(const PickerAddress address, AddressOf(flags));
-  app.picker = MakeExtProcPicker(address);
-  return OkStatus();
-#else
-  return Unimplemented("--epp: this build has no gRPC");
-#endif
+  if (flags.epp_failure_mode != "close" && flags.epp_failure_mode != "open")
+    return InvalidArgument("--epp-failure-mode '" + flags.epp_failure_mode +
+                           "': expected close or open");
+  if (flags.asking.timeout < std::chrono::milliseconds(20))
+    return InvalidArgument("--epp-timeout: expected at least 20ms");
+  if (flags.asking.queue_timeout < flags.asking.timeout)
+    return InvalidArgument("--epp-queue-timeout: expected no less than --epp-timeout");
+  return http::ParseHostPort(flags.epp).status().WithContext("--epp");
 }
 
 Status MakeDecider(App& app, const Flags& flags) {
   if (flags.half_close != "gone" && flags.half_close != "allow")
     return InvalidArgument("--half-close '" + flags.half_close + "': expected gone or allow");
-  if (flags.half_close == "allow" && !flags.epp.empty())
-    return Unimplemented("--half-close=allow with --epp");
   if (!flags.epp_secure && !(flags.epp_ca_file.empty() && flags.epp_cert_path.empty()))
     return InvalidArgument("--epp-ca-file and --epp-cert-path need --epp-secure");
   if (flags.epp_secure && flags.epp.empty()) return InvalidArgument("--epp-secure needs --epp");
-  if (!flags.epp.empty()) return AskPicker(app, flags);
+  if (!flags.epp.empty()) return CheckAsking(flags);
   if (flags.picker.tracing) {
     LLMD_ASSIGN_OR_RETURN(
         app.tracer, services::MakeTracer(*app.runtime, app.metrics, app.logger, "llmd-gateway",
@@ -138,6 +151,23 @@ Status MakeDecider(App& app, const Flags& flags) {
   LLMD_ASSIGN_OR_RETURN(app.pools, services::Pools::Create(flags.picker, app.fetch, app.logger,
                                                            app.metrics, app.tracer.get()));
   return OkStatus();
+}
+
+Status OpenPickerFront(App& app, const Flags& flags, const FrontOptions& options,
+                       std::vector<LocalPage> pages) {
+#ifdef LLMD_WITH_EPP
+  ExtProcOptions asking = flags.asking;
+  LLMD_ASSIGN_OR_RETURN(asking.address, AddressOf(flags));
+  asking.open = flags.epp_failure_mode == "open";
+  LLMD_ASSIGN_OR_RETURN(
+      std::unique_ptr<PickerFront> front,
+      MakePickerFront(options, std::move(asking), std::move(pages), app.logger, app.metrics));
+  app.picker = front.get();
+  app.front = std::move(front);
+  return OkStatus();
+#else
+  return Unimplemented("--epp: this build has no gRPC");
+#endif
 }
 
 Status OpenFront(App& app, const Flags& flags) {
@@ -157,11 +187,9 @@ Status OpenFront(App& app, const Flags& flags) {
   if (app.pools) {
     LLMD_ASSIGN_OR_RETURN(app.front, MakeRelayFront(options, app.pools->director(),
                                                     std::move(pages), app.logger, app.metrics));
-  } else {
-    LLMD_ASSIGN_OR_RETURN(app.front, MakePickerFront(options, *app.picker, *app.runtime,
-                                                     std::move(pages), app.logger, app.metrics));
+    return OkStatus();
   }
-  return OkStatus();
+  return OpenPickerFront(app, flags, options, std::move(pages));
 }
 
 // Decisions name engines and prompts' scores: they stay on the admin port.
@@ -183,9 +211,8 @@ Status OpenAdmin(App& app, const Flags& flags) {
 Status Start(App& app, const Flags& flags) {
   services::AddBuildInfo(app.metrics);
   app.log_metrics = services::AddLogMetrics(app.metrics, app.log);
-  // In process the relay has the loops; here are only the admin port and the pages of engines.
-  const int threads = flags.epp.empty() ? 1 : static_cast<int>(flags.loops);
-  LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(threads));
+  // The relay has the loops; here are only the admin port and the pages of engines.
+  LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(1));
   LLMD_RETURN_IF_ERROR(MakeDecider(app, flags));
   LLMD_RETURN_IF_ERROR(OpenFront(app, flags));
   return OpenAdmin(app, flags);

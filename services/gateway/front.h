@@ -1,5 +1,5 @@
-// The gateway's door to its clients: over the relay with the Director in this process, or over
-// http::Server with a picker that is asked.
+// The gateway's door to its clients: over the relay, with the Director in this process or with a
+// picker that is asked.
 #pragma once
 
 #include <cstdint>
@@ -7,9 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "gateway/picker.h"
+#include "gateway/ext_proc_options.h"
 #include "gateway/routes.h"
-#include "llmd/http/runtime.h"
 #include "llmd/log.h"
 #include "llmd/metrics.h"
 #include "llmd/sched/director.h"
@@ -41,9 +40,17 @@ StatusOr<std::unique_ptr<Front>> MakeRelayFront(const FrontOptions& options,
                                                 sched::Director& director,
                                                 std::vector<LocalPage> pages, const Logger& logger,
                                                 MetricsRegistry& metrics);
-StatusOr<std::unique_ptr<Front>> MakePickerFront(const FrontOptions& options, Picker& picker,
-                                                 http::Runtime& runtime,
-                                                 std::vector<LocalPage> pages, const Logger& logger,
-                                                 MetricsRegistry& metrics);
+
+class PickerFront : public Front {
+ public:
+  // Requests can be decided: the picker is connected on every loop, or not needed.
+  virtual bool picker_ready() const = 0;
+};
+// INVALID_ARGUMENT for an endpoint that is no "ip:port". In builds with gRPC only.
+StatusOr<std::unique_ptr<PickerFront>> MakePickerFront(const FrontOptions& options,
+                                                       ExtProcOptions picker,
+                                                       std::vector<LocalPage> pages,
+                                                       const Logger& logger,
+                                                       MetricsRegistry& metrics);
 
 }  // namespace llmd::gateway

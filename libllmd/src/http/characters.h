@@ -1,4 +1,4 @@
-// Which bytes may stand where in a head (RFC 9110 §5.6.2, §5.5).
+// Which bytes may stand where in a head (RFC 9110, "Tokens" and "Field Values").
 #pragma once
 
 #include <array>

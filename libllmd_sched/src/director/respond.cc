@@ -144,6 +144,8 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
   if (status >= 400) metrics_.Error(state->context, status);
   if (state->Logs(LogLevel::kDebug)) {
     json::Object shown;
+    if (FindHeader(headers, ":status").empty())
+      shown.emplace_back(":status", std::to_string(status));
     for (const auto& [name, value] : headers)
       shown.emplace_back(name, name == "set-cookie" ? "<hidden>" : value);
     json::Value response = json::Object{{"RequestId", state->context.request_id},

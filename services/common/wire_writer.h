@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace llmd::epp {
+namespace llmd::services {
 
 class WireWriter {
  public:
@@ -31,6 +31,13 @@ class WireWriter {
   }
   void Bytes(uint32_t field, std::string_view bytes) {
     Raw(bytes);
+    Head(field, bytes.size());
+  }
+  // The same with A–Z in lower case.
+  void Lower(uint32_t field, std::string_view bytes) {
+    Raw(bytes);
+    for (char* c = buffer_.data() + at_; c != buffer_.data() + at_ + bytes.size(); ++c)
+      *c = *c >= 'A' && *c <= 'Z' ? static_cast<char>(*c + 32) : *c;
     Head(field, bytes.size());
   }
   // Everything since size() was `mark` becomes the value of `field`.
@@ -73,4 +80,4 @@ class WireWriter {
   size_t at_, tail_ = 0;
 };
 
-}  // namespace llmd::epp
+}  // namespace llmd::services
