@@ -49,6 +49,7 @@ void DirectorPolicy::Request::Clear() {
 DirectorPolicy::Request& DirectorPolicy::Take(Call& call) {
   if (free_.empty()) {
     requests_.push_back(std::make_unique<Request>());
+    requests_.back()->owner = this;
     free_.push_back(requests_.back().get());
   }
   Request& request = *free_.back();
@@ -210,7 +211,7 @@ void DirectorPolicy::OnEnd(Call& call, const relay::Outcome& outcome) {
 }
 
 void DirectorPolicy::Log(const Request& request, const relay::Outcome& outcome) {
-  if (!parts_.logger.Enabled(LogLevel::kInfo)) return;
+  if (!parts_.options.access_log || !parts_.logger.Enabled(LogLevel::kInfo)) return;
   const double seconds = std::chrono::duration<double>(outcome.ended - outcome.received).count();
   parts_.logger.Info("request", {{"x-request-id", request.id.substr(0, kLoggedIdBytes)},
                                  {"method", request.method},

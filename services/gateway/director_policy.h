@@ -24,6 +24,7 @@ struct GatewayOptions {
   int max_attempts = 3;  // endpoints that one request is sent to, at most
   Duration first_byte_timeout = std::chrono::seconds(600);
   Duration gap_timeout = std::chrono::seconds(600);
+  bool access_log = true;  // a line for each request
 };
 
 // What the policies of all loops share; thread-safe, and outlives them.
@@ -58,6 +59,7 @@ class DirectorPolicy final : public relay::Policy {
   using Key = relay::UpstreamHealth::Key;
   // One request on its way; used again for the next, with its buffers.
   struct Request {
+    DirectorPolicy* owner = nullptr;
     std::string id, method, path;
     sched::HeaderList headers, answer_headers;
     sched::Routing routing;

@@ -37,17 +37,19 @@ void DirectorPolicy::Decide(Call& call, Request& request) {
     input.first_received = request.asked;
     input.first_target = request.target_model;
   }
-  input.evicted = [this, ref = call.ref()](const sched::Denial& denial) {
-    (void)ref.Post([this, denial](Call& taken) { Evicted(taken, denial); });
+  // What captures a reference alone is kept without an allocation.
+  input.evicted = [ref = call.ref()](const sched::Denial& denial) {
+    (void)ref.Post([denial](Call& taken) { Of(taken).owner->Evicted(taken, denial); });
   };
   request.next = 0;
   request.deciding = true;
   const bool decided = parts_.director.RouteNow(
-      std::move(input), request.routing, [this, ref = call.ref()](sched::Routing routing) {
+      std::move(input), request.routing, [ref = call.ref()](sched::Routing routing) {
         auto late = std::make_shared<sched::Routing>(std::move(routing));
-        (void)ref.Post([this, late](Call& waiting) {
-          Of(waiting).routing = std::move(*late);
-          Decided(waiting, Of(waiting));
+        (void)ref.Post([late](Call& waiting) {
+          Request& asked = Of(waiting);
+          asked.routing = std::move(*late);
+          asked.owner->Decided(waiting, asked);
         });
       });
   if (decided) Decided(call, request);

@@ -40,6 +40,7 @@ class RelayFront final : public Front {
     GatewayOptions out;
     out.max_attempts = options.max_attempts;
     out.first_byte_timeout = options.first_byte_timeout;
+    out.access_log = options.access_log;
     return out;
   }
 

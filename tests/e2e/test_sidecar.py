@@ -88,13 +88,15 @@ def test_only_strict_host_port(make, value):
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
 def test_prefill_errors_are_relayed_whole(make, status):
     async def fail(request, writer):
-        return response(status, b'{"error":"mine"}', "application/problem", [("Retry-After", "7")])
+        return response(status, b'{"error":"mine"}', "application/problem",
+                        [("Retry-After", "7"), ("Set-Cookie", "a"), ("Set-Cookie", "b"), ("Connection", "x-own"), ("x-own", "1")])
 
     p, d = make(fail), make(answer_decode)
     s = make.sidecar(d.port)
     reply = s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": p.address})
     assert (reply.status, reply.data) == (status, b'{"error":"mine"}')
     assert reply.headers["Retry-After"] == "7" and reply.headers["Content-Type"] == "application/problem"
+    assert reply.headers.get_all("Set-Cookie") == ["a", "b"] and "x-own" not in reply.headers
     assert not d.posts()
 
 
