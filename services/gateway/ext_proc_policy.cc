@@ -79,8 +79,9 @@ void ExtProcPolicy::OnTimer(relay::Call& call) {
   Mine(call).OnTimer();
 }
 
-void ExtProcPolicy::Ended(Request& request, const relay::Outcome& outcome) {
+bool ExtProcPolicy::Ended(relay::Call&, Request& request, const relay::Outcome& outcome) {
   static_cast<ExtProcCall&>(request).End(outcome.whole);
+  return true;
 }
 
 PolicyBase::Key ExtProcPolicy::Answering(const Request& request, relay::Target* target) const {
