@@ -43,7 +43,8 @@ void ExtProcCall::Begin(relay::Call& call) {
   call_ = &call;
   failed_.clear();
   attempts_ = asks_ = 0;
-  paused_ = panic_ = excluded_ = asked_twice_ = tried_ = alone_ = timer_set_ = head_only_ = false;
+  body_sent_ahead_ = paused_ = panic_ = excluded_ = asked_twice_ = tried_ = alone_ = timer_set_ =
+      head_only_ = false;
   pipe_.Reset();
   state_ = State::kAsking;
   if (policy_.PickerIsLost(call.now())) return Lost("gives no sign of life");
@@ -244,7 +245,11 @@ void ExtProcCall::OnResponseHead(const http::ResponseView& head) {
   state_ = State::kHead;
   services::WireWriter& writer = EmptyWriter();
   WriteResponseHead(head, endpoint, head_only_, writer);
-  stream_->Send(Message(writer), writer.size(), Next::kOpen);
+  // A whole answer saves the picker, and us, a turn.
+  const std::string_view whole = head_only_ ? std::string_view() : call_->whole_body();
+  body_sent_ahead_ = !whole.empty();
+  stream_->Send(Message(writer), writer.size(), body_sent_ahead_ ? Next::kSoon : Next::kOpen);
+  if (body_sent_ahead_) stream_->Send(pipe_.Take(whole, true), whole.size(), Next::kNone);
   owed_since_ = call_->now();
   Wait();
 }
@@ -275,6 +280,7 @@ void ExtProcCall::PassOn() {
 
 relay::Piece ExtProcCall::OnResponseBytes(std::string_view piece, bool end) {
   if (state_ != State::kBody || stream_ == nullptr) return {piece};
+  if (body_sent_ahead_) return {{}, true};
   if (piece.empty() && !end) return {};
   if (!pipe_.owes()) owed_since_ = call_->now();
   stream_->Send(pipe_.Take(piece, end), piece.size(), end ? Next::kNone : Next::kOpen);

@@ -105,8 +105,9 @@ class ExtProcCall final : public PolicyBase::Request, public PickerListener {
   relay::Failure last_failure_ = relay::Failure::kOurs;
 
   AnswerPipe pipe_;
-  bool head_only_ = false;  // the answer has no body
-  TimePoint owed_since_{};  // or when the picker last moved this request
+  bool head_only_ = false;        // the answer has no body
+  bool body_sent_ahead_ = false;  // all of it, with the head
+  TimePoint owed_since_{};        // or when the picker last moved this request
   bool timer_set_ = false;
   bool paused_ = false;  // the picker is not read: the client is behind
 };

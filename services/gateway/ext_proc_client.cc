@@ -66,9 +66,8 @@ class GrpcPickerClient::Stream final : public PickerStream,
     {
       const std::lock_guard lock(mutex_);
       closing_ = true;
-      held_ = false;
       if (ended_) return;
-      if (!half_closed_) AskLocked();
+      AskLocked();
     }
     client_.Linger(weak_from_this());
   }
@@ -81,7 +80,6 @@ class GrpcPickerClient::Stream final : public PickerStream,
   void BreakOff() {
     const std::lock_guard lock(mutex_);
     closing_ = cancelled_ = true;
-    held_ = false;
     if (!ended_) AskLocked();
   }
 
@@ -105,7 +103,7 @@ class GrpcPickerClient::Stream final : public PickerStream,
       inbox_bytes_ = 0;
       room = std::exchange(room_, false);
       over = ended_ && !std::exchange(told_end_, ended_);
-      if (!reading_ && !read_over_ && !held_) AskLocked();
+      if (!reading_ && !read_over_ && !held_ && rpc_ != nullptr) AskLocked();
     }
     for (const ByteBuffer& message : delivered_) {
       if (listener_ != nullptr) Tell(message);
@@ -174,7 +172,8 @@ class GrpcPickerClient::Stream final : public PickerStream,
     rpc_->Read(&in_, &read_);
   }
   void ReadOn() {
-    if (!reading_ && !read_over_ && !held_ && inbox_bytes_ < kMaxInboxBytes) Read();
+    const bool room = closing_ || (!held_ && inbox_bytes_ < kMaxInboxBytes);
+    if (!reading_ && !read_over_ && room) Read();
   }
 
   // Queue's thread.

@@ -70,7 +70,8 @@ size_t CallImpl::ReadAnswerHead(std::string_view bytes) {
       OnLegFailed(Failure::kProtocol, "malformed answer: " + std::string(error.message));
       return used;
     }
-    if (answer_.view.status >= 200) return StartAnswer(head) ? used + head.size() : used;
+    if (answer_.view.status >= 200)
+      return StartAnswer(head, rest.substr(head.size())) ? used + head.size() : used;
     if (answer_.view.status == 101 || ++informational_ > kMaxInformational) {
       OnLegFailed(Failure::kProtocol, "unexpected status " + std::to_string(answer_.view.status));
       return used;
@@ -81,8 +82,8 @@ size_t CallImpl::ReadAnswerHead(std::string_view bytes) {
   }
 }
 
-// True when the head is used up.
-bool CallImpl::StartAnswer(std::string_view head) {
+// True when the head is used up. `behind` it bytes of the body may have come.
+bool CallImpl::StartAnswer(std::string_view head, std::string_view behind) {
   decoder_ = http::BodyDecoder(answer_.framing);
   if (leg_.collect_bytes > 0) {
     phase_ = Phase::kCollecting;
@@ -93,7 +94,11 @@ bool CallImpl::StartAnswer(std::string_view head) {
   phase_ = Phase::kHead;
   held_head_bytes_ = 0;
   Upstream* const asked = upstream_;
+  const bool whole = answer_.framing.kind == http::Framing::Kind::kLength &&
+                     answer_.declares_length && answer_.declared_length <= behind.size();
+  whole_body_ = whole ? behind.substr(0, answer_.declared_length) : std::string_view();
   loop_.policy().OnResponseHead(*this, answer_.view);
+  whole_body_ = {};
   if (phase_ == Phase::kRelaying && upstream_ == asked) return true;
   if (phase_ == Phase::kHead) held_head_bytes_ = head.size();
   return false;

@@ -44,6 +44,7 @@ class CallImpl final : public Call {
   void Send(const SendOptions& options) override;
   void Answer(int status, std::span<const HeaderEdit> headers, std::string_view body) override;
   void Forward(std::span<const HeaderEdit> edits, BodyMode mode) override;
+  std::string_view whole_body() const override { return whole_body_; }
   void Abort() override;
   void BreakOff(std::string_view error) override;
   void Release(std::string_view bytes, size_t covers, bool last) override;
@@ -115,7 +116,7 @@ class CallImpl final : public Call {
   std::string Where() const;
 
   size_t ReadAnswerHead(std::string_view bytes);
-  bool StartAnswer(std::string_view head);
+  bool StartAnswer(std::string_view head, std::string_view behind);
   size_t Collect(std::string_view bytes);
   size_t RelayBody(std::string_view bytes);
   bool Show(const std::vector<std::string_view>& pieces, bool end);
@@ -162,6 +163,7 @@ class CallImpl final : public Call {
   http::ResponseHeadView answer_;
   http::BodyDecoder decoder_;
   int informational_ = 0;
+  std::string_view whole_body_;
   size_t held_head_bytes_ = 0;  // of a head that waits for Forward
   std::string collected_head_;
   Buffer collected_;

@@ -136,6 +136,9 @@ class Call {
   // After OnResponseHead (within it, or later: until then the upstream is not read on): sends the
   // head with these edits, hop-by-hop lines removed, and then the body by `mode`.
   virtual void Forward(std::span<const HeaderEdit> edits, BodyMode mode) = 0;
+  // Within OnResponseHead: the body, where all of it came with the head and its length was declared;
+  // "" otherwise. It is shown to OnResponseBytes all the same, after Forward.
+  virtual std::string_view whole_body() const { return {}; }
   // Ends the call and the client's connection: what was begun is cut, so that the client sees that
   // it is not whole. For the client of an answer not yet begun the connection just closes.
   virtual void Abort() = 0;
