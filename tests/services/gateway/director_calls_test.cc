@@ -59,7 +59,6 @@ class FakeDirector final : public sched::Director {
                                       const sched::HeaderList&) override {
     status = code;
     sched::HeaderList set;
-    set.emplace_back("x-went-into-resp-headers", "true");
     set.emplace_back("x-from-picker", "1");
     return set;
   }
