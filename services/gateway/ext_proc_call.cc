@@ -150,7 +150,8 @@ void ExtProcCall::ReadRouting(const PickerAnswer& answer, std::string_view messa
   std::string_view destination = ReadDestination(kept.metadata);
   const auto sets = [&kept](std::string_view name) {
     bool found = false;
-    EachSetHeader(kept.mutation, [&](std::string_view set, std::string_view) { found |= set == name; });
+    EachSetHeader(kept.mutation,
+                  [&](std::string_view set, std::string_view) { found |= set == name; });
     return found;
   };
   EachRemovedHeader(kept.mutation, [&](std::string_view name) {

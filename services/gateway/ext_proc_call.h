@@ -2,11 +2,10 @@
 //
 //   state     what it waits for                                   what moves it on
 //   asking    the picker's routing                                → leg, over
-//   leg       the engine's head                                   → head, passing, asking (the next try)
-//   head      what the picker says of it                          → body, passing, over
-//   body      the rest of the answer, through the picker          → passing, over
-//   passing   the rest of the answer, which the picker needs not see, or does not see any more
-//   over      the end of the call
+//   leg       the engine's head                                   → head, passing, asking (the next
+//   try) head      what the picker says of it                          → body, passing, over body
+//   the rest of the answer, through the picker          → passing, over passing   the rest of the
+//   answer, which the picker needs not see, or does not see any more over      the end of the call
 //
 // The picker owes an answer in asking and head, and in body for what it has been sent. When it
 // gives no sign of life while it owes one, or breaks off, it is lost: see Lost.

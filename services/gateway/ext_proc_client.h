@@ -165,16 +165,16 @@ class GrpcPickerClient final : public PickerClient {
   std::atomic<bool> probing_{false}, probe_due_{false};
 
   std::mutex mutex_;
-  std::vector<std::shared_ptr<Stream>> announced_;  // guarded by mutex_
-  std::vector<std::shared_ptr<Stream>> asked_;      // guarded by mutex_
+  std::vector<std::shared_ptr<Stream>> announced_;          // guarded by mutex_
+  std::vector<std::shared_ptr<Stream>> asked_;              // guarded by mutex_
   bool posted_ = false, kicked_ = false, stopped_ = false;  // guarded by mutex_
-  std::unordered_set<Stream*> streams_;             // guarded by mutex_
+  std::unordered_set<Stream*> streams_;                     // guarded by mutex_
   size_t alive_ = 0;  // guarded by mutex_: streams, a probe, the watch of the channel
   std::condition_variable none_alive_;
 
-  std::vector<std::shared_ptr<Stream>> working_;     // queue's thread
-  std::vector<std::shared_ptr<Stream>> delivering_;  // loop thread
-  std::deque<std::pair<TimePoint, std::weak_ptr<Stream>>> lingering_;       // loop thread
+  std::vector<std::shared_ptr<Stream>> working_;                       // queue's thread
+  std::vector<std::shared_ptr<Stream>> delivering_;                    // loop thread
+  std::deque<std::pair<TimePoint, std::weak_ptr<Stream>>> lingering_;  // loop thread
   std::thread thread_;
 };
 

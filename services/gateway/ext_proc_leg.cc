@@ -130,7 +130,8 @@ void ExtProcCall::OnTimer() {
 
 void ExtProcCall::Lost(std::string_view why) {
   policy_.metrics().lost.Add();
-  policy_.parts().logger.Warn("lost the endpoint picker", {{"x-request-id", PolicyBase::LoggedId(*this)}, {"why", why}});
+  policy_.parts().logger.Warn("lost the endpoint picker",
+                              {{"x-request-id", PolicyBase::LoggedId(*this)}, {"why", why}});
   DropStream(false);
   const bool open = policy_.options().open;
   switch (state_) {
@@ -188,12 +189,14 @@ void ExtProcCall::PassDenial(const PickerAnswer& answer) {
   headers.push_back({"x-request-id", id, false});
   state_ = State::kOver;
   DropStream(false);
-  call_->Answer(status, headers, json ? std::string(answer.body) : http::ErrorBody(status, answer.body));
+  call_->Answer(status, headers,
+                json ? std::string(answer.body) : http::ErrorBody(status, answer.body));
 }
 
 void ExtProcCall::Evicted(const PickerAnswer& answer) {
   if (state_ == State::kOver) return;
-  policy_.parts().logger.Warn("the endpoint picker took the request back", {{"x-request-id", PolicyBase::LoggedId(*this)}});
+  policy_.parts().logger.Warn("the endpoint picker took the request back",
+                              {{"x-request-id", PolicyBase::LoggedId(*this)}});
   if (state_ == State::kLeg || state_ == State::kHead) return PassDenial(answer);
   const int status = answer.status;
   const std::string error = http::ErrorBody(status, answer.body);
