@@ -2,6 +2,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/key.h"
 #include "cli/up.h"
 #include "llmd/nearest.h"
 
@@ -17,6 +18,7 @@ constexpr Command kCommands[] = {
     {"up", llmd::cli::RunUp, "start a prefill/decode cluster on this machine"},
     {"down", llmd::cli::RunDown, "stop a cluster that runs in the background"},
     {"explain", llmd::cli::RunExplain, "show how a request was routed"},
+    {"key", llmd::cli::RunKey, "make and manage the keys of a gateway's clients"},
     {"plugins", llmd::cli::RunPlugins, "list the scheduling plugins"},
 };
 
