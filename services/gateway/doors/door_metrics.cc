@@ -11,6 +11,12 @@ Counter& Refusals(MetricsRegistry& registry, const char* reason) {
   return registry.AddCounter(kRefusals, kRefusalsHelp, {{"reason", reason}});
 }
 
+// As names of models are bounded elsewhere; what is cut ends in "...".
+std::string BoundedLabel(const std::string& text) {
+  constexpr size_t kMost = 128;
+  return text.size() <= kMost ? text : text.substr(0, kMost - 3) + "...";
+}
+
 }  // namespace
 
 DoorMetrics::DoorMetrics(MetricsRegistry& registry)
@@ -43,7 +49,8 @@ TenantCounters DoorMetrics::Make(const std::string& tenant) {
   };
   return {
       &registry_.AddCounter("llmd_gateway_tenant_requests_total",
-                            "Requests within the limits of their key, by its tenant", {{"tenant", tenant}}),
+                            "Requests within the limits of their key, by its tenant",
+                            {{"tenant", tenant}}),
       &registry_.AddCounter("llmd_gateway_tenant_tokens_total",
                             "Tokens of requests with a key, by its tenant", {{"tenant", tenant}}),
       limited("requests"), limited("tokens")};
@@ -54,6 +61,23 @@ const TenantCounters& DoorMetrics::Of(const std::string& tenant) {
   if (const auto it = tenants_.find(tenant); it != tenants_.end()) return it->second;
   if (tenants_.size() >= kMaxTenants || tenant == "other") return others_;
   return tenants_.emplace(tenant, Make(tenant)).first->second;
+}
+
+Counter& DoorMetrics::OfRoute(const std::string& route, const std::string& model,
+                              const std::string& pool) {
+  std::array<std::string, 3> names = {route, BoundedLabel(model), pool};
+  {
+    const std::lock_guard lock(mutex_);
+    if (!targets_.contains(names)) {
+      if (targets_.size() >= kMaxTargets)
+        names = {"other", "other", "other"};
+      else
+        targets_.insert(names);
+    }
+  }
+  return registry_.AddCounter(
+      "llmd_gateway_route_decisions_total", "Requests that a route of models sent to a target",
+      {{"route", names[0]}, {"target_model", names[1]}, {"pool", names[2]}});
 }
 
 void DoorMetrics::Reloaded(std::string_view file, bool ok) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -32,12 +33,14 @@ inline constexpr std::array<std::string_view, 3> kBoundNames = {"connections", "
 // Thread-safe.
 class DoorMetrics {
  public:
-  static constexpr size_t kMaxTenants = 1000;
+  static constexpr size_t kMaxTenants = 1000, kMaxTargets = 4096;
   // `registry` outlives this.
   explicit DoorMetrics(MetricsRegistry& registry);
 
   // The same object for the same tenant; not for the way of a request.
   const TenantCounters& Of(const std::string& tenant);
+  // Requests that a route sent to a target; the first kMaxTargets have series of their own.
+  Counter& OfRoute(const std::string& route, const std::string& model, const std::string& pool);
   void Failed(AuthFailure failure) { auth_failures_[static_cast<size_t>(failure)]->Add(); }
   void Bounded(Bound bound, bool total) {
     bounded_[static_cast<size_t>(bound)][total ? 1 : 0]->Add();
@@ -59,6 +62,7 @@ class DoorMetrics {
   std::mutex mutex_;
   std::map<std::string, TenantCounters, std::less<>> tenants_;  // guarded by mutex_
   TenantCounters others_;
+  std::set<std::array<std::string, 3>> targets_;  // guarded by mutex_
 };
 
 }  // namespace llmd::doors

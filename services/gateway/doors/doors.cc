@@ -52,6 +52,7 @@ Doors::Doors(DoorOptions options, MetricsRegistry& metrics, const Clock& clock)
       bounds_(options_.each_client, options_.all_clients, metrics_) {}
 
 Doors::~Doors() {
+  gauges_.clear();
   for (const auto& file : files_) file->Stop();
 }
 
@@ -61,6 +62,7 @@ StatusOr<std::unique_ptr<Doors>> Doors::Create(DoorOptions options, const Logger
     return InvalidArgument("the bound of all connections must be at least 1");
   auto out = std::unique_ptr<Doors>(new Doors(std::move(options), metrics, clock));
   LLMD_RETURN_IF_ERROR(out->Open(logger.Named("doors")));
+  out->Show(metrics);
   return out;
 }
 
@@ -86,6 +88,28 @@ Status Doors::Open(const Logger& logger) {
   return OkStatus();
 }
 
+void Doors::Show(MetricsRegistry& metrics) {
+  gauges_.push_back(metrics.AddGaugeCollector(
+      "llmd_gateway_clients_hold", "What clients hold now: connections, bytes of heads and bodies",
+      [this](const MetricsRegistry::GaugeEmit& emit) {
+        for (size_t i = 0; i < kBoundNames.size(); ++i)
+          emit({{"bound", std::string(kBoundNames[i])}},
+               static_cast<double>(bounds_.Total(static_cast<Bound>(i))));
+      }));
+  gauges_.push_back(metrics.AddGaugeCollector(
+      "llmd_gateway_models", "Models and adapters that engines list",
+      [this](const MetricsRegistry::GaugeEmit& emit) {
+        emit({}, static_cast<double>(catalogue_.view().Load()->models.size()));
+      }));
+  gauges_.push_back(metrics.AddGaugeCollector(
+      "llmd_gateway_engines_without_models", "Ready engines that have told no list of models yet",
+      [this](const MetricsRegistry::GaugeEmit& emit) {
+        const auto view = catalogue_.view().Load();
+        for (const auto& [pool, state] : view->pools)
+          emit({{"pool", pool}}, static_cast<double>(state.silent));
+      }));
+}
+
 Status Doors::Follow(const char* flag, const char* kind, const std::string& path,
                      std::function<Status()> load, const Logger& logger) {
   if (path.empty()) return OkStatus();
@@ -96,6 +120,7 @@ Status Doors::Follow(const char* flag, const char* kind, const std::string& path
 Status Doors::LoadRoutesNow() {
   const std::lock_guard lock(routes_mutex_);
   LLMD_ASSIGN_OR_RETURN(ModelRoutes routes, LoadRoutes(options_.routes));
+  routes.CountIn(metrics_);
   routes_.Publish(std::make_shared<const ModelRoutes>(std::move(routes)));
   return OkStatus();
 }

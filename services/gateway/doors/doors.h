@@ -97,6 +97,7 @@ class Doors {
   Status Open(const Logger& logger);
   Status Follow(const char* flag, const char* kind, const std::string& path,
                 std::function<Status()> load, const Logger& logger);
+  void Show(MetricsRegistry& metrics);
   Status LoadRoutesNow();
   Status LoadEngineKey();
 
@@ -113,6 +114,7 @@ class Doors {
   std::mutex routes_mutex_;  // several files make one table
   Snapshot<ModelRoutes> routes_{std::make_shared<const ModelRoutes>()};
   Snapshot<std::string> engine_key_;
+  std::vector<std::shared_ptr<const void>> gauges_;
   std::vector<std::unique_ptr<FollowedFile>> files_;  // last: their threads use the rest
 };
 

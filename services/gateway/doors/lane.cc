@@ -100,8 +100,8 @@ bool Lane::AdmitPath(const DoorRequest& request, Admission& a) {
     if (request.method == "OPTIONS") {
       a.verdict = Verdict::kAnswer;
       a.status = 204;
-      if (a.response_edits().empty() || !request.headers.Get("access-control-request-method"))
-        a.EditResponse({"allow", path.allowed});
+      const bool preflight = Cors::IsPreflight(request.method, request.headers);
+      if (!doors_.cors_.on() || !preflight) a.EditResponse({"allow", path.allowed});
     } else if (IsOwn(path.route)) {
       a.verdict = Verdict::kOwn;
     }
@@ -242,7 +242,7 @@ bool Lane::ChooseRoute(const DoorRequest& request, Admission& a) {
       asks ? EitherOf(request.headers, kRewrite, kOldRewrite) : std::string_view();
   const std::string_view asked_pool =
       asks ? request.headers.Get(kPool).value_or("") : std::string_view();
-  RouteChoice choice{nullptr, asked.empty() ? a.model : asked, asked_pool};
+  RouteChoice choice{nullptr, asked.empty() ? a.model : asked, asked_pool, nullptr};
   if (routes->name_matters() && asked.empty() && asked_pool.empty()) {
     const RouteClient client{request.headers, a.key ? std::string_view(a.key->record.id) : "",
                              a.key ? std::string_view(a.key->record.tenant) : "",
@@ -253,6 +253,7 @@ bool Lane::ChooseRoute(const DoorRequest& request, Admission& a) {
   a.target_model = choice.model;
   a.pool = choice.pool;
   if (choice.route != nullptr) a.route_name = choice.route->name;
+  if (choice.chosen != nullptr) choice.chosen->Add();
   if (a.rewritten() && a.body_model.copies > 1) {
     doors_.metrics_.disagreeing_models.Add();
     Refuse(a, 400, "ambiguous_model", "a body that names its model twice is not rewritten",

@@ -98,11 +98,14 @@ Status ModelCatalogue::SetMembers(std::string_view pool, const std::vector<Membe
 std::optional<EngineName> ModelCatalogue::NextDue(TimePoint now) {
   const std::lock_guard lock(mutex_);
   auto best = engines_.end();
+  size_t reading = 0;
   for (auto it = engines_.begin(); it != engines_.end(); ++it) {
+    // One that is due again has lost its reader.
+    reading += it->second.reading && it->second.due > now ? 1 : 0;
     if (it->second.due <= now && (best == engines_.end() || it->second.due < best->second.due))
       best = it;
   }
-  if (best == engines_.end()) return std::nullopt;
+  if (best == engines_.end() || reading >= kMaxReads) return std::nullopt;
   best->second.reading = true;
   best->second.due = now + interval_;
   return best->first;

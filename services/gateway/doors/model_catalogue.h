@@ -23,6 +23,7 @@ inline constexpr size_t kMaxModelPageBytes = 4 << 20;
 inline constexpr size_t kMaxModelsOfEngine = 10'000;  // a base model and its adapters
 inline constexpr size_t kMaxModels = 50'000;          // of all engines
 inline constexpr size_t kMaxEngines = 10'000;
+inline constexpr size_t kMaxReads = 32;       // of pages at a time
 inline constexpr size_t kMaxModelName = 512;  // bytes; longer ones are left out and counted
 
 // One entry of an engine's list.
@@ -83,8 +84,9 @@ class ModelCatalogue {
   // The engines of a pool; those that left are forgotten with what they list.
   // RESOURCE_EXHAUSTED above kMaxEngines: the rest is left out.
   Status SetMembers(std::string_view pool, const std::vector<Member>& members);
-  // The engine that is due the longest, if any; it counts as being read until Learn or Fail, and is
-  // due again after `interval` in any case.
+  // The engine that is due the longest, if any; it counts as being read until Learn or Fail, one of
+  // which must follow. Nothing while kMaxReads are being read; one whose reader was lost is offered
+  // again after `interval`.
   std::optional<EngineName> NextDue(TimePoint now);
   // Its answer. Other statuses than 200 and pages that cannot be read are kept as its error; what
   // it listed before stays. Answers of engines that left are passed over.

@@ -141,14 +141,25 @@ std::string_view ModelRoutes::PoolFor(std::string_view host, std::string_view mo
   return pools_.default_pool;
 }
 
+void ModelRoutes::CountIn(DoorMetrics& metrics) {
+  const auto count = [&](const ModelRoute& route, RouteTarget& target) {
+    target.chosen = &metrics.OfRoute(route.name, target.model, target.pool);
+  };
+  for (ModelRoute& route : routes_) {
+    for (RouteCanary& canary : route.canaries) count(route, canary.target);
+    for (RouteTarget& target : route.targets) count(route, target);
+  }
+}
+
 RouteChoice ModelRoutes::Choose(std::string_view model, const RouteClient& client,
                                 uint64_t random) const {
-  RouteChoice out{nullptr, model, {}};
+  RouteChoice out{nullptr, model, {}, nullptr};
   if (const ModelRoute* route = Find(model)) {
     if (const RouteTarget* target = TargetOf(*route, client, random)) {
       out.route = route;
       if (!target->model.empty()) out.model = target->model;
       out.pool = target->pool;
+      out.chosen = target->chosen;
     }
   }
   if (out.pool.empty() && !pools_.pools.empty()) out.pool = PoolFor(client.host, out.model);

@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "gateway/doors/door_metrics.h"
 #include "gateway/doors/header_span.h"
 #include "gateway/doors/model_catalogue.h"
 #include "llmd/config.h"
@@ -29,6 +30,7 @@ struct RouteTarget {
   std::string pool;   // "" = by the rules of the pools
   int64_t weight = 1;
   uint64_t seed = 0;  // of model and pool: what a sticky choice depends on besides the weight
+  Counter* chosen = nullptr;  // requests sent there; may be null
 };
 struct RouteCanary {
   std::string header;  // a request that has it
@@ -55,6 +57,7 @@ struct RouteClient {
 struct RouteChoice {
   const ModelRoute* route = nullptr;  // null: the model is sent as it is
   std::string_view model, pool;       // to send; pool "" = the scheduler's choice
+  Counter* chosen = nullptr;          // of the target; may be null
 };
 
 // The target with the highest score -weight/ln(hash(name, target)): each name stays where it is
@@ -77,6 +80,8 @@ class ModelRoutes {
   // where nothing is sticky.
   RouteChoice Choose(std::string_view model, const RouteClient& client, uint64_t random) const;
   const std::vector<ModelRoute>& routes() const { return routes_; }
+  // Gives every target its counter, before the routes are shared.
+  void CountIn(DoorMetrics& metrics);
   // Whether the name of a model decides about anything here.
   bool name_matters() const { return !routes_.empty() || by_model_; }
 

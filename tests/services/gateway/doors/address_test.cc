@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "director/body_edits.h"
 #include "gateway/doors/client_trust.h"
 #include "gateway/doors/ip_address.h"
 #include "support.h"
@@ -127,6 +128,41 @@ TEST(ClientTrust, KnowsWhichHeadersSteer) {
   EXPECT_EQ(SteeringHeaderOf("x-request-id"), SteeringHeader::kNone);
   EXPECT_EQ(SteeringHeaderOf("x-llm-d-explain"), SteeringHeader::kNone);
   EXPECT_EQ(SteeringHeaderOf(""), SteeringHeader::kNone);
+}
+
+// What the scheduler takes out of a request is known here, too, and the other way round.
+TEST(ClientTrust, AgreesWithTheScheduler) {
+  size_t known = 0;
+  for (const char* name : {"x-gateway-destination-endpoint",
+                           "x-gateway-destination-endpoint-subset",
+                           "x-gateway-destination-endpoint-scores",
+                           "x-gateway-destination-endpoint-served",
+                           "x-prefiller-host-port",
+                           "x-prefiller-url",
+                           "x-encoder-hosts-ports",
+                           "x-kv-cache-source-host-port",
+                           "x-data-parallel-host-port",
+                           "x-llm-d-inference-fairness-id",
+                           "x-gateway-inference-fairness-id",
+                           "x-llm-d-inference-objective",
+                           "x-gateway-inference-objective",
+                           "x-llm-d-model-name-rewrite",
+                           "x-gateway-model-name-rewrite",
+                           "x-llm-d-slo-ttft-ms",
+                           "x-slo-ttft-ms",
+                           "x-llm-d-slo-tpot-ms",
+                           "x-slo-tpot-ms",
+                           "x-llm-d-inference-ttl",
+                           "x-llm-d-pool",
+                           "x-request-id",
+                           "traceparent",
+                           "authorization",
+                           "x-session-id"}) {
+    EXPECT_EQ(sched::IsControlHeader(name), SteeringHeaderOf(name) != SteeringHeader::kNone)
+        << name;
+    known += sched::IsControlHeader(name) ? 1 : 0;
+  }
+  EXPECT_EQ(known, 21u);
 }
 
 }  // namespace

@@ -328,6 +328,9 @@ TEST_F(DoorsTest, RoutesRewriteAndAreFollowed) {
   EXPECT_EQ(a.body_model.value.In(body_), "\"alias\"");
   Serve("a", R"({"data":[{"id":"base"}]})");
   EXPECT_EQ(Ask("alias", "").verdict, Verdict::kForward);
+  EXPECT_TRUE(Counted("route=\"r\"") && Counted("llmd_gateway_route_decisions_total{"));
+  EXPECT_TRUE(Counted("llmd_gateway_models 1.0"));
+  EXPECT_TRUE(Counted("llmd_gateway_engines_without_models{pool=\"\"} 0.0"));
   EXPECT_EQ(
       Knock("POST", "/v1/completions", {}, R"({"model":"alias","model":"alias"})").refusal.code,
       "ambiguous_model");

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "support.h"
 
 namespace llmd::doors {
@@ -73,6 +75,26 @@ TEST_F(CatalogueTest, ReadsOnJoinAndThenEveryInterval) {
   EXPECT_EQ(catalogue_.NextDue(kStart + seconds(10))->name, "a");
   EXPECT_EQ(catalogue_.NextDue(kStart + seconds(10))->name, "b");
   EXPECT_FALSE(catalogue_.NextDue(kStart + seconds(10)));
+}
+
+TEST_F(CatalogueTest, ReadsABoundedNumberAtATime) {
+  std::vector<ModelCatalogue::Member> members;
+  for (size_t i = 0; i < 2 * kMaxReads; ++i) members.push_back({"e" + std::to_string(i)});
+  ASSERT_TRUE(catalogue_.SetMembers("", members).ok());
+  std::vector<EngineName> reading;
+  while (const auto engine = catalogue_.NextDue(kStart)) reading.push_back(*engine);
+  EXPECT_EQ(reading.size(), kMaxReads);
+  ASSERT_TRUE(Learn(reading[0].name, Page({"m"})).ok());
+  catalogue_.Fail(reading[1], Unavailable("refused"), kStart);
+  EXPECT_TRUE(catalogue_.NextDue(kStart));
+  EXPECT_TRUE(catalogue_.NextDue(kStart));
+  EXPECT_FALSE(catalogue_.NextDue(kStart));
+  // Whoever read them is lost: they no longer count, and come again after those that waited.
+  std::set<std::string> later;
+  while (const auto engine = catalogue_.NextDue(kStart + seconds(10))) later.insert(engine->name);
+  EXPECT_EQ(later.size(), kMaxReads);
+  for (const EngineName& engine : reading) later.erase(engine.name);
+  EXPECT_EQ(later.size(), kMaxReads - 2);  // two of those that waited had been read
 }
 
 TEST_F(CatalogueTest, AnUnknownModelIsUnknownOnceAllHaveAnswered) {

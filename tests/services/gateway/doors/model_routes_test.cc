@@ -7,6 +7,7 @@
 #include <map>
 
 #include "gateway/doors/body_model.h"
+#include "plugins/data/endpoints_file.h"
 #include "support.h"
 
 namespace llmd::doors {
@@ -214,6 +215,13 @@ rewrites: [{name: w, rules: [{matches: [{model: {value: c1}}], targets: [{modelR
 )");
   EXPECT_THAT(LoadRoutes(files).status().message(), HasSubstr("route 's' takes the model 'c1'"));
   EXPECT_THAT(LoadRoutes(files).status().message(), HasSubstr("e.yaml"));
+}
+
+TEST(ModelRoutes, MayStandInAnEndpointsFile) {
+  const auto file = sched::ParsePoolFile(
+      "endpoints: []\nroutes: [{name: s, models: [c], targets: [{model: d}]}]\n", "default");
+  EXPECT_TRUE(file.ok()) << file.status().ToString();
+  EXPECT_FALSE(sched::ParsePoolFile("endpoints: []\nroute: []\n", "default").ok());
 }
 
 TEST(ModelRoutes, FindTheEndpointsFile) {
