@@ -76,7 +76,7 @@ Status Doors::Open(const Logger& logger) {
   LLMD_ASSIGN_OR_RETURN(paths_, PathRules::Create(options_.paths));
   LLMD_RETURN_IF_ERROR(Follow(
       "--api-keys-file", "keys", options_.keys_file,
-      [this] { return keys_.Load(options_.keys_file); }, logger));
+      [this] { return keys_.Load(options_.keys_file, options_.key_priorities); }, logger));
   LLMD_RETURN_IF_ERROR(Follow(
       "--engine-api-key-file", "engine_key", options_.engine_key_file,
       [this] { return LoadEngineKey(); }, logger));

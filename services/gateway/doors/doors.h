@@ -1,11 +1,16 @@
 // Every door of the gateway in one place: who may come in, with what, for which model, how often,
 // and as what it goes on. Plain values in, an Admission out; no socket, no coroutine.
 //
-//   Lane lane(doors, i);                          // one a loop
-//   lane.AdmitHead(request, admission);           // the head is whole
-//   lane.AdmitBody(request, body, {}, admission); // the body is whole, when kForward so far
-//   …
-//   doors.Settle(admission, usage, now);          // the answer has ended, however
+//   ClientShare share = doors.bounds().Open(peer, refusal);  // a connection; Take and GiveBack
+//   Lane lane(doors, i);                                     // one a loop
+//   lane.AdmitHead(request, admission);                      // the head is whole
+//   lane.AdmitBody(request, body, members, admission);       // the body is whole, if kForward
+//   doors.Settle(admission, usage, now);                     // the answer has ended, however
+//
+// Between the last two the scheduler is told the admission's pool and priority, and sees the
+// headers as edited.
+// Besides, the data plane tells the catalogue who is there (SetMembers), and a few times a second
+// asks it whom to read (NextDue) and hands in the pages (Learn, Fail).
 #pragma once
 
 #include <functional>
@@ -37,6 +42,7 @@ namespace llmd::doors {
 
 struct DoorOptions {
   std::string keys_file;        // "" = no keys
+  bool key_priorities = true;   // keys may have a `priority`: the scheduler is in this process
   std::string engine_key_file;  // "" = engines get no key of ours
   std::vector<std::string> trusted_cidrs, trusted_proxies;
   AddressHeader address_header = AddressHeader::kXForwardedFor;

@@ -105,8 +105,14 @@ void KeyStore::Replace(std::vector<KeyRecord> keys) {
   limiter_.ForgetUnused();
 }
 
-Status KeyStore::Load(const std::string& path) {
+Status KeyStore::Load(const std::string& path, bool priorities) {
   LLMD_ASSIGN_OR_RETURN(std::vector<KeyRecord> keys, ReadKeyFile(path));
+  for (const KeyRecord& key : keys) {
+    if (key.priority && !priorities)
+      return InvalidArgument(path + ": key '" + key.id +
+                             "': a picker of its own (--epp) is told no priority; give the key an "
+                             "objective instead");
+  }
   Replace(std::move(keys));
   return OkStatus();
 }

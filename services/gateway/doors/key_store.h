@@ -60,8 +60,9 @@ class KeyStore {
   KeyStore(RateLimiter& limiter, DoorMetrics& metrics) : limiter_(limiter), metrics_(metrics) {}
   // Goes over to these keys; budgets of ids that stay are kept.
   void Replace(std::vector<KeyRecord> keys);
-  // Reads a file and goes over to it; an error leaves all as it was.
-  Status Load(const std::string& path);
+  // Reads a file and goes over to it; an error leaves all as it was. Without `priorities` a key
+  // that has one is an error.
+  Status Load(const std::string& path, bool priorities = true);
   const Snapshot<KeyTable>& table() const { return table_; }
 
  private:

@@ -123,8 +123,12 @@ bool Lane::AdmitPath(const DoorRequest& request, Admission& a) {
 
 bool Lane::AdmitOrigin(const DoorRequest& request, std::string_view methods, Admission& a) {
   const Cors& cors = doors_.cors_;
-  if (!cors.on()) return true;
   const std::string_view origin = request.headers.Get("origin").value_or("");
+  // Engines' own leave (vLLM gives it to all) is not theirs to give.
+  if (!origin.empty()) a.EditResponse({"access-control-allow-credentials", {}, true});
+  if (!origin.empty() && !(cors.on() && cors.Allows(origin)))
+    a.EditResponse({"access-control-allow-origin", {}, true});
+  if (!cors.on()) return true;
   const bool allowed = !origin.empty() && cors.Allows(origin);
   const bool preflight = Cors::IsPreflight(request.method, request.headers);
   HeaderEdit edits[Cors::kMaxEdits];

@@ -417,12 +417,27 @@ TEST_F(DoorsTest, OptionsIsAnsweredHere) {
             {{"Origin", "https://b.example"}, {"Access-Control-Request-Method", "POST"}});
   EXPECT_EQ(no.refusal.code, "origin_not_allowed");
   EXPECT_EQ(EditOf(no.response_edits(), "vary"), "Origin");
-  EXPECT_EQ(EditOf(no.response_edits(), "access-control-allow-origin"), "");
+  EXPECT_EQ(EditOf(no.response_edits(), "access-control-allow-origin"), "-");
   // A page reads its refusals too.
   const Admission& refused =
       Knock("POST", "/v1/completions", {{"Origin", "https://a.example"}}, "{}");
   EXPECT_EQ(refused.refusal.status, 401);
   EXPECT_EQ(EditOf(refused.response_edits(), "access-control-allow-origin"), "https://a.example");
+}
+
+TEST_F(DoorsTest, EnginesGiveNoPageLeave) {
+  Open();
+  const TestLines page = {{"Origin", "https://a.example"}};
+  EXPECT_EQ(EditOf(Knock("POST", "/v1/completions", page, "{}").response_edits(),
+                   "access-control-allow-origin"),
+            "-");
+  options_.cors.origins = {"*"};
+  Open();
+  EXPECT_EQ(EditOf(Knock("POST", "/v1/completions", page, "{}").response_edits(),
+                   "access-control-allow-origin"),
+            "*");
+  EXPECT_EQ(EditOf(admission_.response_edits(), "access-control-allow-credentials"), "-");
+  EXPECT_TRUE(Knock("POST", "/v1/completions", {}, "{}").response_edits().empty());
 }
 
 TEST_F(DoorsTest, WrongOptionsAreNamed) {

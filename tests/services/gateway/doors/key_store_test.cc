@@ -96,6 +96,19 @@ TEST_F(KeyStoreTest, ABadFileChangesNothing) {
   EXPECT_FALSE(store_.Load(folder.Path("none")).ok());
 }
 
+TEST_F(KeyStoreTest, APriorityThatNobodyWouldSeeIsRefused) {
+  const TempFolder folder;
+  KeyRecord key = Record("a", "secret-a");
+  key.priority = 1;
+  const std::string path = folder.Write("keys.yaml", FormatKeyFile({key}));
+  EXPECT_TRUE(store_.Load(path).ok());
+  const Status status = store_.Load(path, false);
+  EXPECT_NE(status.message().find("key 'a'"), std::string::npos) << status.ToString();
+  key.priority.reset();
+  key.objective = "chat";
+  EXPECT_TRUE(store_.Load(folder.Write("keys.yaml", FormatKeyFile({key})), false).ok());
+}
+
 TEST_F(KeyStoreTest, BoundsTheNamesOfTenants) {
   for (size_t i = 0; i < DoorMetrics::kMaxTenants; ++i)
     metrics_.Of("t" + std::to_string(i)).requests->Add();
