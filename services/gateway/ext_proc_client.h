@@ -77,7 +77,8 @@ class PickerClient {
   // Asks for a sign of life, unless that has been asked already: any answer counts, be it that the
   // method is not known.
   virtual void Probe() = 0;
-  // When the first probe began that is or was not answered, and nothing has come since; max() = none.
+  // When the first probe began that is or was not answered, and nothing has come since; max() =
+  // none.
   virtual TimePoint unanswered_since() const = 0;
   // From time to time: delivers what a full loop queue left behind, ends streams that linger.
   virtual void OnTick() = 0;

@@ -149,7 +149,7 @@ def test_a_large_answer_held_to_its_end_costs_the_gateway_nothing(picked, engine
                 for i, piece in enumerate(pieces):
                     yield p.body(piece, i == len(pieces) - 1, "response_body")
 
-    _, gateway = picked(script, "--epp-timeout", "200ms")
+    _, gateway = picked(script)
     before = peak_kb(gateway)
     assert len(ask(gateway, timeout=60).content) == 40 << 20
     assert peak_kb(gateway) - before < 24 << 10

@@ -40,9 +40,9 @@ class Posts {
       std::function<void()> fn;
       {
         std::unique_lock lock(mutex_);
-        if (!come_.wait_until(lock, std::min(deadline, std::chrono::steady_clock::now() +
-                                                           milliseconds(20)),
-                              [this] { return !posts_.empty(); })) {
+        if (!come_.wait_until(
+                lock, std::min(deadline, std::chrono::steady_clock::now() + milliseconds(20)),
+                [this] { return !posts_.empty(); })) {
           if (std::chrono::steady_clock::now() >= deadline) return false;
           continue;
         }
@@ -82,9 +82,9 @@ struct Noted final : PickerListener {
 // ends the stream.
 class EchoPicker final : public ExternalProcessor::Service {
  public:
-  grpc::Status Process(grpc::ServerContext* context,
-                       grpc::ServerReaderWriter<ProcessingResponse, ProcessingRequest>* stream)
-      override {
+  grpc::Status Process(
+      grpc::ServerContext* context,
+      grpc::ServerReaderWriter<ProcessingResponse, ProcessingRequest>* stream) override {
     ProcessingRequest in;
     while (stream->Read(&in)) {
       const std::string& text = in.response_body().body();
@@ -127,8 +127,8 @@ class ExtProcClient : public testing::Test {
   }
   void Connect(int to) {
     PickerClientOptions options;
-    options.channel = grpc::CreateChannel("127.0.0.1:" + std::to_string(to),
-                                          grpc::InsecureChannelCredentials());
+    options.channel =
+        grpc::CreateChannel("127.0.0.1:" + std::to_string(to), grpc::InsecureChannelCredentials());
     options.post = [this](std::function<void()> fn) { return posts.Post(std::move(fn)); };
     options.probe_timeout = milliseconds(200);
     options.close_patience = milliseconds(100);
@@ -246,9 +246,8 @@ TEST_F(ExtProcClient, OneThatStandsStillIsNoticed) {
   const auto stream = Open("x");
   const TimePoint asked = SystemClock().Now();
   client->Probe();
-  EXPECT_TRUE(posts.RunUntil([&] {
-    return client->unanswered_since() <= SystemClock().Now() - milliseconds(300);
-  }));
+  EXPECT_TRUE(posts.RunUntil(
+      [&] { return client->unanswered_since() <= SystemClock().Now() - milliseconds(300); }));
   EXPECT_GE(client->unanswered_since(), asked - milliseconds(1));
   EXPECT_FALSE(client->ready());
   stream->Cancel();

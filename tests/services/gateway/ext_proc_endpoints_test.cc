@@ -36,10 +36,10 @@ TEST(EndpointBook, NamesTheExcludedAndTheOthers) {
   EndpointBook book;
   for (const char* address : {"1.1.1.1:1", "1.1.1.1:2", "1.1.1.1:3"}) Learn(book, address);
   std::vector<std::string> exclude = {"1.1.1.1:1"}, others;
-  book.AddThese(std::vector{EndpointBook::KeyOf(At("1.1.1.1:1")),
-                            EndpointBook::KeyOf(At("1.1.1.1:3")),
-                            EndpointBook::KeyOf(At("9.9.9.9:9"))},
-                exclude);
+  book.AddThese(
+      std::vector{EndpointBook::KeyOf(At("1.1.1.1:1")), EndpointBook::KeyOf(At("1.1.1.1:3")),
+                  EndpointBook::KeyOf(At("9.9.9.9:9"))},
+      exclude);
   EXPECT_EQ(exclude, (std::vector<std::string>{"1.1.1.1:1", "1.1.1.1:3"}));
   book.AddOthers(exclude, others);
   EXPECT_EQ(others, std::vector<std::string>{"1.1.1.1:2"});
@@ -53,11 +53,10 @@ TEST(EndpointBook, ForgetsWhatWasNamedLongestAgo) {
   Learn(book, "10.0.0.2:1", 100'001);
   EXPECT_EQ(book.size(), EndpointBook::kMaxEndpoints);
   std::vector<std::string> found;
-  book.AddThese(std::vector{EndpointBook::KeyOf(At("10.0.0.1:1")),
-                            EndpointBook::KeyOf(At("10.0.0.1:2")),
-                            EndpointBook::KeyOf(At("10.0.0.2:1")),
-                            EndpointBook::KeyOf(At("10.0.0.1:1024"))},
-                found);
+  book.AddThese(
+      std::vector{EndpointBook::KeyOf(At("10.0.0.1:1")), EndpointBook::KeyOf(At("10.0.0.1:2")),
+                  EndpointBook::KeyOf(At("10.0.0.2:1")), EndpointBook::KeyOf(At("10.0.0.1:1024"))},
+      found);
   EXPECT_EQ(found, (std::vector<std::string>{"10.0.0.1:1", "10.0.0.2:1", "10.0.0.1:1024"}));
 }
 

@@ -32,8 +32,7 @@ std::vector<std::string> HintOf(const ProcessingRequest& message, const std::str
   if (space == spaces.end()) return out;
   const auto field = space->second.fields().find(key);
   if (field == space->second.fields().end()) return out;
-  for (const auto& value : field->second.list_value().values())
-    out.push_back(value.string_value());
+  for (const auto& value : field->second.list_value().values()) out.push_back(value.string_value());
   return out;
 }
 
@@ -60,10 +59,9 @@ TEST(ExtProcWire, RequestHeadSaysWhatAPickerMayKnow) {
   std::vector<std::string> seen;
   for (const auto& header : message.request_headers().headers().headers())
     seen.push_back(header.key() + "=" + header.raw_value());
-  EXPECT_EQ(seen, (std::vector<std::string>{":method=POST", ":path=/v1/completions?x=1",
-                                            ":scheme=http", ":authority=llm", "x-mine=a",
-                                            "x-mine=b", "traceparent=00-1-2-01",
-                                            "x-request-id=new"}));
+  EXPECT_EQ(seen, (std::vector<std::string>{
+                      ":method=POST", ":path=/v1/completions?x=1", ":scheme=http", ":authority=llm",
+                      "x-mine=a", "x-mine=b", "traceparent=00-1-2-01", "x-request-id=new"}));
   EXPECT_FALSE(message.request_headers().end_of_stream());
   EXPECT_EQ(message.protocol_config().request_body_mode(), 4);
   EXPECT_EQ(message.protocol_config().response_body_mode(), 1);
@@ -124,8 +122,7 @@ PickerAnswer Read(const ProcessingResponse& message, std::string& bytes) {
 
 TEST(ExtProcWire, ReadsARouting) {
   ProcessingResponse message;
-  auto* mutation =
-      message.mutable_request_headers()->mutable_response()->mutable_header_mutation();
+  auto* mutation = message.mutable_request_headers()->mutable_response()->mutable_header_mutation();
   auto* option = mutation->add_set_headers();
   option->mutable_header()->set_key("x-a");
   option->mutable_header()->set_raw_value("1");
