@@ -377,8 +377,8 @@ void GrpcPickerClient::Work() {
 void GrpcPickerClient::OnProbed(bool answered) {
   if (answered) {
     OnHeard();
-  } else {
-    Set(vain_, Get(probed_));
+  } else if (Get(vain_) <= Get(heard_)) {
+    Set(vain_, Get(probed_));  // the first one since it was heard
   }
   probing_ = false;
   Died(nullptr);
