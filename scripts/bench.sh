@@ -85,6 +85,9 @@ bench_sched() {
     echo "--- this tree again: where it differs much from the first time, the machine was not quiet"
     build/release/bench/library_bench
   fi
+  echo "--- an hour of virtual time, 100 endpoints, 100,000 requests; goal 2 s"
+  build sched_life_test
+  build/release/tests/sched_life_test --gtest_filter='*AnHour*' | grep "of CPU"
   echo "--- a decision inside the picker"
   build/release/bench/sched_bench
   if $deps/venv/bin/python -c 'import llmd' 2>/dev/null; then
@@ -104,7 +107,7 @@ case "${1:-}" in
     exec /usr/bin/python3 tests/perf/epp/epp_bench.py build/release "${@:2}"
     ;;
   gateway)
-    build llmd-gateway llmd-epp bench_engines http_load floor_relay
+    build llmd-gateway llmd-epp llmd-sidecar bench_engines http_load floor_relay relay_proxy
     exec /usr/bin/python3 tests/perf/gateway/gateway_bench.py build/release "${@:2}"
     ;;
   *) sed -n '2,11p' "$0" | cut -c3- >&2; exit 2 ;;

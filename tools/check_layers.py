@@ -13,6 +13,7 @@ ROOMS = {
     "core": ("libllmd/include/llmd/", "libllmd/src/"),
     "openai": ("libllmd/include/llmd/openai/", "libllmd/src/openai/"),
     "http": ("libllmd/include/llmd/http/", "libllmd/src/http/"),
+    "relay": ("libllmd/include/llmd/http/relay/", "libllmd/src/http/relay/"),
     "text": ("libllmd/include/llmd/text/", "libllmd/src/text/"),
     "pd": ("libllmd/include/llmd/pd/", "libllmd/src/pd/"),
     "k8s": ("libllmd/include/llmd/k8s/", "libllmd/src/k8s/"),
@@ -26,13 +27,14 @@ MAY_INCLUDE = {
     "core": {"openai"},
     "openai": {"core"},
     "http": {"core", "openai"},
+    "relay": {"core", "http"},
     "text": {"core"},
     "pd": {"core", "openai"},
     "k8s": {"core", "http"},
     "kv": {"core"},
     "sched": {"core", "openai", "kv"},
     "engine": {"core", "openai", "text", "kv"},
-    "services": {"core", "openai", "http", "text", "pd", "k8s", "kv", "sched", "engine"},
+    "services": {"core", "openai", "http", "relay", "text", "pd", "k8s", "kv", "sched", "engine"},
     "python": {"core", "openai", "text", "kv", "sched", "engine"},
 }
 PUBLIC_DIRS = {"http": "http", "openai": "openai", "text": "text", "pd": "pd", "k8s": "k8s", "kv": "kv",
@@ -57,6 +59,8 @@ def room_of_include(name):
     parts = name.split("/")
     if parts[0] != "llmd":
         return None
+    if parts[1:3] == ["http", "relay"]:
+        return "relay"
     return PUBLIC_DIRS.get(parts[1], "core") if len(parts) > 2 else "core"
 
 

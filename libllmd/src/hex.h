@@ -7,10 +7,14 @@
 
 namespace llmd {
 
+inline char HexDigit(uint64_t v) {
+  return "0123456789abcdef"[v & 0xF];
+}
+
 // The low `digits` hexadecimal digits of `v`.
 inline void AppendHex(std::string& out, uint64_t v, int digits) {
   for (int shift = (digits - 1) * 4; shift >= 0; shift -= 4) {
-    out += "0123456789abcdef"[(v >> shift) & 0xF];
+    out += HexDigit(v >> shift);
   }
 }
 

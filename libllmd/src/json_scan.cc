@@ -1,7 +1,7 @@
+#include "llmd/json_scan.h"
 #include "json_lexer.h"
 #include "json_unescape.h"
 #include "llmd/json.h"
-#include "llmd/json_scan.h"
 
 namespace llmd::json {
 namespace {
@@ -83,17 +83,27 @@ Status ScanObjectInto(std::string_view text, ParseLimits limits,
   return scanned;
 }
 
-StatusOr<std::vector<Span>> ScanArray(std::string_view text, ParseLimits limits) {
+Status VisitArray(std::string_view text, ParseLimits limits,
+                  const std::function<Status(std::string_view)>& each) {
   Lexer lexer(text, limits.validated);
-  std::vector<Span> elements;
+  Status visited;
   const auto element = [&] {
-    Span span{lexer.offset(), 0};
+    const size_t begin = lexer.offset();
     if (!lexer.SkipValue(Inner(limits.max_depth))) return false;
-    span.end = lexer.offset();
-    elements.push_back(span);
-    return true;
+    visited = each(text.substr(begin, lexer.offset() - begin));
+    return visited.ok();
   };
-  LLMD_RETURN_IF_ERROR(ScanContainer(lexer, '[', ']', "expected an array", element));
+  const Status scanned = ScanContainer(lexer, '[', ']', "expected an array", element);
+  return visited.ok() ? scanned : visited;
+}
+
+StatusOr<std::vector<Span>> ScanArray(std::string_view text, ParseLimits limits) {
+  std::vector<Span> elements;
+  LLMD_RETURN_IF_ERROR(VisitArray(text, limits, [&](std::string_view element) {
+    const auto begin = static_cast<size_t>(element.data() - text.data());
+    elements.push_back({begin, begin + element.size()});
+    return OkStatus();
+  }));
   return elements;
 }
 

@@ -27,19 +27,22 @@ uint64_t RandomBits() {
   return std::exchange(bits[--left], 0);
 }
 
-std::string UuidFromBits(uint64_t high, uint64_t low) {
+void AssignUuid(std::string& out, uint64_t high, uint64_t low) {
   high = (high & ~uint64_t{0xF000}) | 0x4000;
   low = (low & ~(uint64_t{3} << 62)) | (uint64_t{2} << 62);
+  char text[36];
+  char* at = text;
+  for (const auto& [bits, digits] :
+       {std::pair{high >> 32, 8}, {high >> 16, 4}, {high, 4}, {low >> 48, 4}, {low, 12}}) {
+    if (at != text) *at++ = '-';
+    for (int shift = (digits - 1) * 4; shift >= 0; shift -= 4) *at++ = HexDigit(bits >> shift);
+  }
+  out.assign(text, sizeof(text));
+}
+
+std::string UuidFromBits(uint64_t high, uint64_t low) {
   std::string out;
-  AppendHex(out, high >> 32, 8);
-  out += '-';
-  AppendHex(out, high >> 16, 4);
-  out += '-';
-  AppendHex(out, high, 4);
-  out += '-';
-  AppendHex(out, low >> 48, 4);
-  out += '-';
-  AppendHex(out, low, 12);
+  AssignUuid(out, high, low);
   return out;
 }
 

@@ -94,6 +94,18 @@ void ShareThreads(ClusterSpec& spec, int cores) {
   }
 }
 
+// Who decides, the gateway or a picker of its own, and by which configuration.
+Status ReadScheduling(const config::Node& root, ClusterSpec& spec) {
+  const config::Node own = root.Get("gateway").Get("configFile");
+  spec.picker_process = root.Has("epp");
+  if (spec.picker_process && !own.IsNull()) {
+    return own.Error(
+        "with a picker of its own (epp) the gateway decides nothing: give epp.configFile");
+  }
+  return Optional(spec.picker_process ? root.Get("epp").Get("configFile") : own, spec.config_file,
+                  ReadString);
+}
+
 }  // namespace
 
 StatusOr<ClusterSpec> ParseCluster(const std::string& yaml_path) {
@@ -104,8 +116,7 @@ StatusOr<ClusterSpec> ParseCluster(const std::string& yaml_path) {
   LLMD_RETURN_IF_ERROR(Optional(root.Get("model"), spec.model, ReadString));
   LLMD_RETURN_IF_ERROR(Optional(root.Get("servedModelName"), spec.served_model_name, ReadString));
   LLMD_RETURN_IF_ERROR(Optional(root.Get("gateway").Get("port"), spec.gateway_port, ReadPort));
-  LLMD_RETURN_IF_ERROR(
-      Optional(root.Get("epp").Get("configFile"), spec.epp_config_file, ReadString));
+  LLMD_RETURN_IF_ERROR(ReadScheduling(root, spec));
   LLMD_RETURN_IF_ERROR(Optional(root.Get("transport"), spec.transport, ReadString));
   for (const config::Node& node : root.Get("engines").Items()) {
     LLMD_RETURN_IF_ERROR(ReadEngine(node, spec.engines.emplace_back()));

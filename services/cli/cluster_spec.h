@@ -22,7 +22,8 @@ struct ClusterSpec {
   std::string model;                // path of a GGUF file
   std::string served_model_name;    // "" = the file's name without its ending
   uint16_t gateway_port = 8000;     // 0 = any free one
-  std::string epp_config_file;      // "" = the built-in P/D configuration
+  bool picker_process = false;      // a picker of its own (llmd-epp) instead of the gateway's
+  std::string config_file;          // EndpointPickerConfig; "" = the built-in P/D configuration
   std::string transport = "auto";   // KV lane between the engines: auto, memfd or tcp
   std::vector<EngineSpec> engines;  // none = one prefill and two decode engines
 };

@@ -23,7 +23,7 @@ struct ExplainFlags {
 
 StatusOr<uint16_t> AdminPort(const std::string& cluster) {
   LLMD_ASSIGN_OR_RETURN(const json::Value run, ReadRunFile(cluster));
-  return static_cast<uint16_t>(run["eppAdminPort"].AsInt());
+  return static_cast<uint16_t>(run["adminPort"].AsInt());
 }
 
 StatusOr<json::Value> Fetch(const http::HostPort& admin, const std::string& target,

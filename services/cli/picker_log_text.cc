@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "cli/picker_log.h"
+#include "llmd/text_table.h"
 
 namespace llmd::cli {
 namespace {
@@ -28,24 +29,6 @@ std::string Outcome(const LoggedTry& one) {
   if (one.prompt_tokens >= 0) {
     out += ", " + std::to_string(one.prompt_tokens) + " prompt + " +
            std::to_string(std::max<int64_t>(one.completion_tokens, 0)) + " completion tokens";
-  }
-  return out;
-}
-
-// Columns as wide as their widest cell, two blanks between.
-std::string Table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
-  }
-  std::string out;
-  for (const auto& row : rows) {
-    std::string line = "   ";
-    for (size_t c = 0; c < row.size(); ++c)
-      line += " " + row[c] + std::string(widths[c] - row[c].size() + 1, ' ');
-    line.erase(line.find_last_not_of(' ') + 1);
-    out += line + "\n";
   }
   return out;
 }
@@ -88,7 +71,7 @@ std::string PassToText(const LoggedPass& pass, size_t number) {
   for (const auto& [scorer, scores] : pass.scores) rows[0].push_back(scorer);
   rows[0].push_back("total");
   for (const LoggedPod& pod : pass.pods) rows.push_back(PodRow(pass, pod));
-  if (!pass.pods.empty()) out += Table(rows);
+  if (!pass.pods.empty()) out += TextTable(rows);
   if (!pass.scorers.empty()) {
     out += "    scorers:";
     for (const std::string& scorer : pass.scorers)

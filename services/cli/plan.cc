@@ -42,7 +42,7 @@ std::string Str(int64_t n) {
 
 // Prompts of a few hundred tokens with nothing cached are prefilled elsewhere; the rest stays on
 // the decode engine.
-std::string DefaultEppConfig(const std::string& endpoints_path, bool disaggregate) {
+std::string DefaultConfig(const std::string& endpoints_path, bool disaggregate) {
   std::string yaml =
       "apiVersion: llm-d.ai/v1alpha1\n"
       "kind: EndpointPickerConfig\n"
@@ -99,7 +99,8 @@ class Planner {
       AddEngine(spec_.engines[i], static_cast<int>(i));
     for (size_t i = 0; i < spec_.engines.size(); ++i)
       AddSidecar(spec_.engines[i], static_cast<int>(i));
-    AddEpp();
+    WriteConfig();
+    if (spec_.picker_process) AddPicker();
     AddGateway();
     return std::move(plan_);
   }
@@ -143,39 +144,55 @@ class Planner {
                   Str(serving_port) + "\"\n  labels: {llm-d.ai/role: " + engine.role + "}\n";
   }
 
-  void AddEpp() {
+  void WriteConfig() {
     const std::string endpoints_path = run_ + "/endpoints.yaml";
     plan_.files.emplace_back(endpoints_path, "endpoints:\n" + endpoints_);
-    std::string config_path = spec_.epp_config_file;
-    if (config_path.empty()) {
-      bool prefill = false;
-      for (const EngineSpec& engine : spec_.engines) prefill |= engine.role != "decode";
-      config_path = run_ + "/epp.yaml";
-      plan_.files.emplace_back(config_path, DefaultEppConfig(endpoints_path, prefill));
-    }
+    config_path_ = spec_.config_file;
+    if (!config_path_.empty()) return;
+    bool prefill = false;
+    for (const EngineSpec& engine : spec_.engines) prefill |= engine.role != "decode";
+    config_path_ = run_ + "/scheduling.yaml";
+    plan_.files.emplace_back(config_path_, DefaultConfig(endpoints_path, prefill));
+  }
+
+  void AddPicker() {
     epp_port_ = pick_(kEppPort);
-    plan_.epp_admin_port = pick_(kEppMetricsPort);
-    plan_.processes.push_back(
-        {"epp",
-         "epp",
-         {bin_ + "llmd-epp", "--config-file", config_path, "--grpc-host", "127.0.0.1",
-          "--metrics-host", "127.0.0.1", "--grpc-port", Str(epp_port_), "--grpc-health-port",
-          Str(pick_(kEppHealthPort)), "--metrics-port", Str(plan_.epp_admin_port),
-          "--secure-serving=false", "--metrics-endpoint-auth=false", "--health-checking", "-v",
-          "4"},
-         plan_.epp_admin_port,
-         "/readyz",
-         {}});
+    plan_.admin_port = pick_(kEppMetricsPort);
+    plan_.processes.push_back({"epp",
+                               "epp",
+                               {bin_ + "llmd-epp", "--config-file", config_path_, "--grpc-host",
+                                "127.0.0.1", "--metrics-host", "127.0.0.1", "--grpc-port",
+                                Str(epp_port_), "--grpc-health-port", Str(pick_(kEppHealthPort)),
+                                "--metrics-port", Str(plan_.admin_port), "--secure-serving=false",
+                                "--metrics-endpoint-auth=false", "--health-checking", "-v", "4"},
+                               plan_.admin_port,
+                               "/readyz",
+                               {}});
   }
 
   void AddGateway() {
-    plan_.processes.push_back({"gateway",
-                               "gateway",
-                               {bin_ + "llmd-gateway", "--host", "127.0.0.1", "--port",
-                                Str(plan_.gateway_port), "--epp", "127.0.0.1:" + Str(epp_port_)},
-                               plan_.gateway_port,
-                               "/ready",
-                               {}});
+    ProcessPlan process{
+        "gateway",
+        "gateway",
+        {bin_ + "llmd-gateway", "--host", "127.0.0.1", "--port", Str(plan_.gateway_port)},
+        plan_.gateway_port,
+        "/ready",
+        {}};
+    std::vector<std::string> decides = {"--epp", "127.0.0.1:" + Str(epp_port_)};
+    if (!spec_.picker_process) {
+      plan_.admin_port = pick_(kEppMetricsPort);
+      decides = {"--config-file",
+                 config_path_,
+                 "--metrics-host",
+                 "127.0.0.1",
+                 "--metrics-port",
+                 Str(plan_.admin_port),
+                 "--metrics-endpoint-auth=false",
+                 "-v",
+                 "4"};
+    }
+    process.argv.insert(process.argv.end(), decides.begin(), decides.end());
+    plan_.processes.push_back(std::move(process));
   }
 
   const ClusterSpec& spec_;
@@ -183,7 +200,7 @@ class Planner {
   const PortPicker& pick_;
   ClusterPlan plan_;
   std::vector<uint16_t> engine_ports_;
-  std::string endpoints_;
+  std::string endpoints_, config_path_;
   uint16_t epp_port_ = 0;
 };
 
@@ -218,8 +235,10 @@ std::string ClusterPlan::Summary() const {
   const auto is_engine = [&](const ProcessPlan& p) {
     return p.role != "sidecar" && p.role != "epp" && p.role != "gateway";
   };
+  const bool picks = std::any_of(processes.begin(), processes.end(),
+                                 [](const ProcessPlan& p) { return p.role == "epp"; });
   return count(is_engine, "engine") + ", " + count(is_sidecar, "sidecar") +
-         ", a picker and a gateway for " + served_model_name;
+         (picks ? ", a picker and a gateway for " : " and a gateway for ") + served_model_name;
 }
 
 json::Value ClusterPlan::RunFile() const {
@@ -234,7 +253,7 @@ json::Value ClusterPlan::RunFile() const {
   json::Value out;
   out.Set("model", served_model_name);
   out.Set("gatewayPort", int64_t{gateway_port});
-  out.Set("eppAdminPort", int64_t{epp_admin_port});
+  out.Set("adminPort", int64_t{admin_port});
   out.Set("pid", int64_t{getpid()});
   out.Set("processes", std::move(list));
   return out;

@@ -26,9 +26,10 @@ struct ProcessPlan {
 struct ClusterPlan {
   std::vector<ProcessPlan> processes;                      // in the order of starting
   std::vector<std::pair<std::string, std::string>> files;  // path and content
-  uint16_t gateway_port = 0, epp_admin_port = 0;
+  uint16_t gateway_port = 0;
+  uint16_t admin_port = 0;  // of the process that decides: the gateway, or its picker
   std::string name, served_model_name;
-  // "3 engines, 2 sidecars, a picker and a gateway for MODEL".
+  // "3 engines, 2 sidecars and a gateway for MODEL".
   std::string Summary() const;
   // What other commands read: ports, names, roles, and the process that owns the cluster.
   json::Value RunFile() const;

@@ -30,7 +30,7 @@ struct UpFlags {
   std::string config, model, name = "default", transport;
   uint16_t port = 8000;
   std::vector<std::string> only;
-  bool dry_run = false, start_logs = false;
+  bool epp = false, dry_run = false, start_logs = false;
   std::chrono::nanoseconds ready_timeout = std::chrono::seconds(60);
 };
 
@@ -41,15 +41,17 @@ void Say(std::string_view text) {
 }
 
 FlagSet MakeFlags(UpFlags& flags) {
-  FlagSet set(
-      "llmd up",
-      "Starts gateway, endpoint picker, engines and sidecars on this machine; Ctrl-C stops them.");
+  FlagSet set("llmd up",
+              "Starts gateway, engines and sidecars on this machine; Ctrl-C stops them.");
   set.Positional("CLUSTER.yaml", &flags.config,
                  "a LlmdCluster document; without it one prefill and two decode engines");
   set.String("model", &flags.model, "GGUF file to serve");
   set.String("name", &flags.name, "name of the cluster, for llmd explain");
   set.Port("port", &flags.port, "port of the gateway; 0 = any free one");
   set.String("transport", &flags.transport, "KV lane between the engines: auto, memfd or tcp");
+  set.Bool("epp", &flags.epp,
+           "start an endpoint picker of its own, which the gateway asks over ext_proc, as Envoy "
+           "would; else the gateway decides");
   set.List("only", &flags.only, "show only the logs of these roles or process names");
   set.Bool("start-logs", &flags.start_logs,
            "show the logs of the start as they come; else only when it fails or with --only");
@@ -66,6 +68,7 @@ StatusOr<ClusterSpec> MakeSpec(const UpFlags& flags, const FlagSet::Outcome& out
   }
   if (!flags.model.empty()) spec.model = flags.model;
   if (!flags.transport.empty()) spec.transport = flags.transport;
+  if (outcome.Given("epp")) spec.picker_process = flags.epp;
   if (outcome.Given("name")) spec.name = flags.name;
   if (outcome.Given("port")) spec.gateway_port = flags.port;
   LLMD_RETURN_IF_ERROR(Complete(spec, AvailableCores()));

@@ -5,10 +5,12 @@
 #include <span>
 #include <string_view>
 
+#include "common/wire_writer.h"
 #include "epp/processor.h"
-#include "epp/wire_writer.h"
 
 namespace llmd::epp {
+
+using services::WireWriter;
 
 // Feeds one serialized ProcessingRequest, which may lie in pieces, to the processor. False, and
 // nothing fed, when it is malformed.

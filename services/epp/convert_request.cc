@@ -8,6 +8,7 @@ namespace {
 
 constexpr std::string_view kSubsetNamespace = "envoy.lb.subset_hint";
 constexpr std::string_view kSubsetKey = "x-gateway-destination-endpoint-subset";
+constexpr std::string_view kExcludeKey = "x-gateway-destination-endpoint-exclude";
 constexpr std::string_view kLbNamespace = "envoy.lb";
 constexpr std::string_view kServedKey = "x-gateway-destination-endpoint-served";
 constexpr size_t kUsualHeaders = 24;
@@ -68,6 +69,18 @@ bool FindMetadata(std::string_view metadata, std::string_view space, std::string
                   std::string_view* value) {
   std::string_view fields;
   return FindEntry(metadata, 1, space, &fields) && FindEntry(fields, 1, key, value);
+}
+
+// A google.protobuf.Value: a list of strings, or one with commas.
+void ReadEndpoints(std::string_view value, std::vector<std::string>& out) {
+  for (WireFields f(value); f.Next();) {
+    if (f.Is(3)) Split(f.bytes(), out);
+    if (!f.Is(6)) continue;
+    for (WireFields item(f.bytes()); item.Next();) {
+      std::string_view text;
+      if (item.Is(1) && Find(item.bytes(), 3, &text)) AddTrimmed(text, out);
+    }
+  }
 }
 
 // What one message says, in place.
@@ -202,16 +215,10 @@ bool ReadHeaderMap(std::string_view map, HeaderList& out) {
 SubsetHint ReadSubsetHint(std::string_view metadata) {
   SubsetHint hint;
   std::string_view value;
-  if (!FindMetadata(metadata, kSubsetNamespace, kSubsetKey, &value)) return hint;
-  hint.present = true;
-  for (WireFields f(value); f.Next();) {
-    if (f.Is(3)) Split(f.bytes(), hint.endpoints);
-    if (!f.Is(6)) continue;
-    for (WireFields item(f.bytes()); item.Next();) {
-      std::string_view text;
-      if (item.Is(1) && Find(item.bytes(), 3, &text)) AddTrimmed(text, hint.endpoints);
-    }
-  }
+  hint.present = FindMetadata(metadata, kSubsetNamespace, kSubsetKey, &value);
+  if (hint.present) ReadEndpoints(value, hint.endpoints);
+  if (FindMetadata(metadata, kSubsetNamespace, kExcludeKey, &value))
+    ReadEndpoints(value, hint.exclude);
   return hint;
 }
 

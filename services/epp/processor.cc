@@ -1,6 +1,7 @@
 #include "epp/processor.h"
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "common/body_edit.h"
 #include "epp/header_number.h"
@@ -85,7 +86,7 @@ void Processor::OnModes(BodyMode request, BodyMode response) {
 }
 
 void Processor::OnSubsetHint(SubsetHint hint) {
-  if (hint.present) hint_ = std::move(hint);
+  if (hint.present || !hint.exclude.empty()) hint_ = std::move(hint);
 }
 
 void Processor::OnRequestHeaders(HeaderList headers, bool end_of_stream) {
@@ -136,6 +137,16 @@ void Processor::OnRequestTrailers() {
   }
 }
 
+std::vector<std::string> Processor::AllButExcluded() const {
+  const std::unordered_set<std::string_view> excluded(hint_.exclude.begin(), hint_.exclude.end());
+  std::vector<std::string> rest;
+  for (const sched::EndpointInfo& endpoint : director_.Endpoints()) {
+    std::string address = endpoint.HostPort();
+    if (!excluded.contains(address)) rest.push_back(std::move(address));
+  }
+  return rest;
+}
+
 void Processor::Route(bool has_body) {
   has_body_ = has_body;
   MoveTo(Phase::kRouting);
@@ -143,8 +154,8 @@ void Processor::Route(bool has_body) {
   input.headers = &headers_;
   input.body = *body_;
   input.has_body = has_body;
-  input.has_subset = hint_.present;
-  input.subset = hint_.endpoints;
+  input.has_subset = hint_.present || !hint_.exclude.empty();
+  input.subset = hint_.exclude.empty() ? hint_.endpoints : AllButExcluded();
   input.pool = pool_;
   // The Director keeps this as long as the request, which the processor keeps.
   input.evicted = [weak = weak_from_this()](const sched::Denial& denial) {

@@ -73,8 +73,10 @@ enum class BodyMode { kNone, kStreamed, kBuffered, kBufferedPartial, kFullDuplex
 
 // The subset hint of a message's metadata.
 struct SubsetHint {
-  bool present = false;
+  bool present = false;  // a subset was given, be it an empty one
   std::vector<std::string> endpoints;
+  // Endpoints that are not to be picked; a subset beside them is for pickers that do not know this.
+  std::vector<std::string> exclude;
 };
 
 struct ProcessorOptions {
@@ -143,6 +145,7 @@ class Processor : public std::enable_shared_from_this<Processor> {
   void MoveTo(Phase phase);
   void Route(bool has_body);
   void Ask(sched::RequestInput input);
+  std::vector<std::string> AllButExcluded() const;
   void OnRouted(const sched::Routing& routing);
   void Deny(const sched::Denial& denial);
   // Flow control takes the request back; from any thread.

@@ -13,9 +13,8 @@
 #include "common/scrape_fetch.h"
 #include "common/tls.h"
 #include "common/tracing.h"
-#include "gateway/forwarder.h"
-#include "gateway/picker.h"
-#include "llmd/version.h"
+#include "gateway/front.h"
+#include "gateway/pages.h"
 
 namespace llmd::gateway {
 namespace {
@@ -25,11 +24,13 @@ using services::FlagSet;
 
 struct Flags {
   services::PickerFlags picker;
-  std::string host = "127.0.0.1", epp, epp_ca_file, epp_cert_path;
+  std::string host = "127.0.0.1", epp, epp_ca_file, epp_cert_path, half_close = "gone";
   uint16_t port = 8000;
   int64_t attempts = 3, loops = 1;
-  bool no_epp = false, epp_secure = false;
+  bool no_epp = false, epp_secure = false, access_log = true;
   std::chrono::nanoseconds first_byte_timeout = std::chrono::minutes(10);
+  ExtProcOptions asking;  // but its address
+  std::string epp_failure_mode = "close";
 };
 
 FlagSet MakeFlags(Flags& flags) {
@@ -47,6 +48,16 @@ FlagSet MakeFlags(Flags& flags) {
   set.String("epp-ca-file", &flags.epp_ca_file,
              "authority whose certificate the picker must show for its host (PEM)");
   set.String("epp-cert-path", &flags.epp_cert_path, "mTLS: directory with our tls.crt and tls.key");
+  set.Duration("epp-timeout", &flags.asking.timeout,
+               "a picker that owes an answer and gives no sign of life for so long is lost");
+  set.Duration("epp-queue-timeout", &flags.asking.queue_timeout,
+               "how long a live picker may keep a request before it says where it goes; longer "
+               "than the TTLs of its queues");
+  set.String("epp-failure-mode", &flags.epp_failure_mode,
+             "while the picker is lost: `close` refuses with 503, `open` sends requests to the "
+             "known endpoints in turn");
+  set.List("epp-endpoint", &flags.asking.endpoints,
+           "IP:PORT known before the picker has named any; may be repeated");
   for (const char* name : {"cert-path", "tls-min-version", "tls-cipher-suites"})
     set.NotYet(name, true, "the gateway serves HTTP in clear text");
   set.NotYet("enable-cert-reload", false, "the gateway serves HTTP in clear text");
@@ -55,11 +66,15 @@ FlagSet MakeFlags(Flags& flags) {
           "endpoints tried before the first byte of an answer");
   set.Duration("first-byte-timeout", &flags.first_byte_timeout,
                "how long an engine may take to begin its answer");
+  set.String("half-close", &flags.half_close,
+             "a client that closes its sending side: `gone` breaks off its request, `allow` serves "
+             "it to the end");
+  set.Bool("access-log", &flags.access_log, "log a line for each request");
   set.Int("loop-threads", &flags.loops, 1, 64, "I/O threads");
   return set;
 }
 
-// Members die in reverse order: servers before what they call.
+// Members die in reverse order: the door before what it calls.
 struct App {
   std::shared_ptr<FdLog> log = services::StdoutLog();
   Logger logger;
@@ -69,88 +84,24 @@ struct App {
   std::shared_ptr<sched::Fetch> fetch;
   std::unique_ptr<Tracer> tracer;          // null when nothing is traced
   std::unique_ptr<services::Pools> pools;  // null with --epp
-  std::unique_ptr<Picker> picker;
-  std::unique_ptr<http::Client> client;
-  std::unique_ptr<Forwarder> forwarder;
   std::atomic<bool> draining{false};
   services::AdminSources admin_sources;
-  http::Router router, admin_router;
-  std::unique_ptr<http::Server> admin, server;
-};
+  http::Router admin_router;
+  std::unique_ptr<http::Server> admin;
+  std::unique_ptr<Front> front;
+  std::atomic<const PickerFront*> picker{nullptr};  // the front with --epp, once it is open
 
-// Named functors: a capturing lambda must not be a coroutine.
-struct Forward {
-  Forwarder* forwarder;
-  http::Task<void> operator()(http::Exchange& exchange) const {
-    co_await forwarder->Handle(exchange);
+  bool ready() const {
+    const PickerFront* const asked = picker;
+    return !draining && (pools ? pools->ready("") : asked != nullptr && asked->picker_ready());
   }
-};
-// The models of all endpoints where the picker knows them, else one endpoint's own answer.
-struct Models {
-  const App* app;
-  http::Task<void> operator()(http::Exchange& exchange) const {
-    const std::vector<sched::ServedModel> models =
-        app->pools ? app->pools->director().ServedModels() : std::vector<sched::ServedModel>();
-    if (models.empty()) {
-      co_await app->forwarder->Handle(exchange);
-      co_return;
-    }
-    json::Array data;
-    for (const sched::ServedModel& model : models) {
-      json::Object entry{
-          {"id", model.id}, {"object", "model"}, {"created", 0}, {"owned_by", "llmd"}};
-      if (!model.parent.empty()) entry.emplace_back("parent", model.parent);
-      data.emplace_back(std::move(entry));
-    }
-    const json::Value body(json::Object{{"object", "list"}, {"data", std::move(data)}});
-    http::Response response = http::JsonResponse(200, body.Dump());
-    (void)co_await exchange.Send(std::move(response));
+  std::string Metrics() const { return pools ? pools->Expose() : metrics.Expose(); }
+  std::vector<sched::ServedModel> Models() const {
+    return pools ? pools->director().ServedModels() : std::vector<sched::ServedModel>();
   }
-};
-struct Ready {
-  const App* app;
-  http::Task<void> operator()(http::Exchange& exchange) const {
-    http::Response response;
-    const bool ready = !app->draining && app->picker->ready();
-    response.head.status = ready ? 200 : 503;
-    (void)co_await exchange.Send(std::move(response));
-  }
-};
-struct Health {
-  http::Task<void> operator()(http::Exchange& exchange) const {
-    http::Response response;
-    (void)co_await exchange.Send(std::move(response));
-  }
-};
-// What stands at /: who this is and where to go on.
-struct Welcome {
-  http::Task<void> operator()(http::Exchange& exchange) const {
-    const json::Value links = json::Object{{"models", "/v1/models"},
-                                           {"chat", "/v1/chat/completions"},
-                                           {"completions", "/v1/completions"},
-                                           {"health", "/health"},
-                                           {"ready", "/ready"},
-                                           {"metrics", "/metrics"}};
-    const json::Value body =
-        json::Object{{"name", "llmd-gateway"}, {"version", LLMD_VERSION_STRING}, {"links", links}};
-    http::Response response = http::JsonResponse(200, body.DumpPretty() + "\n");
-    (void)co_await exchange.Send(std::move(response));
-  }
-};
-struct Refuse {
-  int status;
-  const char* message;
-  http::Task<void> operator()(http::Exchange& exchange) const {
-    json::Value error;
-    error.Set("message", std::string(message) + ": " + exchange.request().method + " " +
-                             std::string(exchange.request().path()));
-    error.Set("type", status == 404 ? "not_found_error" : "invalid_request_error");
-    error.Set("param", nullptr);
-    error.Set("code", status);
-    json::Value body;
-    body.Set("error", std::move(error));
-    http::Response response = http::JsonResponse(status, body.Dump());
-    (void)co_await exchange.Send(std::move(response));
+  StatusOr<std::string> Explain(std::string_view id) const {
+    return pools ? pools->director().Explain(id)
+                 : NotFound("decisions are kept by the endpoint picker (--epp)");
   }
 };
 
@@ -173,23 +124,25 @@ StatusOr<PickerAddress> AddressOf(const Flags& flags) {
 }
 #endif
 
-Status AskPicker(App& app, const Flags& flags) {
+Status CheckAsking(const Flags& flags) {
   if (flags.no_epp) return InvalidArgument("--epp and --no-epp exclude each other");
-  LLMD_RETURN_IF_ERROR(http::ParseHostPort(flags.epp).status().WithContext("--epp"));
-#ifdef LLMD_WITH_EPP
-  LLMD_ASSIGN_OR_RETURN(const PickerAddress address, AddressOf(flags));
-  app.picker = MakeExtProcPicker(address);
-  return OkStatus();
-#else
-  return Unimplemented("--epp: this build has no gRPC");
-#endif
+  if (flags.epp_failure_mode != "close" && flags.epp_failure_mode != "open")
+    return InvalidArgument("--epp-failure-mode '" + flags.epp_failure_mode +
+                           "': expected close or open");
+  if (flags.asking.timeout < std::chrono::milliseconds(20))
+    return InvalidArgument("--epp-timeout: expected at least 20ms");
+  if (flags.asking.queue_timeout < flags.asking.timeout)
+    return InvalidArgument("--epp-queue-timeout: expected no less than --epp-timeout");
+  return http::ParseHostPort(flags.epp).status().WithContext("--epp");
 }
 
-Status MakePicker(App& app, const Flags& flags) {
+Status MakeDecider(App& app, const Flags& flags) {
+  if (flags.half_close != "gone" && flags.half_close != "allow")
+    return InvalidArgument("--half-close '" + flags.half_close + "': expected gone or allow");
   if (!flags.epp_secure && !(flags.epp_ca_file.empty() && flags.epp_cert_path.empty()))
     return InvalidArgument("--epp-ca-file and --epp-cert-path need --epp-secure");
   if (flags.epp_secure && flags.epp.empty()) return InvalidArgument("--epp-secure needs --epp");
-  if (!flags.epp.empty()) return AskPicker(app, flags);
+  if (!flags.epp.empty()) return CheckAsking(flags);
   if (flags.picker.tracing) {
     LLMD_ASSIGN_OR_RETURN(
         app.tracer, services::MakeTracer(*app.runtime, app.metrics, app.logger, "llmd-gateway",
@@ -198,40 +151,54 @@ Status MakePicker(App& app, const Flags& flags) {
   app.fetch = services::MakeScrapeFetch(services::MakeHttpFetch(*app.runtime));
   LLMD_ASSIGN_OR_RETURN(app.pools, services::Pools::Create(flags.picker, app.fetch, app.logger,
                                                            app.metrics, app.tracer.get()));
-  app.picker = MakeDirectorPicker(app.pools->director());
   return OkStatus();
 }
 
-void AddRoutes(App& app) {
-  const Forward forward{app.forwarder.get()};
-  for (const char* path : {"/v1/*", "/v2/*", "/inference/*", "/tokenize", "/detokenize", "/rerank",
-                           "/score", "/pooling", "/classify"}) {
-    for (const char* method : {"GET", "POST", "DELETE", "OPTIONS"})
-      app.router.Add(method, path, forward);
-  }
-  app.router.Add("GET", "/v1/models", Models{&app});
-  app.router.Add("GET", "/", Welcome{});
-  app.router.Add("GET", "/health", Health{});
-  app.router.Add("GET", "/ready", Ready{&app});
-  services::AddAdminRoutes(app.router, app.admin_sources);
-  app.router.NotFound(Refuse{404, "no such route"});
-  app.router.MethodNotAllowed(Refuse{405, "method not allowed"});
+Status OpenPickerFront(App& app, const Flags& flags, const FrontOptions& options,
+                       std::vector<LocalPage> pages) {
+#ifdef LLMD_WITH_EPP
+  ExtProcOptions asking = flags.asking;
+  LLMD_ASSIGN_OR_RETURN(asking.address, AddressOf(flags));
+  asking.open = flags.epp_failure_mode == "open";
+  LLMD_ASSIGN_OR_RETURN(
+      std::unique_ptr<PickerFront> front,
+      MakePickerFront(options, std::move(asking), std::move(pages), app.logger, app.metrics));
+  app.picker = front.get();
+  app.front = std::move(front);
+  return OkStatus();
+#else
+  return Unimplemented("--epp: this build has no gRPC");
+#endif
 }
 
-Status StartServers(App& app, const Flags& flags) {
-  app.admin_sources.metrics = [&app] {
-    return app.pools ? app.pools->Expose() : app.metrics.Expose();
-  };
-  app.admin_sources.ready = [&app] { return !app.draining && app.picker->ready(); };
-  AddRoutes(app);
-  http::ServerOptions options;
+Status OpenFront(App& app, const Flags& flags) {
+  FrontOptions options;
   options.host = flags.host;
   options.port = flags.port;
+  options.loops = static_cast<int>(flags.loops);
   options.max_body_bytes = static_cast<size_t>(flags.picker.max_body_bytes);
-  LLMD_ASSIGN_OR_RETURN(
-      app.server, http::Server::Create(*app.runtime, options, app.router.AsHandler(), app.logger));
-  // Decisions name engines and prompts' scores: they stay on the admin port.
-  app.admin_sources.explain = [&app](std::string_view id) { return app.picker->Explain(id); };
+  options.max_attempts = static_cast<int>(flags.attempts);
+  options.first_byte_timeout = flags.first_byte_timeout;
+  options.allow_half_close = flags.half_close == "allow";
+  options.access_log = flags.access_log;
+  PageSources sources;
+  sources.ready = [&app] { return app.ready(); };
+  sources.metrics = [&app] { return app.Metrics(); };
+  sources.models = [&app] { return app.Models(); };
+  std::vector<LocalPage> pages = ClientPages(sources);
+  if (app.pools) {
+    LLMD_ASSIGN_OR_RETURN(app.front, MakeRelayFront(options, app.pools->director(),
+                                                    std::move(pages), app.logger, app.metrics));
+    return OkStatus();
+  }
+  return OpenPickerFront(app, flags, options, std::move(pages));
+}
+
+// Decisions name engines and prompts' scores: they stay on the admin port.
+Status OpenAdmin(App& app, const Flags& flags) {
+  app.admin_sources.metrics = [&app] { return app.Metrics(); };
+  app.admin_sources.ready = [&app] { return app.ready(); };
+  app.admin_sources.explain = [&app](std::string_view id) { return app.Explain(id); };
   if (app.pools) {
     app.admin_sources.plugin_state = [&app] { return app.pools->director().PluginState(); };
     app.admin_sources.decisions = [&app](size_t n) { return app.pools->director().Decisions(n); };
@@ -246,22 +213,18 @@ Status StartServers(App& app, const Flags& flags) {
 Status Start(App& app, const Flags& flags) {
   services::AddBuildInfo(app.metrics);
   app.log_metrics = services::AddLogMetrics(app.metrics, app.log);
-  LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(static_cast<int>(flags.loops)));
-  LLMD_RETURN_IF_ERROR(MakePicker(app, flags));
-  app.client = std::make_unique<http::Client>(*app.runtime, http::ClientOptions());
-  ForwarderOptions options;
-  options.max_attempts = static_cast<int>(flags.attempts);
-  options.first_byte_timeout = flags.first_byte_timeout;
-  app.forwarder = std::make_unique<Forwarder>(*app.picker, *app.client, options, app.logger,
-                                              app.metrics, SystemClock());
-  return StartServers(app, flags);
+  // The relay has the loops; here are only the admin port and the pages of engines.
+  LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(1));
+  LLMD_RETURN_IF_ERROR(MakeDecider(app, flags));
+  LLMD_RETURN_IF_ERROR(OpenFront(app, flags));
+  return OpenAdmin(app, flags);
 }
 
 void Drain(App& app, std::chrono::nanoseconds patience) {
   app.draining = true;
   app.logger.Info("draining",
                   {{"timeoutSeconds", std::chrono::duration<double>(patience).count()}});
-  app.server->Stop(patience);
+  app.front->Stop(patience);
   app.admin->Stop(Duration::zero());
   if (app.pools) app.pools->director().Stop();
   if (app.tracer) app.tracer->Stop();
@@ -287,7 +250,7 @@ int RunGateway(int argc, const char* const* argv) {
   services::RaiseDescriptorLimit(app->logger);
   if (Status s = Start(*app, flags); !s.ok()) return Fail(s);
   app->logger.Info("listening", {{"host", flags.host},
-                                 {"port", int{app->server->port()}},
+                                 {"port", int{app->front->port()}},
                                  {"adminPort", int{app->admin->port()}},
                                  {"seed", flags.picker.seed}});
   services::WaitForSignal([&app] {

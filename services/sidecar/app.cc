@@ -1,24 +1,27 @@
 #include "sidecar/app.h"
 
 #include <atomic>
+#include <functional>
 #include <memory>
 
 #include "common/flags.h"
 #include "common/process.h"
 #include "common/tls_flags.h"
-#include "llmd/http/client.h"
+#include "llmd/http/relay/relay.h"
 #include "llmd/http/server.h"
 #include "llmd/kv/transfer.h"
 #include "llmd/worker_pool.h"
 #include "sidecar/options.h"
-#include "sidecar/proxy.h"
+#include "sidecar/policy.h"
 #include "sidecar/sidecar_metrics.h"
 
 namespace llmd::sidecar {
 namespace {
 
 constexpr auto kReleaseTimeout = std::chrono::seconds(2);
-constexpr auto kProbeInterval = std::chrono::seconds(1);
+// Both wait for others, so that some run at once; apart, so that lenders that are gone hold up no
+// look-up.
+constexpr size_t kReleaseThreads = 2, kLookUpThreads = 2;
 
 // Members die in reverse order: servers before what they call.
 struct App {
@@ -27,19 +30,16 @@ struct App {
   Logger logger;
   MetricsRegistry metrics;
   std::shared_ptr<const void> log_metrics;
-  std::unique_ptr<WorkerPool> workers;
-  std::unique_ptr<http::Runtime> runtime;
   std::unique_ptr<SidecarMetrics> counters;
-  std::unique_ptr<http::Client> prefiller, decoder;
-  std::unique_ptr<Proxy> proxy;
-  std::unique_ptr<http::Server> server, metrics_server;
+  // Set when we end: what still waits for a worker then does not run.
+  std::atomic<TimePoint> work_until{TimePoint::max()};
+  std::unique_ptr<WorkerPool> releasing, looking_up, scanning;
+  std::unique_ptr<Shared> shared;
+  std::unique_ptr<relay::Relay> relay;
+  std::unique_ptr<http::Runtime> runtime;  // of the metrics port
+  std::unique_ptr<http::Server> metrics_server;
 };
 
-// Named functors: a capturing lambda must not be a coroutine.
-struct Serve {
-  Proxy* proxy;
-  http::Task<void> operator()(http::Exchange& exchange) const { co_await proxy->Handle(exchange); }
-};
 struct Metrics {
   const MetricsRegistry* metrics;
   http::Task<void> operator()(http::Exchange& exchange) const {
@@ -50,22 +50,14 @@ struct Metrics {
   }
 };
 
-// Says what the sidecar waits for until the engine has answered once.
-http::Task<void> WatchEngine(Proxy& proxy, Logger logger) {
-  for (;;) {
-    const Status status = co_await proxy.CheckEngine();
-    if (status.ok()) break;
-    if (status.code() == StatusCode::kCancelled) co_return;
-    logger.Info("waiting for vLLM to be ready", {{"err", status.message()}});
-    const Status slept = co_await http::SleepFor(kProbeInterval);
-    if (!slept.ok()) co_return;
-  }
-  logger.Info("engine is ready");
+bool TooLate(const App& app) {
+  return SystemClock().Now() >= app.work_until.load();
 }
 
-ReleaseFn MakeRelease(App& app) {
+std::function<void(pd::LenderAddress)> MakeRelease(App& app) {
   return [&app](const pd::LenderAddress& lender) {
-    const Status queued = app.workers->Submit([&app, lender] {
+    const Status queued = app.releasing->Submit([&app, lender] {
+      if (TooLate(app)) return app.counters->release_failed.Add();
       const Status status = kv::ReleaseLease(lender.engine_id, lender.host, lender.port,
                                              lender.request_id, kReleaseTimeout);
       // The decode engine may have said so before.
@@ -79,14 +71,35 @@ ReleaseFn MakeRelease(App& app) {
   };
 }
 
-StatusOr<std::unique_ptr<http::Client>> MakeClient(App& app, const Leg& leg) {
-  http::ClientOptions options;
-  options.max_idle_per_host = static_cast<size_t>(app.options.max_idle_per_host);
-  if (leg.tls) {
-    LLMD_ASSIGN_OR_RETURN(options.tls,
-                          http::TlsContext::CreateClient({.verify = !leg.skip_verify}));
-  }
-  return std::make_unique<http::Client>(*app.runtime, options);
+// Null for clear text.
+StatusOr<std::shared_ptr<const http::TlsContext>> TlsOf(const Leg& leg) {
+  if (!leg.tls) return std::shared_ptr<const http::TlsContext>();
+  return http::TlsContext::CreateClient({.verify = !leg.skip_verify});
+}
+
+Status MakeShared(App& app) {
+  LLMD_ASSIGN_OR_RETURN(app.releasing,
+                        WorkerPool::Create({.name = "release", .threads = kReleaseThreads}));
+  LLMD_ASSIGN_OR_RETURN(app.looking_up,
+                        WorkerPool::Create({.name = "look-up", .threads = kLookUpThreads}));
+  LLMD_ASSIGN_OR_RETURN(app.scanning, WorkerPool::Create({.name = "scan"}));
+  app.counters = std::make_unique<SidecarMetrics>(app.metrics);
+  app.log_metrics = services::AddLogMetrics(app.metrics, app.log);
+  app.shared = std::make_unique<Shared>(
+      Shared{.options = app.options, .metrics = *app.counters, .logger = app.logger});
+  LLMD_ASSIGN_OR_RETURN(app.shared->prefiller_tls, TlsOf(app.options.prefiller));
+  LLMD_ASSIGN_OR_RETURN(app.shared->decoder_tls, TlsOf(app.options.decoder));
+  app.shared->release = MakeRelease(app);
+  app.shared->look_up = relay::Target::Resolve;
+  app.shared->look_up_on = [&app](std::function<void()> job) {
+    return app.looking_up->Submit([&app, job = std::move(job)] {
+      if (!TooLate(app)) job();
+    });
+  };
+  app.shared->scan = [&app](std::function<void()> job) {
+    return app.scanning->Submit(std::move(job));
+  };
+  return OkStatus();
 }
 
 // Empty for clear text.
@@ -98,45 +111,49 @@ StatusOr<http::TlsProvider> MakeTls(const App& app) {
   return services::MakeTlsProvider(std::move(source));
 }
 
-StatusOr<std::unique_ptr<http::Server>> Listen(App& app, uint16_t port, http::Handler handler,
-                                               http::TlsProvider tls = {}) {
+Status StartRelay(App& app) {
+  relay::RelayOptions options;
+  options.server.host = app.options.host;
+  options.server.port = app.options.port;
+  options.server.max_body_bytes = static_cast<size_t>(app.options.max_body_bytes);
+  LLMD_ASSIGN_OR_RETURN(options.server.tls, MakeTls(app));
+  options.loops = static_cast<int>(app.options.loop_threads);
+  options.max_idle_per_upstream = static_cast<size_t>(app.options.max_idle_per_host);
+  const auto policies = [&app](relay::Loop& loop) {
+    return std::make_unique<SidecarPolicy>(loop, *app.shared);
+  };
+  LLMD_ASSIGN_OR_RETURN(app.relay, relay::Relay::Create(std::move(options), policies, app.logger));
+  return OkStatus();
+}
+
+Status StartMetrics(App& app) {
+  if (app.options.metrics_port == 0) return OkStatus();
+  LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(1));
   http::ServerOptions options;
   options.host = app.options.host;
-  options.port = port;
-  options.max_body_bytes = static_cast<size_t>(app.options.max_body_bytes);
-  options.tls = std::move(tls);
-  return http::Server::Create(*app.runtime, options, std::move(handler), app.logger);
+  options.port = app.options.metrics_port;
+  auto server = http::Server::Create(*app.runtime, options, Metrics{&app.metrics}, app.logger);
+  if (!server.ok()) return server.status().WithContext("--metrics-port");
+  app.metrics_server = *std::move(server);
+  return OkStatus();
 }
 
 Status Start(App& app) {
-  WorkerPool::Options workers;
-  workers.name = "release";
-  LLMD_ASSIGN_OR_RETURN(app.workers, WorkerPool::Create(workers));
-  LLMD_ASSIGN_OR_RETURN(app.runtime,
-                        http::Runtime::Create(static_cast<int>(app.options.loop_threads)));
-  app.counters = std::make_unique<SidecarMetrics>(app.metrics);
-  app.log_metrics = services::AddLogMetrics(app.metrics, app.log);
-  LLMD_ASSIGN_OR_RETURN(app.prefiller, MakeClient(app, app.options.prefiller));
-  LLMD_ASSIGN_OR_RETURN(app.decoder, MakeClient(app, app.options.decoder));
-  app.proxy = std::make_unique<Proxy>(*app.prefiller, *app.decoder, app.options, *app.counters,
-                                      MakeRelease(app), app.logger);
-  LLMD_ASSIGN_OR_RETURN(http::TlsProvider tls, MakeTls(app));
-  LLMD_ASSIGN_OR_RETURN(app.server,
-                        Listen(app, app.options.port, Serve{app.proxy.get()}, std::move(tls)));
-  if (app.options.metrics_port == 0) return OkStatus();
-  auto metrics = Listen(app, app.options.metrics_port, Metrics{&app.metrics});
-  if (!metrics.ok()) return metrics.status().WithContext("--metrics-port");
-  app.metrics_server = *std::move(metrics);
-  return OkStatus();
+  LLMD_RETURN_IF_ERROR(MakeShared(app));
+  LLMD_RETURN_IF_ERROR(StartMetrics(app));
+  return StartRelay(app);
 }
 
 void Drain(App& app) {
   app.logger.Info("draining", {{"timeoutSeconds",
                                 std::chrono::duration<double>(app.options.drain_timeout).count()}});
-  app.server->Stop(app.options.drain_timeout);
+  app.relay->Stop(app.options.drain_timeout);
+  app.work_until = SystemClock().Now() + kReleaseTimeout;
   if (app.metrics_server) app.metrics_server->Stop(Duration::zero());
-  app.workers->Stop();
-  app.runtime->Stop();
+  app.scanning->Stop();
+  app.looking_up->Stop();
+  app.releasing->Stop();
+  if (app.runtime) app.runtime->Stop();
 }
 
 void LogStart(App& app) {
@@ -149,8 +166,8 @@ void LogStart(App& app) {
                    {"kv-connector", o.kv_connector},
                    {"prefill-failure-policy", o.failure_policy},
                    {"prefill-max-retries", o.prefill_max_retries}});
-  app.logger.Info("starting", {{"addr", o.host + ":" + std::to_string(app.server->port())},
-                               {"port", int{app.server->port()}}});
+  app.logger.Info("starting", {{"addr", o.host + ":" + std::to_string(app.relay->port())},
+                               {"port", int{app.relay->port()}}});
 }
 
 }  // namespace
@@ -169,7 +186,6 @@ int RunSidecar(int argc, const char* const* argv) {
   services::RaiseDescriptorLimit(app->logger);
   if (const Status status = Start(*app); !status.ok()) return services::Fail(status);
   LogStart(*app);
-  app->runtime->Spawn(WatchEngine(*app->proxy, app->logger));
   services::WaitForSignal();
   Drain(*app);
   return 0;

@@ -1,5 +1,8 @@
 #include "sidecar/sidecar_metrics.h"
 
+#include <chrono>
+#include <string>
+
 namespace llmd::sidecar {
 
 SidecarMetrics::SidecarMetrics(MetricsRegistry& registry)
@@ -20,20 +23,34 @@ SidecarMetrics::SidecarMetrics(MetricsRegistry& registry)
       response_bytes(registry.AddCounter("llmd_sidecar_response_bytes_total",
                                          "Body bytes relayed to clients.")) {}
 
-void SidecarMetrics::Request(std::string_view path, int code) {
-  registry_
-      .AddCounter("llmd_sidecar_requests_total",
-                  "Requests by path taken and status sent; 0 = the client had left.",
-                  {{"path", std::string(path)}, {"code", std::to_string(code)}})
-      .Add();
+Counter& SidecarMetrics::Requests(std::string_view path, int code) {
+  return registry_.AddCounter("llmd_sidecar_requests_total",
+                              "Requests by path taken and status sent; 0 = the client had left.",
+                              {{"path", std::string(path)}, {"code", std::to_string(code)}});
 }
 
-void SidecarMetrics::Leg(std::string_view leg, std::string_view outcome, Duration elapsed) {
+Histogram& SidecarMetrics::Legs(std::string_view leg, std::string_view outcome) {
   const Labels labels = {{"leg", std::string(leg)}, {"outcome", std::string(outcome)}};
-  registry_
-      .AddHistogram("llmd_sidecar_leg_seconds", "Prefill: whole leg. Decode: to the response head.",
-                    {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120}, labels)
-      .Observe(std::chrono::duration<double>(elapsed).count());
+  return registry_.AddHistogram(
+      "llmd_sidecar_leg_seconds", "Prefill: whole leg. Decode: to the response head.",
+      {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120}, labels);
+}
+
+void LoopMetrics::Request(std::string_view path, int code) {
+  for (const RequestSeries& series : requests_) {
+    if (series.code == code && series.path == path) return series.counter->Add();
+  }
+  requests_.push_back({path, code, &all_.Requests(path, code)});
+  requests_.back().counter->Add();
+}
+
+void LoopMetrics::Leg(std::string_view leg, std::string_view outcome, Duration elapsed) {
+  const double seconds = std::chrono::duration<double>(elapsed).count();
+  for (const LegSeries& series : legs_) {
+    if (series.outcome == outcome && series.leg == leg) return series.histogram->Observe(seconds);
+  }
+  legs_.push_back({leg, outcome, &all_.Legs(leg, outcome)});
+  legs_.back().histogram->Observe(seconds);
 }
 
 }  // namespace llmd::sidecar

@@ -44,6 +44,7 @@ class Process:
                                       env={**os.environ, **(env or {})}, preexec_fn=preexec_fn)
 
     def log(self):
+        time.sleep(0.05)  # lines are gathered for some milliseconds before they are written
         return self.log_path.read_text(errors="replace")
 
     def json_lines(self):

@@ -88,13 +88,15 @@ def test_only_strict_host_port(make, value):
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
 def test_prefill_errors_are_relayed_whole(make, status):
     async def fail(request, writer):
-        return response(status, b'{"error":"mine"}', "application/problem", [("Retry-After", "7")])
+        return response(status, b'{"error":"mine"}', "application/problem",
+                        [("Retry-After", "7"), ("Set-Cookie", "a"), ("Set-Cookie", "b"), ("Connection", "x-own"), ("x-own", "1")])
 
     p, d = make(fail), make(answer_decode)
     s = make.sidecar(d.port)
     reply = s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": p.address})
     assert (reply.status, reply.data) == (status, b'{"error":"mine"}')
     assert reply.headers["Retry-After"] == "7" and reply.headers["Content-Type"] == "application/problem"
+    assert reply.headers.get_all("Set-Cookie") == ["a", "b"] and "x-own" not in reply.headers
     assert not d.posts()
 
 
@@ -233,6 +235,162 @@ def test_lender_is_told_when_the_decode_leg_never_starts(make):
     assert s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": p.address}).status == 503
     lender.thread.join(10)
     assert lender.frames == [(1, {1: b"e-1", 2: b"", 6: b"\x01"}), (7, {32: b"r-1"})]
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_lender_is_told_when_the_engine_never_answers(make, leave):
+    """By timeout, or because the client left after the prefill leg."""
+    lender = FakeLender()
+
+    async def prefill(request, writer):
+        return response(body=prefill_reply().split(b"\r\n\r\n")[1].replace(b"5557", str(lender.port).encode()))
+
+    async def hang(request, writer):
+        if request.method == "GET":
+            return response()
+        await asyncio.sleep(60)
+
+    p, d = make(prefill), make(hang)
+    s = make.sidecar(d.port, *([] if leave else ["--decode-timeout=300ms"]))
+    client = socket.create_connection(("127.0.0.1", s.port), timeout=10)
+    client.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nx-prefiller-host-port: {p.address}\r\n"
+                   "Content-Length: 2\r\n\r\n{}".encode())
+    end = time.monotonic() + 10
+    while not d.posts() and time.monotonic() < end:
+        time.sleep(0.005)
+    if not leave:
+        assert client.recv(4096).startswith(b"HTTP/1.1 504 ")
+    client.close()
+    lender.thread.join(10)
+    assert [kind for kind, _ in lender.frames] == [1, 7]
+    assert d.disconnected.wait(5)
+
+
+def test_lenders_that_do_not_answer_hold_up_neither_names_nor_the_end(make):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+
+        async def prefill(request, writer):
+            return response(body=prefill_reply().split(b"\r\n\r\n")[1].replace(b"5557", str(port).encode()))
+
+        p = make(prefill)
+        s = make.sidecar(free_port())
+        for _ in range(16):
+            assert s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": p.address}).status == 503
+        begun = time.monotonic()
+        assert s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": f"localhost:{p.port}"}).status == 503
+        assert time.monotonic() - begun < 2
+        assert s.stop() == 0
+        assert time.monotonic() - begun < 10
+
+
+def test_clients_are_not_told_addresses(make):
+    gone = free_port()
+    d = make(answer_decode)
+    s = make.sidecar(d.port)
+    reply = s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": f"127.0.0.1:{gone}"})
+    assert reply.status == 502 and str(gone).encode() not in reply.data
+    assert str(gone) in s.wait_for("prefill leg failed")["err"]
+    s = make.sidecar(gone)
+    for reply in (s.post("/v1/completions", {"prompt": "x"}), s.get("/v1/models"), s.get("/ready")):
+        assert reply.status == 503 and str(gone).encode() not in reply.data, reply.data
+
+
+def test_prefillers_and_engines_by_name(make):
+    p, d = make(answer_prefill), make(answer_decode)
+    s = make.sidecar(d.port, "--model-server-host=localhost")
+    for _ in range(3):
+        assert s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": f"localhost:{p.port}"}).status == 200
+    assert len(p.posts()) == len(d.posts()) == 3
+    reply = s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": f"no-such-host.invalid:{p.port}"})
+    assert reply.status == 502 and json.loads(reply.data)["type"] == "BadGateway"
+    both = f"no-such-host.invalid:1,localhost:{p.port}"
+    assert s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": both}).status == 200
+
+
+def test_large_bodies_go_byte_exact_to_both_legs(make):
+    p, d = make(answer_prefill), make(answer_decode)
+    s = make.sidecar(d.port)
+    body = b'{"prompt":"' + b"\\u00e9x" * 1_000_000 + b'","max_tokens":9}'
+    assert s.post("/v1/completions", body, {"x-prefiller-host-port": p.address}).status == 200
+    assert p.posts()[0].body.startswith(body[:-2] + b"1,")
+    assert d.posts()[0].body == body[:-1] + b',"kv_transfer_params":' + PARAMS.encode() + b"}"
+    evil = body[:-1] + b',"kv_transfer_params":{"evil":1}}'
+    assert s.post("/v1/completions", evil).status == 200
+    assert d.posts()[1].body == body
+    assert s.post("/v1/completions", body + b"x", {"x-prefiller-host-port": p.address}).status == 400
+
+
+def test_clients_that_leave_while_their_large_bodies_are_read(make):
+    p, d = make(answer_prefill), make(answer_decode)
+    s = make.sidecar(d.port)
+    body = b'{"prompt":"' + b"x" * 8_000_000 + b'"}'
+    head = (f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nx-prefiller-host-port: {p.address}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n").encode()
+    for _ in range(10):
+        with socket.create_connection(("127.0.0.1", s.port), timeout=10) as client:
+            client.sendall(head + body)
+    assert s.post("/v1/completions", body, {"x-prefiller-host-port": p.address}).status == 200
+    assert s.stop() == 0
+
+
+def test_a_trickling_prefill_reply_ends_at_the_deadline(make):
+    async def trickle(request, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        while True:
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    p, d = make(trickle), make(answer_decode)
+    s = make.sidecar(d.port, "--prefill-timeout=400ms")
+    begun = time.monotonic()
+    assert s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": p.address}).status == 504
+    assert time.monotonic() - begun < 5
+    assert not d.posts()
+
+
+def test_refusals_have_the_shape_of_all_errors_and_are_counted(make):
+    d = make(answer_decode)
+    metrics = free_port()
+    s = make.sidecar(d.port, "--max-body-bytes=10", f"--metrics-port={metrics}")
+    many = ",".join(["127.0.0.1:1"] * 65)
+    for reply, status, kind in ((s.post("/v1/completions", b"x" * 11), 413, "RequestEntityTooLarge"),
+                                (s.post("/v1/completions", b"{}", {"x-prefiller-host-port": many}), 400, "BadRequestError")):
+        error = json.loads(reply.data)
+        assert reply.status == status and (error["object"], error["type"], error["code"]) == ("error", kind, status)
+    connection = http.client.HTTPConnection("127.0.0.1", metrics, timeout=10)
+    connection.request("GET", "/metrics")
+    assert 'llmd_sidecar_requests_total{code="413",path="refused"} 1.0' in connection.getresponse().read().decode()
+    assert not d.posts()
+
+
+def test_a_long_request_id_makes_no_long_log(make):
+    p, d = make(answer_prefill), make(answer_decode)
+    s = make.sidecar(d.port)
+    identity = "i" * 60_000
+    assert s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": p.address, "x-request-id": identity}).status == 200
+    assert d.posts()[0].header("x-request-id") == [identity]
+    s.wait_for("sending request to decoder")
+    assert all(len(json.dumps(line)) < 1000 for line in s.lines)
+
+
+def test_several_loops_serve_alike(make):
+    p, d = make(answer_prefill), make(answer_decode)
+    s = make.sidecar(d.port, "--loop-threads=4")
+    replies = []
+
+    def client():
+        for _ in range(10):
+            replies.append(s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": p.address}).status)
+
+    threads = [threading.Thread(target=client) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert replies == [200] * 80
+    assert s.stop() == 0
 
 
 def test_health_ready_and_pass_through(make):

@@ -46,9 +46,12 @@ class Up(Process):
                               env={**os.environ, "XDG_RUNTIME_DIR": self.runtime_dir})
 
 
-@pytest.fixture(scope="module")
-def up(started_module, tmp_path_factory):
-    cluster = started_module(Up(tmp_path_factory.mktemp("run")))
+@pytest.fixture(scope="module", params=["gateway", "epp"])
+def up(request, started_module, tmp_path_factory):
+    """A cluster whose gateway decides, and one with a picker of its own."""
+    own = ["--epp"] if request.param == "epp" else []
+    cluster = started_module(Up(tmp_path_factory.mktemp("run"), *own))
+    cluster.decider = request.param
     cluster.wait_ready()
     return cluster
 
@@ -131,7 +134,7 @@ def test_a_shared_prefix_goes_to_the_engine_that_has_it(up):
     assert max(prefix["raw"]) > 0
 
 
-EPP_MESSAGES = [
+DECISION_MESSAGES = [
     "LLM request assembled", "Scheduling a request", "Before running filter plugins", "Running filter plugin",
     "Filter plugin result", "After running filter plugins", "Before running scorer plugins", "Running scorer",
     "After running scorer", "After running scorer plugins", "Before running picker plugin",
@@ -139,14 +142,14 @@ EPP_MESSAGES = [
     "PostResponse called", "Request handled", "LLM response assembled", "Response generated"]
 
 
-def test_the_pickers_log_tells_the_documented_story_per_request(up):
+def test_the_log_of_who_decides_tells_the_documented_story_per_request(up):
     ask(up, "A short prompt.", "up-log")
     deadline = time.monotonic() + 5
     messages = []
     while time.monotonic() < deadline and not any(m.startswith("Response generated") for m in messages):
-        messages = [l["msg"] for l in up.lines("epp") if l.get("x-request-id") == "up-log"]
+        messages = [l["msg"] for l in up.lines(up.decider) if l.get("x-request-id") == "up-log"]
     at = 0
-    for wanted in EPP_MESSAGES:
+    for wanted in DECISION_MESSAGES:
         found = next((i for i in range(at, len(messages)) if messages[i].startswith(wanted)), None)
         assert found is not None, f"{wanted!r} is missing after {messages[:at]}; all: {messages}"
         at = found

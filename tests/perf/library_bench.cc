@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,9 @@
 
 namespace llmd::sched {
 namespace {
+
+// Rows whose names hold this are measured; "" = all.
+const char* g_wanted = "";
 
 constexpr int kPrompts = 64, kWarm = 2'000, kRuns = 20'000;
 
@@ -64,6 +68,7 @@ std::vector<std::string> Bodies() {
 
 template <typename F>
 void Row(const char* name, const char* goal, const F& run) {
+  if (std::strstr(name, g_wanted) == nullptr) return;
   for (int i = 0; i < kWarm; ++i) run(i);
   std::vector<double> us(kRuns);
   const size_t before = g_allocations.load();
@@ -179,7 +184,9 @@ void BenchDirector(const std::vector<std::string>& bodies) {
 }  // namespace
 }  // namespace llmd::sched
 
-int main() {
+// usage: library_bench [PART OF A ROW'S NAME]
+int main(int argc, char** argv) {
+  if (argc > 1) llmd::sched::g_wanted = argv[1];
   std::printf("%-52s %8s %8s %10s\n", "100 endpoints, 1 KB chat", "p50 us", "p99 us", "alloc/call");
   const auto bodies = llmd::sched::Bodies();
   llmd::sched::BenchScheduler(bodies);

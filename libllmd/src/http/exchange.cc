@@ -24,13 +24,6 @@ int StatusOfBodyFailure(const Status& status) {
   }
 }
 
-std::string_view ChunkHead(size_t bytes, char (&buffer)[24]) {
-  char* end = std::to_chars(buffer, buffer + 20, bytes, 16).ptr;
-  *end++ = '\r';
-  *end++ = '\n';
-  return {buffer, static_cast<size_t>(end - buffer)};
-}
-
 }  // namespace
 
 ServerExchange::ServerExchange(std::shared_ptr<Connection> connection, const ServerOptions& options,

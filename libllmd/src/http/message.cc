@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <charconv>
 
+#include "http/list_member.h"
+#include "llmd/http/head_view.h"
+
 namespace llmd::http {
 namespace {
 
@@ -88,21 +91,10 @@ bool ParsePort(std::string_view text, uint16_t* port) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
-std::string_view Trim(std::string_view s) {
-  while (!s.empty() && (s.front() == ' ' || s.front() == '\t')) s.remove_prefix(1);
-  while (!s.empty() && (s.back() == ' ' || s.back() == '\t')) s.remove_suffix(1);
-  return s;
-}
-
 std::vector<std::string> ConnectionNames(const Headers& headers) {
   std::vector<std::string> names;
-  for (std::string_view value : headers.GetAll("Connection")) {
-    for (size_t comma = 0; comma != std::string_view::npos;) {
-      comma = value.find(',');
-      if (auto name = Trim(value.substr(0, comma)); !name.empty()) names.emplace_back(name);
-      if (comma != std::string_view::npos) value.remove_prefix(comma + 1);
-    }
-  }
+  for (std::string_view value : headers.GetAll("Connection"))
+    ForEachListMember(value, [&names](std::string_view name) { names.emplace_back(name); });
   return names;
 }
 
@@ -172,12 +164,7 @@ std::string_view ReasonPhrase(int status) {
 
 void StripHopByHop(Headers& headers) {
   for (const std::string& name : ConnectionNames(headers)) headers.Remove(name);
-  // RFC 9110's list and the members of RFC 2616's, as Go's reverse proxy does.
-  for (const char* name :
-       {"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
-        "TE", "Trailer", "Transfer-Encoding", "Upgrade"}) {
-    headers.Remove(name);
-  }
+  headers.RemoveIf([](std::string_view name) { return IsHopByHop(KnownHeader(name)); });
 }
 
 std::string HostPort::ToString() const {

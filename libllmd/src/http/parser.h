@@ -4,8 +4,12 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
+#include <vector>
 
+#include "http/body_decoder.h"
+#include "llmd/http/head_view.h"
 #include "llmd/http/message.h"
 
 namespace llmd::http {
@@ -42,13 +46,35 @@ class HeadScanner {
   WireError error_;
 };
 
-// How the body that follows a head is delimited.
-struct Framing {
-  enum class Kind { kNone, kLength, kChunked, kUntilClose };
-  Kind kind = Kind::kNone;
-  uint64_t length = 0;
+// A request's head as views into the bytes it was read from (and into this object). To be used
+// again: its buffers stay. Not movable while the view is in use.
+struct RequestHeadView {
+  RequestView view;
+  Framing framing;
+  bool keep_alive = true;
+  bool expects_continue = false;
+  bool announces_body = false;  // by a Content-Length, be it 0, or chunks
+  std::vector<HeaderLine> lines;
+  std::string rewritten_target;  // of an absolute form without a path
+  void Clear();
+};
+struct ResponseHeadView {
+  ResponseView view;
+  Framing framing;
+  bool keep_alive = true;
+  bool bodyless = false;  // whatever it declares: the answer to a HEAD, 1xx, 204, 304
+  bool declares_length = false;
+  uint64_t declared_length = 0;
+  std::vector<HeaderLine> lines;
+  void Clear();
 };
 
+// `head` is what HeadScanner found, the blank line included.
+WireError ReadRequestHead(std::string_view head, RequestHeadView* out);
+// `to_head` = the answer is to a HEAD request and has no body whatever it declares.
+WireError ReadResponseHead(std::string_view head, bool to_head, ResponseHeadView* out);
+
+// The same as values.
 struct ParsedRequest {
   RequestHead head;
   Framing framing;
@@ -60,50 +86,7 @@ struct ParsedResponse {
   Framing framing;
   bool keep_alive = true;
 };
-
-// `head` is what HeadScanner found, the blank line included.
 WireError ParseRequest(std::string_view head, ParsedRequest* out);
-// `to_head` = the answer is to a HEAD request and has no body whatever it declares.
 WireError ParseResponse(std::string_view head, bool to_head, ParsedResponse* out);
-
-// Walks a body. Each Next looks at the unread input: `framing` bytes at its front are not content
-// and may be dropped, then comes `piece`, to be dropped by the caller before the next call.
-class BodyDecoder {
- public:
-  enum class State { kPiece, kMore, kEnd, kBad };
-  explicit BodyDecoder(Framing framing = {}) : framing_(framing), left_(framing.length) {
-    if (framing.kind == Framing::Kind::kChunked) left_ = 0;
-  }
-  State Next(std::string_view input, size_t* framing, std::string_view* piece);
-  bool until_close() const { return framing_.kind == Framing::Kind::kUntilClose; }
-  const Framing& framing() const { return framing_; }
-  // What a declared length still lacks; 0 for the other kinds.
-  uint64_t declared_left() const { return framing_.kind == Framing::Kind::kLength ? left_ : 0; }
-
- private:
-  enum class Phase {
-    kSize,
-    kBlankBeforeExtension,
-    kExtension,
-    kSizeLf,
-    kData,
-    kDataCr,
-    kDataLf,
-    kTrailer,
-    kTrailerLf,
-    kEnd
-  };
-  State NextChunked(std::string_view input, size_t* framing, std::string_view* piece);
-  bool Step(char c);
-  bool StepSize(char c);
-  bool StepExtension(char c);
-  bool StepTrailer(char c);
-
-  Framing framing_;
-  uint64_t left_ = 0;
-  Phase phase_ = Phase::kSize;
-  int digits_ = 0;
-  size_t line_bytes_ = 0, trailer_bytes_ = 0;
-};
 
 }  // namespace llmd::http

@@ -1,9 +1,11 @@
 #include "http/writer.h"
 
+#include <charconv>
 #include <ctime>
 
+#include "llmd/http/error_body.h"
+
 namespace llmd::http {
-namespace {
 
 void AppendClean(std::string_view text, std::string* out) {
   const size_t start = out->size();
@@ -21,17 +23,9 @@ void AppendLine(std::string_view name, std::string_view value, std::string* out)
   out->append("\r\n");
 }
 
-bool IsFramingLine(std::string_view name) {
-  switch (name.size()) {
-    case 10:
-      return EqualsIgnoreCase(name, "connection");
-    case 14:
-      return EqualsIgnoreCase(name, "content-length");
-    case 17:
-      return EqualsIgnoreCase(name, "transfer-encoding");
-    default:
-      return false;
-  }
+bool IsFramingLine(Known name) {
+  return name == Known::kConnection || name == Known::kContentLength ||
+         name == Known::kTransferEncoding;
 }
 
 // Formatted once a second and thread.
@@ -50,14 +44,22 @@ std::string_view DateLine() {
 void AppendBodyLines(const ResponseFraming& framing, std::string* out) {
   using Body = ResponseFraming::Body;
   using Persist = ResponseFraming::Persist;
-  if (framing.body == Body::kLength)
-    AppendLine("Content-Length", std::to_string(framing.length), out);
+  if (framing.body == Body::kLength) {
+    char digits[20];
+    const char* end = std::to_chars(digits, digits + sizeof digits, framing.length).ptr;
+    AppendLine("Content-Length", {digits, static_cast<size_t>(end - digits)}, out);
+  }
   if (framing.body == Body::kChunked) out->append("Transfer-Encoding: chunked\r\n");
   if (framing.persist == Persist::kClose) out->append("Connection: close\r\n");
   if (framing.persist == Persist::kKeepAlive) out->append("Connection: keep-alive\r\n");
 }
 
-}  // namespace
+std::string_view ChunkHead(size_t bytes, char (&buffer)[24]) {
+  char* end = std::to_chars(buffer, buffer + 20, bytes, 16).ptr;
+  *end++ = '\r';
+  *end++ = '\n';
+  return {buffer, static_cast<size_t>(end - buffer)};
+}
 
 std::string WriteResponseHead(const ResponseHead& head, const ResponseFraming& framing) {
   std::string out;
@@ -68,7 +70,7 @@ std::string WriteResponseHead(const ResponseHead& head, const ResponseFraming& f
   out.append("\r\n");
   bool has_date = false;
   for (const auto& [name, value] : head.headers.lines()) {
-    if (IsFramingLine(name)) continue;
+    if (IsFramingLine(KnownHeader(name))) continue;
     has_date |= name.size() == 4 && EqualsIgnoreCase(name, "date");
     AppendLine(name, value, &out);
   }
@@ -86,7 +88,7 @@ std::string WriteRequestHead(const RequestHead& head, std::string_view host, siz
   out.append(" HTTP/1.1\r\n");
   if (!head.headers.Has("Host")) AppendLine("Host", host, &out);
   for (const auto& [name, value] : head.headers.lines()) {
-    if (!IsFramingLine(name)) AppendLine(name, value, &out);
+    if (!IsFramingLine(KnownHeader(name))) AppendLine(name, value, &out);
   }
   const bool takes_body = head.method == "POST" || head.method == "PUT" || head.method == "PATCH";
   if (body_bytes > 0 || takes_body) AppendLine("Content-Length", std::to_string(body_bytes), &out);
@@ -97,9 +99,7 @@ Response ErrorResponse(int status, std::string_view message) {
   Response response;
   response.head.status = status;
   response.head.headers.Add("Content-Type", "application/json");
-  response.body.append("{\"error\":{\"message\":\"").append(message).append("\",\"type\":\"");
-  response.body.append(status < 500 ? "invalid_request_error" : "server_error");
-  response.body.append("\",\"param\":null,\"code\":").append(std::to_string(status)).append("}}");
+  response.body = ErrorBody(status, message);
   return response;
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "llmd/http/head_view.h"
 #include "llmd/http/message.h"
 
 namespace llmd::http {
@@ -15,6 +16,17 @@ struct ResponseFraming {
   uint64_t length = 0;
   enum class Persist { kDefault, kClose, kKeepAlive } persist = Persist::kDefault;
 };
+// Those lines, to `out`.
+void AppendBodyLines(const ResponseFraming& framing, std::string* out);
+bool IsFramingLine(Known name);
+// One line; AppendClean does what the paragraph above says of values.
+void AppendLine(std::string_view name, std::string_view value, std::string* out);
+void AppendClean(std::string_view text, std::string* out);
+// "Date: …\r\n", formatted once a second and thread.
+std::string_view DateLine();
+// The line before a chunk of so many bytes.
+std::string_view ChunkHead(size_t bytes, char (&buffer)[24]);
+
 std::string WriteResponseHead(const ResponseHead& head, const ResponseFraming& framing);
 
 // Sets Host from `host` when absent; Content-Length is `body_bytes`, left out when 0 and the method

@@ -22,8 +22,8 @@ ObjectEdit::Member* ObjectEdit::Last(std::string_view key) {
 }
 
 std::string_view ObjectEdit::Get(std::string_view key) const {
-  for (const auto& [name, raw] : added_) {
-    if (name == key) return raw;
+  for (const Added& entry : added_) {
+    if (entry.key == key) return entry.Raw();
   }
   const Member* member = const_cast<ObjectEdit*>(this)->Last(key);
   if (member == nullptr) return {};
@@ -31,15 +31,17 @@ std::string_view ObjectEdit::Get(std::string_view key) const {
 }
 
 void ObjectEdit::Set(std::string_view key, std::string raw) {
-  for (auto& [name, value] : added_) {
-    if (name == key) {
-      value = std::move(raw);
-      return;
-    }
+  for (Added& entry : added_) {
+    if (entry.key == key) return entry.Set(raw);
   }
   Member* keep = Last(key);
   if (keep == nullptr) {
-    added_.emplace_back(key, std::move(raw));
+    Added entry{std::string(key), ",", 0};
+    json::AppendQuoted(entry.text, key);
+    entry.text += ':';
+    entry.raw = entry.text.size();
+    entry.text += raw;
+    added_.push_back(std::move(entry));
     return;
   }
   for (Member& member : members_) member.removed |= member.key == key && &member != keep;
@@ -49,36 +51,49 @@ void ObjectEdit::Set(std::string_view key, std::string raw) {
 
 void ObjectEdit::Remove(std::string_view key) {
   for (Member& member : members_) member.removed |= member.key == key;
-  std::erase_if(added_, [&](const auto& entry) { return entry.first == key; });
+  std::erase_if(added_, [&](const Added& entry) { return entry.key == key; });
 }
 
 std::string ObjectEdit::Build() const {
   std::string out;
-  size_t extra = 0;
-  for (const auto& [key, raw] : added_) extra += key.size() + raw.size() + 8;
-  out.reserve(text_.size() + extra + 64);
-  const size_t open = text_.find('{') + 1;
-  out += text_.substr(0, members_.empty() ? open : members_.front().at.key.begin);
-  size_t separator = members_.empty() ? open : members_.front().at.key.begin;
+  size_t size = 0;
+  const std::vector<std::string_view> pieces = Pieces();
+  for (std::string_view piece : pieces) size += piece.size();
+  out.reserve(size);
+  for (std::string_view piece : pieces) out += piece;
+  return out;
+}
+
+std::vector<std::string_view> ObjectEdit::Pieces() const {
+  std::vector<std::string_view> out;
+  // Pieces that follow each other in the text are one.
+  const auto add = [&out](std::string_view piece) {
+    if (!out.empty() && out.back().data() + out.back().size() == piece.data()) {
+      out.back() = {out.back().data(), out.back().size() + piece.size()};
+    } else if (!piece.empty()) {
+      out.push_back(piece);
+    }
+  };
+  const size_t start = members_.empty() ? text_.find('{') + 1 : members_.front().at.key.begin;
+  add(text_.substr(0, start));
+  size_t separator = start;
   bool any = false;
   for (const Member& member : members_) {
     if (!member.removed) {
       // The blanks and the comma before a member are its own, but for the first that stays.
-      if (any) out += text_.substr(separator, member.at.key.begin - separator);
-      out += text_.substr(member.at.key.begin, member.at.value.begin - member.at.key.begin);
-      out += member.replaced ? std::string_view(member.raw) : member.at.value.In(text_);
+      if (any) add(text_.substr(separator, member.at.key.begin - separator));
+      add(text_.substr(member.at.key.begin, member.at.value.begin - member.at.key.begin));
+      add(member.replaced ? std::string_view(member.raw) : member.at.value.In(text_));
       any = true;
     }
     separator = member.at.value.end;
   }
-  for (const auto& [key, raw] : added_) {
-    if (any) out += ',';
-    json::AppendQuoted(out, key);
-    out += ':';
-    out += raw;
+  for (const Added& entry : added_) {
+    add(std::string_view(entry.text).substr(any ? 0 : 1));
     any = true;
   }
-  return out += text_.substr(separator);
+  add(text_.substr(separator));
+  return out;
 }
 
 }  // namespace llmd::pd

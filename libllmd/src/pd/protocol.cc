@@ -9,45 +9,6 @@ namespace llmd::pd {
 namespace {
 
 constexpr std::string_view kParams = "kv_transfer_params";
-constexpr std::string_view kAskRemoteDecode =
-    R"({"do_remote_decode":true,"do_remote_prefill":false,"remote_engine_id":null,"remote_block_ids":null,)"
-    R"("remote_host":null,"remote_port":null})";
-
-// One sample is enough to fill the cache; a client that did not ask for more gets no new member.
-void CapSamples(ObjectEdit& edit) {
-  for (std::string_view key : {"n", "best_of"}) {
-    if (edit.Has(key)) edit.Set(key, "1");
-  }
-}
-
-void CapLimits(ObjectEdit& edit, std::initializer_list<std::string_view> limits) {
-  for (std::string_view key : limits) edit.Set(key, "1");
-  CapSamples(edit);
-}
-
-void CapSamplingParams(ObjectEdit& edit) {
-  const std::string nested(edit.Get("sampling_params"));
-  auto params = ObjectEdit::Parse(nested);
-  if (!params.ok()) {
-    edit.Set("sampling_params", R"({"max_tokens":1,"min_tokens":1})");
-    return;
-  }
-  CapLimits(*params, {"max_tokens", "min_tokens"});
-  edit.Set("sampling_params", params->Build());
-}
-
-void CapTokens(Api api, ObjectEdit& edit) {
-  switch (api) {
-    case Api::kCompletions:
-    case Api::kChat:
-    case Api::kMessages:
-      return CapLimits(edit, {"max_tokens", "max_completion_tokens", "min_tokens"});
-    case Api::kResponses:
-      return CapLimits(edit, {"max_output_tokens"});
-    case Api::kGenerate:
-      return CapSamplingParams(edit);
-  }
-}
 
 std::string_view Trim(std::string_view text) {
   constexpr std::string_view kBlanks = " \t";
@@ -91,28 +52,6 @@ std::optional<Api> ApiOfPath(std::string_view path) {
   if (path == "/v1/responses") return Api::kResponses;
   if (path == "/inference/v1/generate") return Api::kGenerate;
   return std::nullopt;
-}
-
-StatusOr<std::string> PrefillBody(Api api, std::string_view body) {
-  LLMD_ASSIGN_OR_RETURN(ObjectEdit edit, ObjectEdit::Parse(body));
-  edit.Set(kParams, std::string(kAskRemoteDecode));
-  edit.Set("stream", "false");
-  edit.Remove("stream_options");
-  CapTokens(api, edit);
-  return edit.Build();
-}
-
-StatusOr<std::string> DecodeBody(std::string_view body, std::string_view kv_transfer_params) {
-  LLMD_ASSIGN_OR_RETURN(ObjectEdit edit, ObjectEdit::Parse(body));
-  edit.Set(kParams, std::string(kv_transfer_params.empty() ? "null" : kv_transfer_params));
-  return edit.Build();
-}
-
-std::string LocalBody(std::string_view body) {
-  auto edit = ObjectEdit::Parse(body);
-  if (!edit.ok()) return std::string(body);
-  edit->Remove(kParams);
-  return edit->Build();
 }
 
 StatusOr<PrefillReply> ParsePrefillReply(std::string_view reply) {

@@ -108,6 +108,7 @@ class GraphBuilder {
 
 template <typename T>
 Timed<T> GraphBuilder::WithTimer(T* plugin, const char* extension_point) {
+  if (graph_->own_metrics) return {plugin, nullptr};  // nobody would read the durations
   static const std::vector<double> kFast = {.0001, .0002, .0005, .001, .002,
                                             .005,  .01,   .02,   .05,  .1};
   return {plugin, &metrics_->AddHistogram("llm_d_epp_plugin_duration_seconds",

@@ -135,7 +135,6 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
       state->context.streaming;
   const std::string_view encoding = FindHeader(headers, "content-encoding");
   state->encoded = !encoding.empty() && encoding != "identity";
-  out.emplace_back("x-went-into-resp-headers", "true");
   out.insert(out.end(), state->queue_headers.begin(), state->queue_headers.end());
   if (!state->decision_header.empty()) out.emplace_back("x-llm-d-decision", state->decision_header);
   ResponseInfo info = state->Info();
@@ -144,6 +143,8 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
   if (status >= 400) metrics_.Error(state->context, status);
   if (state->Logs(LogLevel::kDebug)) {
     json::Object shown;
+    if (FindHeader(headers, ":status").empty())
+      shown.emplace_back(":status", std::to_string(status));
     for (const auto& [name, value] : headers)
       shown.emplace_back(name, name == "set-cookie" ? "<hidden>" : value);
     json::Value response = json::Object{{"RequestId", state->context.request_id},

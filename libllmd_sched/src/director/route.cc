@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <cstdio>
 
 #include "director/body_edits.h"
 #include "director/conditional.h"
@@ -9,6 +8,7 @@
 #include "director/impl.h"
 #include "llmd/config.h"
 #include "llmd/trace.h"
+#include "llmd/uuid.h"
 #include "pass/scheduling_pass.h"
 #include "pass/stopwatch.h"
 #include "trace/schedule_log.h"
@@ -73,18 +73,6 @@ HeaderList QueueHeaders(const FlowResult& result) {
   return out;
 }
 
-// A random identifier (RFC 9562 version 4), in the string's own memory.
-void AssignId(std::string& out, uint64_t& random) {
-  const uint64_t high = NextRandom(random), low = NextRandom(random);
-  char text[37];
-  std::snprintf(text, sizeof(text), "%08x-%04x-4%03x-%04x-%012llx",
-                static_cast<unsigned>(high >> 32), static_cast<unsigned>(high >> 16 & 0xffff),
-                static_cast<unsigned>(high & 0xfff),
-                static_cast<unsigned>(0x8000 | (low >> 48 & 0x3fff)),
-                static_cast<unsigned long long>(low & 0xffffffffffff));
-  out.assign(text, sizeof(text) - 1);
-}
-
 constexpr std::string_view kCancelled = "rejected-context-cancelled";
 constexpr std::string_view kNoEndpoints = "rejected-no-endpoints";
 constexpr std::string_view kNotInSubset = "no endpoint is in the requested subset";
@@ -131,10 +119,16 @@ std::shared_ptr<RequestState> DirectorImpl::Receive(RequestInput input,
     request.received = std::min(request.received, q->input.first_received);
   request.received_unix_nanos = clock_.UnixNanos();
   request.random = seed_ ^ (request.id * 0x9e3779b97f4a7c15);
-  if (const std::string_view id = request.Header("x-request-id"); !id.empty())
+  if (const std::string_view id = request.Header("x-request-id"); id.size() > kMaxRequestIdBytes) {
     request.request_id = BoundedName(id, kMaxRequestIdBytes);
+  } else {
+    request.request_id.assign(id);
+  }
   uint64_t ids = ~request.random;  // so that decisions are the same whoever names the request
-  if (request.request_id.empty()) AssignId(request.request_id, ids);
+  if (request.request_id.empty()) {
+    const uint64_t high = NextRandom(ids);
+    AssignUuid(request.request_id, high, NextRandom(ids));
+  }
   Trace(*q, ids);
   if (logger_.Enabled(LogLevel::kDebug)) request.log = &q->debug_log.emplace(q->Log());
   if (q->input.state) *q->input.state = q;

@@ -12,9 +12,18 @@
 namespace llmd::sched {
 namespace {
 
+// NaN gives 0.
 double Clamp(double score) {
-  return score > 0 ? std::min(score, 1.0) : 0.0;
-}  // NaN gives 0
+  const double above = 0.0 < score ? score : 0.0;
+  return above < 1.0 ? above : 1.0;
+}
+
+// Without a branch in its loop, so that several are done at once.
+void AddWeighted(std::span<double> totals, std::span<const double> raw, double weight) {
+  double* __restrict const out = totals.data();
+  const double* __restrict const in = raw.data();
+  for (size_t i = 0; i < totals.size(); ++i) out[i] += weight * Clamp(in[i]);
+}
 
 void DescribeScores(const WeightedScorer& scorer, std::span<const double> raw, ScopedSpan& span) {
   double best = 0, sum = 0;
@@ -172,7 +181,7 @@ void SchedulingPass::RunScorers(const Profile& profile, ProfileRecord& record) {
     if (!Succeeds(*scorer.plugin,
                   [&] { scorer.plugin->Score(request_, snapshot_, record.candidates, raw); }))
       std::fill(raw.begin(), raw.end(), std::numeric_limits<double>::quiet_NaN());
-    for (size_t i = 0; i < n; ++i) record.totals[i] += scorer.weight * Clamp(raw[i]);
+    AddWeighted(record.totals, raw, scorer.weight);
     watch.Lap(scorer.duration);
     if (request_.spans) DescribeScores(scorer, raw, span);
     schedule_log::LineWith(request_, "After running scorer", "scorer", *scorer.plugin);

@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <limits>
 
+#include "llmd/text_table.h"
+
 namespace llmd::sched {
 namespace {
 
@@ -107,24 +109,6 @@ std::string Fixed(double v, int digits = 4) {
   return buffer;
 }
 
-// Columns as wide as their widest cell, blanks between.
-std::string Table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
-  }
-  std::string out;
-  for (const auto& row : rows) {
-    std::string line = "   ";
-    for (size_t c = 0; c < row.size(); ++c)
-      line += " " + row[c] + std::string(widths[c] - row[c].size() + 1, ' ');
-    while (line.ends_with(' ')) line.pop_back();
-    out += line + "\n";
-  }
-  return out;
-}
-
 std::string DroppedBy(const ProfileTrace& p, int endpoint) {
   for (const FilterTrace& f : p.filters) {
     if (std::find(f.kept.begin(), f.kept.end(), endpoint) == f.kept.end())
@@ -169,7 +153,7 @@ std::string ProfileToText(const DecisionTrace& t, const ProfileTrace& p) {
   rows[0].push_back("total");
   for (size_t e = 0; e < t.endpoints.size(); ++e)
     rows.push_back(EndpointRow(t, p, static_cast<int>(e)));
-  out += Table(rows) + "    " + p.picker + ": ";
+  out += TextTable(rows) + "    " + p.picker + ": ";
   if (!p.error.empty()) return out + p.error + "\n";
   out += p.picked.empty() ? "nothing" : t.endpoints[p.picked[0]];
   if (p.totals.size() > 1) out += ", margin " + Fixed(p.Margin());

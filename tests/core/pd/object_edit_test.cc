@@ -58,7 +58,24 @@ TEST(ObjectEdit, TouchesNothingButTheMember) {
     ASSERT_TRUE(edit.ok()) << c.before << " " << edit.status().ToString();
     c.edit(*edit);
     EXPECT_EQ(edit->Build(), c.after) << c.before;
+    std::string joined;
+    for (std::string_view piece : edit->Pieces()) joined += piece;
+    EXPECT_EQ(joined, c.after) << c.before;
   }
+}
+
+TEST(ObjectEdit, PiecesOfTheTextAreTheTextItself) {
+  const std::string text = R"({"prompt":"a long one","max_tokens":7,"stop":null})";
+  auto edit = ObjectEdit::Parse(text);
+  ASSERT_TRUE(edit.ok());
+  ASSERT_EQ(edit->Pieces().size(), 1u);
+  EXPECT_EQ(edit->Pieces()[0].data(), text.data());
+  edit->Set("max_tokens", "1");
+  const auto pieces = edit->Pieces();
+  ASSERT_EQ(pieces.size(), 3u);
+  EXPECT_EQ(pieces[0].data(), text.data());
+  EXPECT_EQ(pieces[0], R"({"prompt":"a long one","max_tokens":)");
+  EXPECT_EQ(pieces[2].data(), text.data() + text.find(R"(,"stop")"));
 }
 
 TEST(ObjectEdit, GetSeesTheMemberThatCounts) {

@@ -11,6 +11,46 @@ const std::string kAsk =
     R"("kv_transfer_params":{"do_remote_decode":true,"do_remote_prefill":false,"remote_engine_id":null,)"
     R"("remote_block_ids":null,"remote_host":null,"remote_port":null})";
 
+std::string Join(LegBodies::Pieces pieces) {
+  std::string out;
+  for (std::string_view piece : pieces) out += piece;
+  return out;
+}
+
+TEST(LegBodies, SayWhatTheSingleFunctionsSay) {
+  const std::string params = R"({"remote_port":5557,"big":18446744073709551615})";
+  for (const std::string body :
+       {R"({"prompt":"<a&b>","seed":9007199254740993,"x":1.0})", R"({})",
+        R"( { "stream":true , "kv_transfer_params" : {"evil":1}, "max_tokens":5,"n":3 } )",
+        R"({"sampling_params":{"top_p":0.90}})"}) {
+    auto bodies = LegBodies::Parse(body);
+    ASSERT_TRUE(bodies.ok());
+    for (const Api api : {Api::kChat, Api::kResponses, Api::kGenerate})
+      EXPECT_EQ(Join(bodies->Prefill(api)), *PrefillBody(api, body));
+    EXPECT_EQ(Join(bodies->Decode(params)), *DecodeBody(body, params));
+    EXPECT_EQ(Join(bodies->Decode("")), *DecodeBody(body, ""));
+    EXPECT_EQ(Join(bodies->Local()), LocalBody(body));
+  }
+  EXPECT_FALSE(LegBodies::Parse("[1]").ok());
+}
+
+TEST(LegBodies, ManyDoublesOfAKeyAreOnePiece) {
+  std::string body = "{";
+  for (int i = 0; i < 100; ++i) body += R"("stream":true,"a":1,)";
+  body += R"("b":2})";
+  auto bodies = LegBodies::Parse(body);
+  ASSERT_TRUE(bodies.ok());
+  const auto pieces = bodies->Prefill(Api::kChat);
+  EXPECT_EQ(pieces.size(), 1u);
+  EXPECT_EQ(Join(pieces), *PrefillBody(Api::kChat, body));
+}
+
+TEST(MayHoldParams, SeesTheKeyHoweverItIsSpelled) {
+  EXPECT_FALSE(MayHoldParams(R"({"prompt":"kv_transfer\n","x":"\\v"})"));
+  EXPECT_TRUE(MayHoldParams(R"({"kv_transfer_params":null})"));
+  EXPECT_TRUE(MayHoldParams(R"({"k\u0076_transfer_params":null})"));
+}
+
 TEST(ApiOfPath, KnowsTheFivePaths) {
   EXPECT_EQ(ApiOfPath("/v1/completions"), Api::kCompletions);
   EXPECT_EQ(ApiOfPath("/v1/chat/completions"), Api::kChat);

@@ -62,10 +62,21 @@ TEST(ClusterSpec, ReadsADocument) {
   EXPECT_EQ(spec->name, "demo");
   EXPECT_EQ(spec->gateway_port, 9000);
   EXPECT_EQ(spec->transport, "tcp");
-  EXPECT_EQ(spec->epp_config_file, "picker.yaml");
+  EXPECT_TRUE(spec->picker_process);
+  EXPECT_EQ(spec->config_file, "picker.yaml");
   ASSERT_EQ(spec->engines.size(), 2u);
   EXPECT_EQ(spec->engines[0].kv_cache_bytes, 64 << 20);
   EXPECT_THAT(spec->engines[1].args, ElementsAre("--max-num-seqs", "8"));
+}
+
+TEST(ClusterSpec, SaysWhoDecides) {
+  const auto gateway = ParseCluster(Write("kind: LlmdCluster\ngateway: {configFile: own.yaml}\n"));
+  ASSERT_TRUE(gateway.ok()) << gateway.status().ToString();
+  EXPECT_FALSE(gateway->picker_process);
+  EXPECT_EQ(gateway->config_file, "own.yaml");
+  const auto picker = ParseCluster(Write("kind: LlmdCluster\nepp: {}\n"));
+  ASSERT_TRUE(picker.ok()) << picker.status().ToString();
+  EXPECT_TRUE(picker->picker_process);
 }
 
 struct BadCase {
@@ -88,6 +99,8 @@ INSTANTIATE_TEST_SUITE_P(
                     BadCase{"kind: LlmdCluster\nengines: [{role: decode, threads: many}]\n",
                             "engines[0].threads"},
                     BadCase{"kind: LlmdCluster\ngateway: {port: 70000}\n", "expected a port"},
+                    BadCase{"kind: LlmdCluster\ngateway: {configFile: a}\nepp: {}\n",
+                            "give epp.configFile"},
                     BadCase{"kind: LlmdCluster\napiVersion: v9\n", "expected llm-d.ai/v1alpha1"}));
 
 TEST(ClusterSpec, RefusesWhatCannotRun) {

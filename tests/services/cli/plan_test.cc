@@ -38,13 +38,29 @@ std::string After(const ProcessPlan& process, std::string_view flag) {
   return it == process.argv.end() ? "" : *(it + 1);
 }
 
-TEST(Plan, StartsEnginesThenSidecarsThenPickerThenGateway) {
+ClusterSpec WithPicker() {
+  ClusterSpec spec = Spec();
+  spec.picker_process = true;
+  return spec;
+}
+
+TEST(Plan, StartsEnginesThenSidecarsThenTheGateway) {
   const auto plan = MakePlan(Spec(), "/bin", "/run", AsWanted);
   ASSERT_TRUE(plan.ok());
   std::vector<std::string> names;
   for (const ProcessPlan& p : plan->processes) names.push_back(p.name);
   EXPECT_THAT(names, testing::ElementsAre("prefill-0", "decode-0", "decode-1", "decode-0-sidecar",
-                                          "decode-1-sidecar", "epp", "gateway"));
+                                          "decode-1-sidecar", "gateway"));
+}
+
+TEST(Plan, StartsAPickerOfItsOwnWhenAsked) {
+  const auto plan = MakePlan(WithPicker(), "/bin", "/run", AsWanted);
+  ASSERT_TRUE(plan.ok());
+  ASSERT_EQ(plan->processes.size(), 7u);
+  EXPECT_EQ(plan->processes[5].name, "epp");
+  EXPECT_EQ(After(Find(*plan, "gateway"), "--epp"), "127.0.0.1:9002");
+  EXPECT_EQ(After(Find(*plan, "gateway"), "--config-file"), "");
+  EXPECT_EQ(plan->Summary(), "3 engines, 2 sidecars, a picker and a gateway for model");
 }
 
 TEST(Plan, UsesTheFieldsPorts) {
@@ -53,21 +69,24 @@ TEST(Plan, UsesTheFieldsPorts) {
   EXPECT_EQ(Find(*plan, "prefill-0").health_port, 8200);
   EXPECT_EQ(Find(*plan, "decode-0-sidecar").health_port, 8101);
   EXPECT_EQ(After(Find(*plan, "decode-0-sidecar"), "--model-server-port"), "8201");
-  EXPECT_EQ(After(Find(*plan, "gateway"), "--epp"), "127.0.0.1:9002");
+  EXPECT_EQ(After(Find(*plan, "gateway"), "--metrics-port"), "9090");
+  EXPECT_EQ(After(Find(*plan, "gateway"), "--config-file"), "/run/scheduling.yaml");
 }
 
 TEST(Plan, EveryPortIsOnThisMachineOnly) {
-  const auto plan = MakePlan(Spec(), "/bin", "/run", AsWanted);
+  const auto plan = MakePlan(WithPicker(), "/bin", "/run", AsWanted);
   for (const ProcessPlan& p : plan->processes) {
     if (p.role != "epp") EXPECT_EQ(After(p, "--host"), "127.0.0.1") << p.name;
   }
+  const auto alone = MakePlan(Spec(), "/bin", "/run", AsWanted);
+  EXPECT_EQ(After(Find(*alone, "gateway"), "--metrics-host"), "127.0.0.1");
   EXPECT_EQ(After(Find(*plan, "epp"), "--grpc-host"), "127.0.0.1");
   EXPECT_EQ(After(Find(*plan, "epp"), "--metrics-host"), "127.0.0.1");
 }
 
 TEST(Plan, SaysInAFewWordsWhatItStarts) {
   EXPECT_EQ(MakePlan(Spec(), "/bin", "/run", AsWanted)->Summary(),
-            "3 engines, 2 sidecars, a picker and a gateway for model");
+            "3 engines, 2 sidecars and a gateway for model");
 }
 
 TEST(Plan, PassesThreadsMemoryAndExtraArguments) {
@@ -101,11 +120,13 @@ TEST(Plan, ConfiguresDisaggregationOnlyWithAPrefillEngine) {
 }
 
 TEST(Plan, KeepsAPickerConfigurationOfTheUser) {
-  ClusterSpec spec = Spec();
-  spec.epp_config_file = "/etc/picker.yaml";
-  const auto plan = MakePlan(spec, "/bin", "/run", AsWanted);
-  EXPECT_EQ(plan->files.size(), 1u);
-  EXPECT_EQ(After(Find(*plan, "epp"), "--config-file"), "/etc/picker.yaml");
+  for (ClusterSpec spec : {Spec(), WithPicker()}) {
+    spec.config_file = "/etc/picker.yaml";
+    const auto plan = MakePlan(spec, "/bin", "/run", AsWanted);
+    EXPECT_EQ(plan->files.size(), 1u);
+    EXPECT_EQ(After(Find(*plan, spec.picker_process ? "epp" : "gateway"), "--config-file"),
+              "/etc/picker.yaml");
+  }
 }
 
 TEST(Plan, RefusesATakenGatewayPort) {
@@ -130,8 +151,8 @@ TEST(Plan, RunFileNamesPortsAndRoles) {
   const auto plan = MakePlan(Spec(), "/bin", "/run", AsWanted);
   const json::Value run = plan->RunFile();
   EXPECT_EQ(run["gatewayPort"].AsInt(), 8000);
-  EXPECT_EQ(run["eppAdminPort"].AsInt(), 9090);
-  EXPECT_EQ(run["processes"].AsArray().size(), 7u);
+  EXPECT_EQ(run["adminPort"].AsInt(), 9090);
+  EXPECT_EQ(run["processes"].AsArray().size(), 6u);
 }
 
 }  // namespace

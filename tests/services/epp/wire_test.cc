@@ -3,12 +3,14 @@
 #include <string>
 #include <vector>
 
-#include "epp/wire_writer.h"
+#include "common/wire_writer.h"
 #include "llmd/proto_wire.h"
 #include "support/proto_fields.h"
 
 namespace llmd::epp {
 namespace {
+
+using services::WireWriter;
 
 TEST(WireWriter, WritesBackToFrontWhatTheReaderReads) {
   WireWriter w;

@@ -24,6 +24,10 @@ class Headers {
   // Replaces every line of that name by one.
   void Set(std::string_view name, std::string_view value);
   void Remove(std::string_view name);
+  template <typename Unwanted>
+  void RemoveIf(const Unwanted& unwanted) {  // by name
+    std::erase_if(lines_, [&](const Line& line) { return unwanted(line.first); });
+  }
   bool Has(std::string_view name) const;
   // The first value, or nothing.
   std::optional<std::string_view> Get(std::string_view name) const;

@@ -28,6 +28,9 @@ class ObjectEdit {
   void Remove(std::string_view key);
   // The text with the edits applied; the very same bytes when there were none.
   std::string Build() const;
+  // The same in pieces that are not copied: views into the text and into this, until it is edited
+  // or moved. One piece when there were no edits.
+  std::vector<std::string_view> Pieces() const;
 
  private:
   struct Member {
@@ -37,12 +40,19 @@ class ObjectEdit {
     bool replaced = false;
     std::string raw;
   };
+  struct Added {
+    std::string key;
+    std::string text;  // ,"key":raw
+    size_t raw = 0;    // where the value begins
+    std::string_view Raw() const { return std::string_view(text).substr(raw); }
+    void Set(std::string_view value) { text.replace(raw, std::string::npos, value); }
+  };
   ObjectEdit() = default;
   Member* Last(std::string_view key);
 
   std::string_view text_;
   std::vector<Member> members_;
-  std::vector<std::pair<std::string, std::string>> added_;
+  std::vector<Added> added_;
 };
 
 }  // namespace llmd::pd

@@ -5,10 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "llmd/pd/object_edit.h"
 #include "llmd/status.h"
 
 namespace llmd::pd {
@@ -30,6 +32,30 @@ StatusOr<std::string> DecodeBody(std::string_view body, std::string_view kv_tran
 // The client's bytes without its own kv_transfer_params, which only a sidecar may set. A body that
 // is no JSON object is left for the engine to refuse.
 std::string LocalBody(std::string_view body);
+// Whether LocalBody could differ from `body`: false for most, at the price of a look for two words.
+bool MayHoldParams(std::string_view body);
+
+// The same three bodies of one request, scanned once and not copied: pieces of the client's bytes
+// and what stands between them. Pieces hold until the next of the three calls or a move.
+// Thread-compatible.
+class LegBodies {
+ public:
+  static constexpr size_t kMaxPieces = 64;
+  using Pieces = std::span<const std::string_view>;
+  // `body` must outlive it. INVALID_ARGUMENT when it is not one JSON object.
+  static StatusOr<LegBodies> Parse(std::string_view body);
+  Pieces Prefill(Api api);
+  Pieces Decode(std::string_view kv_transfer_params);
+  Pieces Local();
+
+ private:
+  explicit LegBodies(ObjectEdit scanned) : scanned_(std::move(scanned)), edit_(scanned_) {}
+  Pieces Cut();
+
+  ObjectEdit scanned_, edit_;
+  std::vector<std::string_view> pieces_;
+  std::string joined_;
+};
 
 // What the prefill leg's reply holds. Views into the reply.
 struct PrefillReply {
@@ -68,8 +94,8 @@ class PrefillAttempts {
   std::optional<Attempt> After(int status);
 
  private:
-  const size_t candidates_;
-  const int max_retries_;
+  size_t candidates_;
+  int max_retries_;
   size_t candidate_ = 0;
   int retries_ = 0;
 };

@@ -31,9 +31,9 @@ class UsageRewriter {
   std::string_view FeedSse(std::string_view piece);
   void EmitLine();
 
-  const Kind kind_;
-  const uint64_t cached_tokens_;
-  const size_t max_held_bytes_;
+  Kind kind_;
+  uint64_t cached_tokens_;
+  size_t max_held_bytes_;
   bool passing_ = false;  // the rest of the body, or of the line, is too long to hold
   std::string held_, out_;
 };

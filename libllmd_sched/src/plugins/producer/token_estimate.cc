@@ -1,7 +1,9 @@
 #include "plugins/producer/token_estimate.h"
 
+#include <array>
 #include <charconv>
 
+#include "llmd/json_scan.h"
 #include "plugins/parser/body_reader.h"
 #include "plugins/producer/packer.h"
 
@@ -18,6 +20,31 @@ std::string_view Find(const Members& members, std::string_view text, std::string
   const json::ScannedMember* member = json::FindMember(members, text, key);
   return member ? member->value.In(text) : std::string_view();
 }
+
+// The members of a JSON object while they are read. Memory is used again, by depth of content, as
+// every chat request comes through here.
+class Scanned {
+ public:
+  Scanned(std::string_view text, int depth) : members_(ForDepth(depth)) {
+    status_ = json::ScanObjectInto(text, kScanned, members_);
+  }
+  ~Scanned() {
+    if (members_.capacity() > kKeptMembers) Members().swap(members_);
+  }
+  Scanned(const Scanned&) = delete;
+  Scanned& operator=(const Scanned&) = delete;
+  const Status& status() const { return status_; }
+  const Members& operator*() const { return members_; }
+
+ private:
+  static constexpr size_t kKeptMembers = 64;
+  static Members& ForDepth(int depth) {
+    thread_local std::array<Members, kMaxContentDepth + 2> kept;
+    return kept[static_cast<size_t>(depth)];
+  }
+  Members& members_;
+  Status status_;
+};
 
 // The value of a string member of the JSON object `text`; "" when there is none.
 std::string_view StringIn(std::string_view text, std::string_view key, std::string& buffer) {
@@ -103,18 +130,13 @@ class Estimator {
     }
     const size_t first = raw.find_first_not_of(" \t\r\n", 1);
     if (raw[first] != '"' && raw[first] != '[') return Ids(raw);
-    LLMD_ASSIGN_OR_RETURN(const std::vector<json::Span> items, json::ScanArray(raw, kScanned));
-    for (const json::Span& item : items) {
+    return json::VisitArray(raw, kScanned, [this](std::string_view item) {
       // An array inside an array is token ids; what is deeper is no prompt.
-      const std::string_view one = item.In(raw);
-      if (one.starts_with('[')) {
-        LLMD_RETURN_IF_ERROR(Ids(one));
-      } else {
-        pack_.Text(one);
-        pack_.EndPrompt();
-      }
-    }
-    return OkStatus();
+      if (item.starts_with('[')) return Ids(item);
+      pack_.Text(item);
+      pack_.EndPrompt();
+      return OkStatus();
+    });
   }
 
   Status Ids(std::string_view raw) {
@@ -155,16 +177,17 @@ class Estimator {
     if (request_.api == Api::kMessages)
       LLMD_RETURN_IF_ERROR(Content(RawMember(request_, "system"), 0));
     const std::string_view raw = RawMember(request_, "messages");
-    LLMD_ASSIGN_OR_RETURN(const std::vector<json::Span> messages, json::ScanArray(raw, kScanned));
-    for (const json::Span& span : messages) LLMD_RETURN_IF_ERROR(Message(span.In(raw)));
+    LLMD_RETURN_IF_ERROR(json::VisitArray(
+        raw, kScanned, [this](std::string_view message) { return Message(message); }));
     pack_.EndPrompt();
     return OkStatus();
   }
 
   Status Message(std::string_view text) {
-    LLMD_ASSIGN_OR_RETURN(const Members members, json::ScanObject(text, kScanned));
-    pack_.Text(Find(members, text, "role"));
-    return Content(Find(members, text, "content"), 0);
+    const Scanned members(text, 0);
+    LLMD_RETURN_IF_ERROR(members.status());
+    pack_.Text(Find(*members, text, "role"));
+    return Content(Find(*members, text, "content"), 0);
   }
 
   Status Content(std::string_view raw, int depth) {
@@ -173,23 +196,23 @@ class Estimator {
       return OkStatus();
     }
     if (depth > kMaxContentDepth) return InvalidArgument("content is nested too deeply");
-    LLMD_ASSIGN_OR_RETURN(const std::vector<json::Span> parts, json::ScanArray(raw, kScanned));
-    for (const json::Span& part : parts) LLMD_RETURN_IF_ERROR(Part(part.In(raw), depth));
-    return OkStatus();
+    return json::VisitArray(raw, kScanned,
+                            [this, depth](std::string_view part) { return Part(part, depth); });
   }
 
   Status Part(std::string_view text, int depth) {
-    LLMD_ASSIGN_OR_RETURN(const Members members, json::ScanObject(text, kScanned));
+    const Scanned members(text, depth + 1);
+    LLMD_RETURN_IF_ERROR(members.status());
     for (const char* key : {"text", "thinking", "id", "name", "input"}) {
-      const std::string_view raw = Find(members, text, key);
+      const std::string_view raw = Find(*members, text, key);
       if (raw.starts_with('"'))
         pack_.Text(raw);
       else
         pack_.Bytes(raw);
     }
-    if (const std::string_view inner = Find(members, text, "content"); !inner.empty())
+    if (const std::string_view inner = Find(*members, text, "content"); !inner.empty())
       LLMD_RETURN_IF_ERROR(Content(inner, depth + 1));
-    Media(members, text);
+    Media(*members, text);
     return OkStatus();
   }
 

@@ -8,8 +8,13 @@
 namespace llmd::sched {
 namespace {
 
+// Asked for each endpoint: adapters' names, often of one length, differ at their ends, so most need
+// no call to compare them.
 bool Holds(const std::vector<std::string>& names, const std::string& name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
+  if (name.empty()) return std::find(names.begin(), names.end(), name) != names.end();
+  return std::any_of(names.begin(), names.end(), [&](const std::string& one) {
+    return one.size() == name.size() && one.back() == name.back() && one == name;
+  });
 }
 
 class LoraAffinityScorer final : public Scorer {

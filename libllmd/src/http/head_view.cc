@@ -1,0 +1,142 @@
+#include "llmd/http/head_view.h"
+
+#include <algorithm>
+
+#include "llmd/http/message.h"
+#include "llmd/http/routing_headers.h"
+
+namespace llmd::http {
+namespace {
+
+Known Either(std::string_view name, std::string_view spelling, Known known,
+             Known otherwise = Known::kOther) {
+  return EqualsIgnoreCase(name, spelling) ? known : otherwise;
+}
+
+int HexDigit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+// The character at `at`, an escape undone; moves behind it.
+char TakeCharacter(std::string_view path, size_t* at) {
+  const char c = path[(*at)++];
+  if (c != '%' || *at + 2 > path.size()) return c;
+  const int high = HexDigit(path[*at]), low = HexDigit(path[*at + 1]);
+  if (high < 0 || low < 0) return c;
+  *at += 2;
+  return static_cast<char>(high * 16 + low);
+}
+
+// One segment without its slashes.
+bool IsPlainSegment(std::string_view segment) {
+  size_t dots = 0;
+  bool only_dots = true, parameters = false;
+  for (size_t at = 0; at < segment.size();) {
+    const bool escaped = segment[at] == '%';
+    const char c = TakeCharacter(segment, &at);
+    if (c == '\\' || c == '\0' || (escaped && c == '/')) return false;
+    parameters |= c == ';';
+    if (parameters) continue;
+    only_dots &= c == '.';
+    ++dots;
+  }
+  return !only_dots || dots == 0 || dots > 2;
+}
+
+}  // namespace
+
+Known KnownHeader(std::string_view name) {
+  switch (name.size()) {
+    case 2:
+      return Either(name, "te", Known::kTe);
+    case 4:
+      return Either(name, "host", Known::kHost, Either(name, "date", Known::kDate));
+    case 6:
+      return Either(name, "expect", Known::kExpect);
+    case 7:
+      return Either(name, "upgrade", Known::kUpgrade, Either(name, "trailer", Known::kTrailer));
+    case 10:
+      return Either(name, "connection", Known::kConnection,
+                    Either(name, "keep-alive", Known::kKeepAlive));
+    case 11:
+      return Either(name, "retry-after", Known::kRetryAfter);
+    case 12:
+      return Either(name, "content-type", Known::kContentType,
+                    Either(name, "x-request-id", Known::kXRequestId));
+    case 13:
+      return Either(name, "authorization", Known::kAuthorization);
+    case 14:
+      return Either(name, "content-length", Known::kContentLength);
+    case 15:
+      return Either(name, "accept-encoding", Known::kAcceptEncoding,
+                    Either(name, "x-forwarded-for", Known::kXForwardedFor));
+    case 16:
+      return Either(name, "content-encoding", Known::kContentEncoding,
+                    Either(name, "x-forwarded-host", Known::kXForwardedHost,
+                           Either(name, "proxy-connection", Known::kProxyConnection)));
+    case 17:
+      return Either(name, "transfer-encoding", Known::kTransferEncoding,
+                    Either(name, "x-forwarded-proto", Known::kXForwardedProto));
+    case 18:
+      return Either(name, "proxy-authenticate", Known::kProxyAuthenticate);
+    case 19:
+      return Either(name, "proxy-authorization", Known::kProxyAuthorization);
+    default:
+      return Known::kOther;
+  }
+}
+
+bool IsHopByHop(Known name) {
+  switch (name) {
+    case Known::kConnection:
+    case Known::kProxyConnection:
+    case Known::kKeepAlive:
+    case Known::kProxyAuthenticate:
+    case Known::kProxyAuthorization:
+    case Known::kTe:
+    case Known::kTrailer:
+    case Known::kTransferEncoding:
+    case Known::kUpgrade:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool IsRoutingHeader(std::string_view name) {
+  return name.size() > 2 && (name[0] == 'x' || name[0] == 'X') &&
+         std::any_of(kRoutingHeaders.begin(), kRoutingHeaders.end(),
+                     [name](std::string_view each) { return EqualsIgnoreCase(each, name); });
+}
+
+std::optional<std::string_view> HeaderLines::Get(Known name) const {
+  for (const HeaderLine& line : lines) {
+    if (line.known == name) return line.value;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string_view> HeaderLines::Get(std::string_view name) const {
+  for (const HeaderLine& line : lines) {
+    if (EqualsIgnoreCase(line.name, name)) return line.value;
+  }
+  return std::nullopt;
+}
+
+std::string_view RequestView::query() const {
+  const size_t mark = target.find('?');
+  return mark == std::string_view::npos ? std::string_view() : target.substr(mark + 1);
+}
+
+bool IsPlainPath(std::string_view path) {
+  while (!path.empty()) {
+    const size_t slash = std::min(path.find('/'), path.size());
+    if (!IsPlainSegment(path.substr(0, slash))) return false;
+    path.remove_prefix(std::min(slash + 1, path.size()));
+  }
+  return true;
+}
+
+}  // namespace llmd::http

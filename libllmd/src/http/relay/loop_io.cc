@@ -1,0 +1,109 @@
+// Connections of a loop: accepting them, sharing them out, closing the idle ones.
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "http/relay/client.h"
+#include "http/relay/loop_impl.h"
+#include "http/relay/upstream.h"
+
+namespace llmd::relay {
+namespace {
+
+// A turn is not for newcomers alone.
+constexpr int kAcceptsPerTurn = 64;
+// After a lack of descriptors: they come back as connections end.
+constexpr Duration kAcceptPause = std::chrono::milliseconds(50);
+
+}  // namespace
+
+bool LoopImpl::Watch(int fd, Handler& handler) {
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+  event.data.ptr = &handler;
+  return ::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+// One listening socket for all loops: the system wakes one of them for each newcomer.
+void LoopImpl::Listen() {
+  if (listening_ || listener_ < 0 || shared_.draining.load(std::memory_order_relaxed)) return;
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLEXCLUSIVE;
+  event.data.ptr = static_cast<Handler*>(&acceptor_);
+  listening_ = ::epoll_ctl(epoll_, EPOLL_CTL_ADD, listener_, &event) == 0;
+}
+
+void LoopImpl::CloseListener() {
+  if (listening_) ::epoll_ctl(epoll_, EPOLL_CTL_DEL, listener_, nullptr);
+  listening_ = false;
+  listener_ = -1;
+}
+
+void LoopImpl::Accept() {
+  for (int i = 0; i < kAcceptsPerTurn && listening_; ++i) {
+    const int fd = ::accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+      if (errno == EAGAIN || errno == EWOULDBLOCK) return;
+      if (errno == EINTR || errno == ECONNABORTED) continue;
+      shared_.logger.Warn("cannot accept a connection", {{"error", std::strerror(errno)}});
+      ::epoll_ctl(epoll_, EPOLL_CTL_DEL, listener_, nullptr);
+      listening_ = false;
+      return wheel_.Set(accept_again_, now_ + kAcceptPause);
+    }
+    LoopImpl& loop = LeastLoaded();
+    loop.counters.connections.fetch_add(1, std::memory_order_relaxed);
+    shared_.connections.fetch_add(1, std::memory_order_relaxed);
+    if (&loop == this) {
+      AddClient(fd);
+    } else {
+      loop.Adopt(fd);
+    }
+  }
+}
+
+// Few connections with much traffic are shared out as well as many: the next one goes where there
+// are fewest.
+LoopImpl& LoopImpl::LeastLoaded() {
+  LoopImpl* least = this;
+  size_t fewest = counters.connections.load(std::memory_order_relaxed);
+  for (LoopImpl* loop : shared_.loops) {
+    const size_t has = loop->counters.connections.load(std::memory_order_relaxed);
+    if (has < fewest) {
+      fewest = has;
+      least = loop;
+    }
+  }
+  return *least;
+}
+
+void LoopImpl::Adopt(int fd) {
+  if (Post([this, fd] { AddClient(fd); })) return;
+  ::close(fd);
+  counters.connections.fetch_sub(1, std::memory_order_relaxed);
+  shared_.connections.fetch_sub(1, std::memory_order_relaxed);
+}
+
+void LoopImpl::AddClient(int fd) {
+  Bump(counters.accepted);
+  const bool full =
+      shared_.connections.load(std::memory_order_relaxed) > options().server.max_connections;
+  if (free_clients_.empty()) {
+    clients_.push_back(std::make_unique<Client>(*this));
+    free_clients_.push_back(clients_.back().get());
+  }
+  Client& client = *free_clients_.back();
+  free_clients_.pop_back();
+  client.Begin(fd, full);
+}
+
+void LoopImpl::BeginDrain() {
+  CloseListener();
+  for (size_t i = 0; i < clients_.size(); ++i) {
+    if (clients_[i]->open()) clients_[i]->CloseIfIdle();
+  }
+}
+
+}  // namespace llmd::relay

@@ -1,0 +1,83 @@
+#include "llmd/http/relay/upstream_health.h"
+
+#include <algorithm>
+
+namespace llmd::relay {
+
+void UpstreamHealth::Eject(Suspect& suspect) {
+  suspect.ejected = true;
+  suspect.probing = false;
+  suspect.backoff = suspect.backoff == Duration::zero()
+                        ? options_.first_backoff
+                        : std::min(suspect.backoff * 2, options_.max_backoff);
+  suspect.until = clock_.Now() + suspect.backoff;
+}
+
+void UpstreamHealth::Publish() {
+  auto next = std::make_shared<std::vector<Key>>();
+  for (const auto& [key, suspect] : suspects_) {
+    if (suspect.ejected) next->push_back(key);
+  }
+  suspect_count_.store(suspects_.size(), std::memory_order_relaxed);
+  if (*next == *ejected_) return;
+  ejected_ = std::move(next);
+  version_.fetch_add(1, std::memory_order_release);
+}
+
+bool UpstreamHealth::Failed(Key key, const Target& target, Failure failure) {
+  if (failure == Failure::kOurs) return false;
+  const std::lock_guard lock(mutex_);
+  const auto found = suspects_.find(key);
+  if (found == suspects_.end() && suspects_.size() >= options_.max_suspects) return false;
+  Suspect& suspect = found != suspects_.end() ? found->second : suspects_[key];
+  suspect.target = target;
+  suspect.failures += failure == Failure::kRefused ? options_.threshold : 1;
+  const bool ejects = !suspect.ejected && suspect.failures >= options_.threshold;
+  if (ejects) Eject(suspect);
+  Publish();
+  return ejects;
+}
+
+void UpstreamHealth::Succeeded(Key key) {
+  if (suspect_count_.load(std::memory_order_relaxed) == 0) return;
+  const std::lock_guard lock(mutex_);
+  if (suspects_.erase(key) > 0) Publish();
+}
+
+std::shared_ptr<const std::vector<UpstreamHealth::Key>> UpstreamHealth::Ejected() const {
+  const std::lock_guard lock(mutex_);
+  return ejected_;
+}
+
+std::vector<UpstreamHealth::Probe> UpstreamHealth::TakeDue() {
+  std::vector<Probe> due;
+  if (suspect_count_.load(std::memory_order_relaxed) == 0) return due;
+  const TimePoint now = clock_.Now();
+  const std::lock_guard lock(mutex_);
+  for (auto& [key, suspect] : suspects_) {
+    if (!suspect.ejected || suspect.probing || suspect.until > now) continue;
+    suspect.probing = true;
+    due.push_back({key, suspect.target});
+  }
+  return due;
+}
+
+void UpstreamHealth::Probed(Key key, bool well) {
+  const std::lock_guard lock(mutex_);
+  const auto found = suspects_.find(key);
+  if (found == suspects_.end() || !found->second.probing) return;
+  Suspect& suspect = found->second;
+  suspect.probing = false;
+  if (well) {
+    suspect.ejected = false;
+    suspect.failed_probes = 0;
+    suspect.failures = options_.threshold - 1;
+  } else if (++suspect.failed_probes >= options_.max_failed_probes) {
+    suspects_.erase(found);
+  } else {
+    Eject(suspect);
+  }
+  Publish();
+}
+
+}  // namespace llmd::relay

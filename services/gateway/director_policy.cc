@@ -1,0 +1,151 @@
+#include "gateway/director_policy.h"
+
+#include <algorithm>
+
+#include "gateway/picker_headers.h"
+
+namespace llmd::gateway {
+namespace {
+
+using relay::Call;
+using relay::HeaderEdit;
+
+sched::EndpointId IdOf(uint64_t key) {
+  return static_cast<sched::EndpointId>(key);
+}
+
+}  // namespace
+
+DirectorPolicy::DirectorPolicy(const PolicyParts& parts, const DirectorParts& own,
+                               relay::Loop& loop)
+    : PolicyBase(parts, loop), own_(own), ejected_(parts.health.Ejected()) {}
+
+DirectorPolicy::~DirectorPolicy() = default;
+
+void DirectorPolicy::Request::Clear() {
+  routing.Clear();
+  state.reset();
+  deciding = abandoned = panic = routed = answering = false;
+  target_model.clear();
+  failed.clear();
+  exclude.clear();
+  next = 0;
+  sent = 0;
+  endpoint_id = {};
+  failure = relay::Failure::kOurs;
+  failure_text.clear();
+  edits.clear();
+  body.clear();
+}
+
+PolicyBase::Request& DirectorPolicy::Take() {
+  if (free_.empty()) {
+    requests_.push_back(std::make_unique<Request>());
+    requests_.back()->owner = this;
+    free_.push_back(requests_.back().get());
+  }
+  Request* const request = free_.back();
+  free_.pop_back();
+  return *request;
+}
+
+void DirectorPolicy::Give(PolicyBase::Request& request) {
+  auto& own = static_cast<Request&>(request);
+  own.Clear();
+  free_.push_back(&own);
+}
+
+void DirectorPolicy::Serve(Call& call, PolicyBase::Request& request) {
+  auto& own = static_cast<Request&>(request);
+  FillPickerHeaders(call.request(), call.tls(), own.id, own.headers);
+  own.asked = call.now();
+  Decide(call, own);
+}
+
+PolicyBase::Key DirectorPolicy::Answering(const PolicyBase::Request& request,
+                                          relay::Target* target) const {
+  const auto& own = static_cast<const Request&>(request);
+  *target = own.target;
+  return static_cast<Key>(own.endpoint_id);
+}
+
+void DirectorPolicy::OnResponseHead(Call& call, const http::ResponseView& head) {
+  Request& request = Mine(call);
+  parts().health.Succeeded(static_cast<Key>(request.endpoint_id));
+  own_.director.OnServed(request.routing.state, request.endpoint);
+  FillAnswerHeaders(head.headers, request.answer_headers);
+  const sched::HeaderList set =
+      own_.director.OnResponseHeaders(request.routing.state, head.status, request.answer_headers);
+  request.edits.clear();
+  for (const auto& [name, value] : set) request.edits.push_back({name, value});
+  request.edits.push_back({"x-request-id", request.id});
+  request.answering = true;
+  if (request.routing.skip_response) {
+    own_.director.OnResponseBodySkipped(request.routing.state);
+    return call.Forward(request.edits, relay::BodyMode::kPass);
+  }
+  call.Forward(request.edits,
+               request.routing.edits_response ? relay::BodyMode::kEdit : relay::BodyMode::kWatch);
+}
+
+relay::Piece DirectorPolicy::OnResponseBytes(Call& call, std::string_view piece, bool end) {
+  Request& request = Mine(call);
+  if (end) request.routed = false;
+  const bool changed =
+      own_.director.OnResponseBody(request.routing.state, piece, end, &request.replaced);
+  return {changed ? std::string_view(request.replaced) : piece};
+}
+
+bool DirectorPolicy::Ended(Call& call, PolicyBase::Request& ended, const relay::Outcome& outcome) {
+  auto& request = static_cast<Request&>(ended);
+  if (request.answering && outcome.whole && request.routed && request.routing.skip_response) {
+    own_.director.OnResponseBody(request.routing.state, {}, true, &request.replaced);
+    request.routed = false;
+  }
+  if (!request.deciding) {
+    EndRouting(request);
+    return true;
+  }
+  // The Director reads the request until it has answered.
+  request.abandoned = true;
+  call.Retain();
+  if (request.state) own_.director.Cancel(request.state);
+  return false;
+}
+
+const relay::Target* DirectorPolicy::TargetOf(sched::EndpointId id, std::string_view address) {
+  constexpr size_t kMaxKnown = 8192;  // endpoints come and go
+  if (targets_.size() > kMaxKnown) targets_.clear();
+  Known& known = targets_[static_cast<uint64_t>(id)];
+  if (known.address != address) {
+    auto parsed = relay::Target::Parse(address);
+    known.address.assign(address);
+    known.target = parsed.ok() ? *parsed : relay::Target();
+  }
+  return known.target.valid() ? &known.target : nullptr;
+}
+
+const std::vector<DirectorPolicy::Key>& DirectorPolicy::Ejected() {
+  if (const uint64_t version = parts().health.version(); version != ejected_version_) {
+    ejected_version_ = version;
+    ejected_ = parts().health.Ejected();
+  }
+  return *ejected_;
+}
+
+bool DirectorPolicy::IsEjected(sched::EndpointId id) {
+  const std::vector<Key>& out = Ejected();
+  return std::binary_search(out.begin(), out.end(), static_cast<Key>(id));
+}
+
+// Whom not to ask: those it failed at, and those that are out.
+void DirectorPolicy::Exclude(Request& request) {
+  request.exclude = request.failed;
+  if (request.panic) return;
+  for (const Key key : Ejected()) {
+    if (std::find(request.failed.begin(), request.failed.end(), IdOf(key)) == request.failed.end())
+      request.exclude.push_back(IdOf(key));
+  }
+}
+
+}  // namespace llmd::gateway

@@ -1,0 +1,103 @@
+// The gateway's decisions in the relay: asks the Director, sends the request to the endpoint it
+// chose, shows it the answer. Another endpoint is tried while no answer has begun; after that an
+// engine's death is the relay's to tell. One for each loop.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "gateway/policy_base.h"
+#include "llmd/sched/director.h"
+
+namespace llmd::gateway {
+
+struct GatewayOptions {
+  int max_attempts = 3;  // endpoints that one request is sent to, at most
+  Duration first_byte_timeout = std::chrono::seconds(600);
+  Duration gap_timeout = std::chrono::seconds(600);
+};
+
+// What the policies of all loops share; thread-safe, and outlives them.
+struct DirectorParts {
+  sched::Director& director;
+  const GatewayOptions options;
+};
+
+class DirectorPolicy final : public PolicyBase {
+ public:
+  DirectorPolicy(const PolicyParts& parts, const DirectorParts& own, relay::Loop& loop);
+  ~DirectorPolicy() override;
+
+  void OnResponseHead(relay::Call& call, const http::ResponseView& head) override;
+  relay::Piece OnResponseBytes(relay::Call& call, std::string_view piece, bool end) override;
+
+ protected:
+  PolicyBase::Request& Take() override;
+  void Give(PolicyBase::Request& request) override;
+  void Serve(relay::Call& call, PolicyBase::Request& request) override;
+  void LegFailed(relay::Call& call, PolicyBase::Request& request, relay::Failure failure,
+                 std::string_view what) override;
+  bool Ended(relay::Call& call, PolicyBase::Request& request,
+             const relay::Outcome& outcome) override;
+  Key Answering(const PolicyBase::Request& request, relay::Target* target) const override;
+
+ private:
+  // One request on its way; used again for the next, with its buffers.
+  struct Request final : PolicyBase::Request {
+    DirectorPolicy* owner = nullptr;
+    sched::HeaderList headers, answer_headers;
+    sched::Routing routing;
+    std::shared_ptr<sched::RequestState> state;
+    bool deciding = false;   // the Director reads headers and body, and will answer
+    bool abandoned = false;  // the call is over, the Director is still to answer
+    bool panic = false;      // those that are out are asked too
+    bool routed = false;     // to be ended: with the answer's end, or cancelled
+    bool answering = false;  // the answer's head has been sent on
+    TimePoint asked{};
+    std::string target_model;
+    std::vector<sched::EndpointId> failed, exclude;
+    size_t next = 0;  // of the routing's endpoints
+    int sent = 0;     // so many times
+    sched::EndpointId endpoint_id{};
+    relay::Target target;
+    relay::Failure failure = relay::Failure::kOurs;
+    std::string failure_text;
+    std::vector<relay::HeaderEdit> edits;
+    std::vector<std::string_view> body;
+    std::string replaced, joined;
+    void Clear();
+  };
+  static Request& Mine(relay::Call& call) { return static_cast<Request&>(Of(call)); }
+
+  void Decide(relay::Call& call, Request& request);
+  void Exclude(Request& request);
+  void Decided(relay::Call& call, Request& request);
+  bool TryNext(relay::Call& call, Request& request);
+  void SendTo(relay::Call& call, Request& request, size_t index);
+  void FillEdits(Request& request);
+  void FillBody(relay::Call& call, Request& request);
+  void GiveUp(relay::Call& call, Request& request);
+  void Deny(relay::Call& call, Request& request, const sched::Denial& denial);
+  void Evicted(relay::Call& call, const sched::Denial& denial);
+  void EndRouting(Request& request);
+  const relay::Target* TargetOf(sched::EndpointId id, std::string_view address);
+  const std::vector<Key>& Ejected();
+  bool IsEjected(sched::EndpointId id);
+
+  const DirectorParts& own_;
+  std::vector<std::unique_ptr<Request>> requests_;
+  std::vector<Request*> free_;
+  struct Known {
+    std::string address;
+    relay::Target target;
+  };
+  std::unordered_map<uint64_t, Known> targets_;
+  uint64_t ejected_version_ = 0;
+  std::shared_ptr<const std::vector<Key>> ejected_;
+};
+
+}  // namespace llmd::gateway

@@ -1,0 +1,200 @@
+// Deciding where a request goes, and trying it there and elsewhere.
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "gateway/director_policy.h"
+#include "llmd/http/error_body.h"
+#include "llmd/http/routing_headers.h"
+
+namespace llmd::gateway {
+namespace {
+
+using relay::Call;
+using relay::HeaderEdit;
+
+// What is left cannot serve the request; perhaps what is out can.
+bool NoneLeft(const sched::Routing& routing) {
+  return !routing.ok && routing.denial.http_status == 503 &&
+         routing.denial.dropped_reason == "rejected-no-endpoints";
+}
+
+bool Contains(const std::vector<sched::EndpointId>& list, sched::EndpointId id) {
+  return std::find(list.begin(), list.end(), id) != list.end();
+}
+
+}  // namespace
+
+void DirectorPolicy::Decide(Call& call, Request& request) {
+  Exclude(request);
+  sched::RequestInput input;
+  input.headers = &request.headers;
+  input.body = call.body();
+  input.has_body = call.has_body() || call.request().method == "POST";
+  input.state = &request.state;
+  input.exclude = request.exclude;
+  if (request.sent > 0) {
+    input.first_received = request.asked;
+    input.first_target = request.target_model;
+  }
+  // What captures a reference alone is kept without an allocation.
+  input.evicted = [ref = call.ref()](const sched::Denial& denial) {
+    (void)ref.Post([denial](Call& taken) { Mine(taken).owner->Evicted(taken, denial); });
+  };
+  request.next = 0;
+  request.deciding = true;
+  const bool decided = own_.director.RouteNow(
+      std::move(input), request.routing, [ref = call.ref()](sched::Routing routing) {
+        auto late = std::make_shared<sched::Routing>(std::move(routing));
+        (void)ref.Post([late](Call& waiting) {
+          Request& asked = Mine(waiting);
+          asked.routing = std::move(*late);
+          asked.owner->Decided(waiting, asked);
+        });
+      });
+  if (decided) Decided(call, request);
+}
+
+void DirectorPolicy::Decided(Call& call, Request& request) {
+  request.deciding = false;
+  sched::Routing& routing = request.routing;
+  request.routed = routing.ok;
+  if (request.abandoned) {
+    EndRouting(request);
+    Give(request);
+    return call.LetGo();
+  }
+  if (!routing.ok) {
+    if (NoneLeft(routing) && !request.panic && request.exclude.size() > request.failed.size()) {
+      request.panic = true;
+      return Decide(call, request);
+    }
+    // What is left cannot serve it; the failure is the better answer.
+    return request.sent > 0 ? GiveUp(call, request) : Deny(call, request, routing.denial);
+  }
+  if (request.target_model.empty()) request.target_model = routing.target_model;
+  if (!TryNext(call, request)) GiveUp(call, request);
+}
+
+// Sends the request to the routing's next endpoint; false when none is left to try.
+bool DirectorPolicy::TryNext(Call& call, Request& request) {
+  const sched::Routing& routing = request.routing;
+  const size_t count = std::min(routing.endpoints.size(), routing.handles.size());
+  while (request.next < count && request.sent < own_.options.max_attempts) {
+    const size_t index = request.next++;
+    if (Contains(request.failed, routing.handles[index])) continue;
+    SendTo(call, request, index);
+    return true;
+  }
+  return false;
+}
+
+void DirectorPolicy::SendTo(Call& call, Request& request, size_t index) {
+  const sched::Routing& routing = request.routing;
+  request.endpoint_id = routing.handles[index];
+  request.endpoint = routing.endpoints[index];
+  const relay::Target* target = TargetOf(request.endpoint_id, request.endpoint);
+  if (target == nullptr) return Answer(call, 500, "the endpoint's address is no IP address");
+  request.target = *target;
+  if (request.sent > 0) parts().metrics.retries.Add();
+  if (request.panic && IsEjected(request.endpoint_id)) parts().metrics.panics.Add();
+  ++request.sent;
+  FillEdits(request);
+  FillBody(call, request);
+  relay::SendOptions options;
+  options.target = *target;
+  options.headers = request.edits;
+  options.own_body = !routing.body_edits.empty();
+  options.body = request.body;
+  options.first_byte_timeout = own_.options.first_byte_timeout;
+  options.gap_timeout = own_.options.gap_timeout;
+  call.Send(options);
+}
+
+// A client's routing headers never pass; what the Director sets and removes is done.
+void DirectorPolicy::FillEdits(Request& request) {
+  const sched::Routing& routing = request.routing;
+  request.edits.clear();
+  request.edits.push_back({"x-request-id", request.id});
+  for (const auto& [name, value] : routing.set_headers) {
+    if (name != "x-request-id") request.edits.push_back({name, value});
+  }
+  for (const std::string& name : routing.remove_headers)
+    request.edits.push_back({name, {}, /*remove=*/true});
+  for (std::string_view name : http::kRoutingHeaders)
+    request.edits.push_back({name, {}, /*remove=*/true});
+}
+
+// The client's bytes, with the Director's edits between them. Where there are more than a leg takes
+// in parts, the front is put together.
+void DirectorPolicy::FillBody(Call& call, Request& request) {
+  request.body.clear();
+  const std::vector<sched::BodyEdit>& edits = request.routing.body_edits;
+  if (edits.empty()) return;
+  const std::string_view body = call.body();
+  size_t at = 0;
+  for (const sched::BodyEdit& edit : edits) {
+    request.body.push_back(body.substr(at, edit.begin - at));
+    request.body.push_back(edit.text);
+    at = edit.end;
+  }
+  request.body.push_back(body.substr(at));
+  if (request.body.size() <= relay::SendOptions::kMaxBodyParts) return;
+  request.joined.clear();
+  for (std::string_view part : request.body) request.joined.append(part);
+  request.body.assign(1, request.joined);
+}
+
+void DirectorPolicy::LegFailed(Call& call, PolicyBase::Request& failed, relay::Failure failure,
+                               std::string_view what) {
+  auto& request = static_cast<Request&>(failed);
+  request.failed.push_back(request.endpoint_id);
+  request.failure = failure;
+  // Clients are not told where engines are.
+  request.failure_text.assign(what.substr(std::min(what.find(": ") + 2, what.size())));
+  if (TryNext(call, request)) return;
+  if (request.sent >= own_.options.max_attempts) return GiveUp(call, request);
+  // While it counts it may be what keeps the next try waiting.
+  EndRouting(request);
+  request.panic = false;
+  Decide(call, request);
+}
+
+void DirectorPolicy::GiveUp(Call& call, Request& request) {
+  const bool late = request.failure == relay::Failure::kTimeout;
+  Answer(call, late ? 504 : 503,
+         "no model server answered: " +
+             (request.failure_text.empty() ? "no endpoint was tried" : request.failure_text));
+}
+
+void DirectorPolicy::Deny(Call& call, Request& request, const sched::Denial& denial) {
+  const std::string retry_after = std::to_string(denial.retry_after_s);
+  request.edits.clear();
+  request.edits.push_back({"content-type", "application/json"});
+  request.edits.push_back({"x-request-id", request.id});
+  if (!denial.dropped_reason.empty())
+    request.edits.push_back({"x-llm-d-request-dropped-reason", denial.dropped_reason});
+  if (denial.retry_after_s > 0) request.edits.push_back({"retry-after", retry_after});
+  for (const auto& [name, value] : denial.headers) request.edits.push_back({name, value});
+  const std::string body = http::ErrorBody(denial.http_status, denial.message);
+  call.Answer(denial.http_status, request.edits, body);
+}
+
+// Flow control took the request back after it was routed.
+void DirectorPolicy::Evicted(Call& call, const sched::Denial& denial) {
+  Request& request = Mine(call);
+  if (!request.routed || request.abandoned) return;
+  parts().logger.Warn(
+      "flow control took the request back",
+      {{"x-request-id", request.id.substr(0, 128)}, {"droppedReason", denial.dropped_reason}});
+  if (!request.answering) return Deny(call, request, denial);
+  call.BreakOff(http::ErrorBody(denial.http_status, denial.message));
+}
+
+// Cancels what was routed and has not ended.
+void DirectorPolicy::EndRouting(Request& request) {
+  if (std::exchange(request.routed, false) && request.routing.state)
+    own_.director.Cancel(request.routing.state);
+}
+
+}  // namespace llmd::gateway

@@ -1,0 +1,57 @@
+// The gateway's door to its clients: over the relay, with the Director in this process or with a
+// picker that is asked.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gateway/ext_proc_options.h"
+#include "gateway/routes.h"
+#include "llmd/log.h"
+#include "llmd/metrics.h"
+#include "llmd/sched/director.h"
+#include "llmd/status.h"
+
+namespace llmd::gateway {
+
+struct FrontOptions {
+  std::string host = "127.0.0.1";
+  uint16_t port = 0;
+  int loops = 1;  // of the relay
+  size_t max_body_bytes = 100 << 20;
+  int max_attempts = 3;
+  Duration first_byte_timeout = std::chrono::minutes(10);
+  bool allow_half_close = false;  // of the relay
+  bool access_log = true;         // of the relay
+};
+
+// Thread-safe.
+class Front {
+ public:
+  virtual ~Front() = default;
+  virtual uint16_t port() const = 0;
+  // Takes no newcomers, lets what runs end until `drain`, cuts the rest. Blocks.
+  virtual void Stop(Duration drain) = 0;
+};
+
+// What is referred to outlives the front; the director is stopped before the front is destroyed.
+StatusOr<std::unique_ptr<Front>> MakeRelayFront(const FrontOptions& options,
+                                                sched::Director& director,
+                                                std::vector<LocalPage> pages, const Logger& logger,
+                                                MetricsRegistry& metrics);
+
+class PickerFront : public Front {
+ public:
+  // Requests can be decided: the picker is connected on every loop, or not needed.
+  virtual bool picker_ready() const = 0;
+};
+// INVALID_ARGUMENT for an endpoint that is no "ip:port". In builds with gRPC only.
+StatusOr<std::unique_ptr<PickerFront>> MakePickerFront(const FrontOptions& options,
+                                                       ExtProcOptions picker,
+                                                       std::vector<LocalPage> pages,
+                                                       const Logger& logger,
+                                                       MetricsRegistry& metrics);
+
+}  // namespace llmd::gateway

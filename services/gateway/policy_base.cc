@@ -1,0 +1,189 @@
+#include "gateway/policy_base.h"
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "llmd/http/error_body.h"
+#include "llmd/uuid.h"
+
+namespace llmd::gateway {
+namespace {
+
+using relay::Call;
+using relay::HeaderEdit;
+
+constexpr size_t kLoggedIdBytes = 128;
+constexpr size_t kProbeBytes = 64 * 1024;
+constexpr Duration kProbeTimeout = std::chrono::seconds(2);
+
+}  // namespace
+
+std::string_view PolicyBase::LoggedId(const Request& request) {
+  return std::string_view(request.id).substr(0, kLoggedIdBytes);
+}
+
+// What is needed of the head once it has gone.
+PolicyBase::Request& PolicyBase::Begin(Call& call) {
+  Request& request = Take();
+  call.context = &request;
+  const http::RequestView& head = call.request();
+  request.method.assign(head.method);
+  request.path.assign(head.path());
+  request.id.assign(head.headers.Get(http::Known::kXRequestId).value_or(""));
+  if (request.id.empty()) AssignUuid(request.id, RandomBits(), RandomBits());
+  request.endpoint.clear();
+  request.page = nullptr;
+  request.probe = 0;
+  parts_.metrics.inflight.Add(1);
+  return request;
+}
+
+void PolicyBase::OnHead(Call& call) {
+  Begin(call);
+  const Routes::Verdict verdict = parts_.routes.Of(call.request());
+  switch (verdict.kind) {
+    case Routes::Verdict::Kind::kForward:
+      return;
+    case Routes::Verdict::Kind::kLocal:
+      return void(AnswerHere(call, *verdict.page));
+    case Routes::Verdict::Kind::kRefuse:
+      return Answer(call, verdict.status, verdict.message, verdict.allow);
+  }
+}
+
+void PolicyBase::OnRequest(Call& call) {
+  Request& request = Of(call);
+  if (request.page != nullptr) return AnswerLater(call, *request.page);
+  Serve(call, request);
+}
+
+void PolicyBase::OnRefused(Call& call, const relay::Refusal& refusal) {
+  if (call.context == nullptr) Begin(call);
+  Answer(call, refusal.status, refusal.message);
+}
+
+// False when the page leaves the request to a model server. One that takes a while to write waits
+// for OnRequest.
+bool PolicyBase::AnswerHere(Call& call, const LocalPage& page) {
+  if (page.slow) {
+    Of(call).page = &page;
+    return true;
+  }
+  const std::optional<http::Response> response = page.make(call.request().query());
+  if (response) AnswerWith(call, *response);
+  return response.has_value();
+}
+
+// Written on another thread.
+void PolicyBase::AnswerLater(Call& call, const LocalPage& page) {
+  const std::string query(call.request().query());
+  const Status queued = parts_.workers.Submit([this, ref = call.ref(), &page, query] {
+    auto made = std::make_shared<const std::optional<http::Response>>(page.make(query));
+    (void)ref.Post([this, made](Call& asked) { AnswerWith(asked, made->value()); });
+  });
+  if (!queued.ok()) Answer(call, 503, queued.message());
+}
+
+void PolicyBase::AnswerWith(Call& call, const http::Response& response) {
+  std::vector<HeaderEdit> headers;
+  for (const auto& [name, value] : response.head.headers.lines()) headers.push_back({name, value});
+  headers.push_back({"x-request-id", Of(call).id});
+  call.Answer(response.head.status, headers, response.body);
+}
+
+void PolicyBase::Answer(Call& call, int status, std::string_view message, std::string_view allow) {
+  const std::string body = status == 204 ? "" : http::ErrorBody(status, message);
+  std::array<HeaderEdit, 3> headers;
+  size_t count = 0;
+  if (!body.empty()) headers[count++] = {"content-type", "application/json"};
+  if (!allow.empty()) headers[count++] = {"allow", allow};
+  headers[count++] = {"x-request-id", Of(call).id};
+  call.Answer(status, {headers.data(), count}, body);
+}
+
+void PolicyBase::OnFailure(Call& call, relay::Failure failure, std::string_view what) {
+  Request& request = Of(call);
+  if (request.probe != 0) {
+    // What is no fault of the endpoint's says nothing about it: asked again later.
+    parts_.health.Probed(request.probe, false);
+    return call.Abort();
+  }
+  relay::Target target;
+  const Key key = Answering(request, &target);
+  const bool ejected = parts_.health.Failed(key, target, failure);
+  const bool ours = failure == relay::Failure::kOurs;
+  parts_.logger.Warn(ours ? "no connection can be made here" : "endpoint failed before its answer",
+                     {{"x-request-id", LoggedId(request)},
+                      {"endpoint", request.endpoint},
+                      {"kind", relay::NameOf(failure)},
+                      {"error", what},
+                      {"ejected", ejected}});
+  LegFailed(call, request, failure, what);
+}
+
+std::string_view PolicyBase::OnCut(Call& call, relay::Failure failure, std::string_view what) {
+  Request& request = Of(call);
+  parts_.metrics.upstream_cut.Add();
+  relay::Target target;
+  const Key key = Answering(request, &target);
+  parts_.health.Failed(key, target, failure);
+  parts_.logger.Warn(
+      "engine broke off its answer",
+      {{"x-request-id", LoggedId(request)}, {"endpoint", request.endpoint}, {"error", what}});
+  return Policy::OnCut(call, failure, what);
+}
+
+void PolicyBase::OnEnd(Call& call, const relay::Outcome& outcome) {
+  Request& request = Of(call);
+  if (request.probe != 0) return Give(request);
+  parts_.metrics.inflight.Add(-1);
+  if (outcome.client_gone) parts_.metrics.client_gone.Add();
+  const Duration first =
+      outcome.head_sent == TimePoint() ? Duration::zero() : outcome.head_sent - outcome.received;
+  parts_.metrics.Request(outcome.status, outcome.ended - outcome.received, first);
+  Log(request, outcome);
+  if (Ended(call, request, outcome)) Give(request);
+}
+
+void PolicyBase::Log(const Request& request, const relay::Outcome& outcome) {
+  if (!parts_.access_log || !parts_.logger.Enabled(LogLevel::kInfo)) return;
+  const double seconds = std::chrono::duration<double>(outcome.ended - outcome.received).count();
+  parts_.logger.Info("request", {{"x-request-id", LoggedId(request)},
+                                 {"method", request.method},
+                                 {"path", request.path},
+                                 {"status", outcome.status},
+                                 {"endpoint", request.endpoint},
+                                 {"seconds", seconds},
+                                 {"bytes", static_cast<int64_t>(outcome.body_bytes)},
+                                 {"clientGone", outcome.client_gone}});
+}
+
+// Endpoints that are out are asked for their health before requests go there again.
+void PolicyBase::OnTick() {
+  if (loop_.index() != 0) return;
+  for (const relay::UpstreamHealth::Probe& due : parts_.health.TakeDue()) {
+    Request& request = Take();
+    request.probe = due.key;
+    Call& call = loop_.Open();
+    call.context = &request;
+    const std::array<HeaderEdit, 1> headers = {HeaderEdit{"user-agent", "llmd-gateway"}};
+    relay::SendOptions options;
+    options.target = due.target;
+    options.method = "GET";
+    options.path = "/health";
+    options.own_headers = options.own_body = true;
+    options.headers = headers;
+    options.collect_bytes = kProbeBytes;
+    options.connect_timeout = options.first_byte_timeout = options.gap_timeout = kProbeTimeout;
+    call.Send(options);
+  }
+}
+
+void PolicyBase::OnCollected(Call& call, const http::ResponseView& head, std::string_view) {
+  parts_.health.Probed(Of(call).probe, head.status < 500);
+  call.Abort();
+}
+
+}  // namespace llmd::gateway

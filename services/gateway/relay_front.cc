@@ -1,0 +1,70 @@
+#include "gateway/director_policy.h"
+#include "gateway/front.h"
+#include "llmd/http/relay/relay.h"
+
+namespace llmd::gateway {
+namespace {
+
+class RelayFront final : public Front {
+ public:
+  RelayFront(const FrontOptions& options, sched::Director& director, std::vector<LocalPage> pages,
+             std::unique_ptr<WorkerPool> workers, const Logger& logger, MetricsRegistry& metrics)
+      : routes_(std::move(pages)),
+        metrics_(metrics),
+        health_(SystemClock()),
+        workers_(std::move(workers)),
+        parts_{routes_, metrics_, health_, *workers_, logger, options.access_log},
+        own_{director, OptionsOf(options)} {}
+
+  Status Start(const FrontOptions& options, const Logger& logger) {
+    relay::RelayOptions relay;
+    relay.server.host = options.host;
+    relay.server.port = options.port;
+    relay.server.max_body_bytes = options.max_body_bytes;
+    relay.loops = options.loops;
+    relay.allow_half_close = options.allow_half_close;
+    const auto policy = [this](relay::Loop& loop) -> std::unique_ptr<relay::Policy> {
+      return std::make_unique<DirectorPolicy>(parts_, own_, loop);
+    };
+    LLMD_ASSIGN_OR_RETURN(relay_, relay::Relay::Create(std::move(relay), policy, logger));
+    return OkStatus();
+  }
+
+  uint16_t port() const override { return relay_->port(); }
+  void Stop(Duration drain) override {
+    relay_->Stop(drain);
+    workers_->Stop();
+  }
+
+ private:
+  static GatewayOptions OptionsOf(const FrontOptions& options) {
+    GatewayOptions out;
+    out.max_attempts = options.max_attempts;
+    out.first_byte_timeout = options.first_byte_timeout;
+    return out;
+  }
+
+  const Routes routes_;
+  GatewayMetrics metrics_;
+  relay::UpstreamHealth health_;
+  std::unique_ptr<WorkerPool> workers_;
+  const PolicyParts parts_;
+  const DirectorParts own_;
+  std::unique_ptr<relay::Relay> relay_;
+};
+
+}  // namespace
+
+StatusOr<std::unique_ptr<Front>> MakeRelayFront(const FrontOptions& options,
+                                                sched::Director& director,
+                                                std::vector<LocalPage> pages, const Logger& logger,
+                                                MetricsRegistry& metrics) {
+  LLMD_ASSIGN_OR_RETURN(std::unique_ptr<WorkerPool> workers,
+                        WorkerPool::Create({.name = "pages", .threads = 1, .max_queued = 64}));
+  auto front = std::make_unique<RelayFront>(options, director, std::move(pages), std::move(workers),
+                                            logger, metrics);
+  LLMD_RETURN_IF_ERROR(front->Start(options, logger));
+  return std::unique_ptr<Front>(std::move(front));
+}
+
+}  // namespace llmd::gateway

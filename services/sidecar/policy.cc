@@ -1,0 +1,216 @@
+#include "sidecar/policy.h"
+
+#include <algorithm>
+
+#include "sidecar/leg.h"
+
+namespace llmd::sidecar {
+namespace {
+
+constexpr size_t kMaxFreeJobs = 1024;
+constexpr auto kProbeInterval = std::chrono::seconds(1);
+
+bool IsOurPage(const http::RequestView& request, std::string_view path) {
+  return request.method == "GET" && request.path() == path;
+}
+
+std::string_view TypeOf(int status) {
+  switch (status) {
+    case 408:
+      return "RequestTimeout";
+    case 413:
+      return "RequestEntityTooLarge";
+    case 431:
+      return "RequestHeaderFieldsTooLarge";
+    case 503:
+      return "ServiceUnavailable";
+    case 505:
+      return "HttpVersionNotSupported";
+    default:
+      return "BadRequestError";
+  }
+}
+
+Peer EngineOf(const Options& options) {
+  Peer engine{{options.model_server_host, options.model_server_port}, {}};
+  engine.target = relay::Target::Parse(engine.name.ToString()).value_or(relay::Target());
+  return engine;
+}
+
+}  // namespace
+
+SidecarPolicy::SidecarPolicy(relay::Loop& loop, const Shared& shared)
+    : loop_(loop),
+      shared_(shared),
+      options_(shared.options),
+      logger_(shared.logger),
+      metrics_(shared.metrics),
+      engine_(EngineOf(shared.options)),
+      resolver_(
+          loop, shared.look_up, shared.look_up_on,
+          [this](relay::Call& call, const http::HostPort& name,
+                 const StatusOr<relay::Target>& target) { AddressFound(call, name, target); }),
+      watching_(loop.index() == 0) {
+  if (shared.decoder_tls) {
+    engine_tls_ = std::make_unique<relay::UpstreamTls>(
+        relay::UpstreamTls{shared.decoder_tls, engine_.name.host});
+  }
+}
+
+SidecarPolicy::~SidecarPolicy() = default;
+
+Job& SidecarPolicy::Take(relay::Call& call) {
+  if (free_jobs_.empty()) free_jobs_.push_back(std::make_unique<Job>());
+  call.context = free_jobs_.back().release();
+  free_jobs_.pop_back();
+  return Of(call);
+}
+
+void SidecarPolicy::Give(Job& job) {
+  std::unique_ptr<Job> owned(&job);
+  if (free_jobs_.size() >= kMaxFreeJobs) return;
+  *owned = Job();
+  free_jobs_.push_back(std::move(owned));
+}
+
+void SidecarPolicy::OnHead(relay::Call& call) {
+  Job& job = Take(call);
+  if (!IsOurPage(call.request(), "/health")) return;
+  job.stage = Stage::kAnswering;
+  call.Answer(200, {}, "");
+}
+
+void SidecarPolicy::OnRequest(relay::Call& call) {
+  const http::RequestView& request = call.request();
+  const auto api = request.method == "POST" ? pd::ApiOfPath(request.path()) : std::nullopt;
+  if (api) return Generate(call, *api);
+  if (IsOurPage(request, "/ready")) Of(call).kind = Kind::kReady;
+  StartEngine(call);
+}
+
+void SidecarPolicy::AnswerError(relay::Call& call, int status, std::string_view type,
+                                std::string_view message) {
+  if (call.context != nullptr) Of(call).stage = Stage::kAnswering;
+  const relay::HeaderEdit json{.name = "Content-Type", .value = "application/json"};
+  call.Answer(status, {&json, 1}, pd::ErrorBody(status, type, message));
+}
+
+void SidecarPolicy::OnRefused(relay::Call& call, const relay::Refusal& refusal) {
+  metrics_.Request("refused", refusal.status);
+  AnswerError(call, refusal.status, TypeOf(refusal.status), refusal.message);
+}
+
+void SidecarPolicy::OnFailure(relay::Call& call, relay::Failure failure, std::string_view what) {
+  switch (Of(call).stage) {
+    case Stage::kPrefill:
+      return PrefillFailed(call, relay::NameOf(failure), what);
+    case Stage::kEngine:
+      return EngineFailed(call, failure, what);
+    default:
+      return;  // of a leg that has been given up already
+  }
+}
+
+void SidecarPolicy::OnCollected(relay::Call& call, const http::ResponseView& head,
+                                std::string_view body) {
+  switch (Of(call).stage) {
+    case Stage::kPrefill:
+    case Stage::kBackOff:  // late, but here
+      return PrefillAnswered(call, head, body);
+    case Stage::kEngine:
+      return HealthTold(
+          call, head.status == 200
+                    ? OkStatus()
+                    : Unavailable("engine answers " + std::to_string(head.status) + " on /health"));
+    default:
+      return;
+  }
+}
+
+void SidecarPolicy::HealthTold(relay::Call& call, const Status& engine) {
+  Job& job = Of(call);
+  if (job.kind == Kind::kProbe) {
+    if (engine.ok()) {
+      watching_ = false;
+      logger_.Info("engine is ready");
+    } else {
+      logger_.Info("waiting for vLLM to be ready", {{"err", engine.message()}});
+    }
+    job.stage = Stage::kAnswering;
+    return call.Abort();
+  }
+  if (!engine.ok()) {
+    return AnswerError(call, 503, "ServiceUnavailable", "engine is not ready: " + engine.message());
+  }
+  job.stage = Stage::kAnswering;
+  const relay::HeaderEdit json{.name = "Content-Type", .value = "application/json"};
+  call.Answer(200, {&json, 1}, R"({"status":"ready"})");
+}
+
+void SidecarPolicy::OnTimer(relay::Call& call) {
+  Job& job = Of(call);
+  switch (job.stage) {
+    case Stage::kScan:
+      metrics_.Request(RouteOf(job.kind), 503);
+      return AnswerError(call, 503, "ServiceUnavailable",
+                         "the request waited too long for a worker to read it");
+    case Stage::kPrefillerAddress:
+      return PrefillFailed(call, "timeout", "the prefiller's address is not found in time");
+    case Stage::kPrefill:
+      return PrefillFailed(call, "timeout", "no whole answer within --prefill-timeout");
+    case Stage::kBackOff:
+      return StartPrefill(call);
+    case Stage::kEngineAddress:
+      return EngineFailed(call, relay::Failure::kRefused,
+                          "the engine's address is not found in time");
+    default:
+      return;
+  }
+}
+
+void SidecarPolicy::OnEnd(relay::Call& call, const relay::Outcome& outcome) {
+  if (call.context == nullptr) return;
+  Job& job = Of(call);
+  if (job.kind == Kind::kProbe) probing_ = false;
+  if (job.forwarded) {
+    metrics_.all().response_bytes.Add(static_cast<double>(outcome.body_bytes));
+  } else if (job.stage != Stage::kAnswering) {
+    Ended(call, job);
+  }
+  if (job.scan && !job.scan->done.load(std::memory_order_acquire)) {
+    job.stage = Stage::kAnswering;
+    call.Retain();
+    retained_.push_back({&call, std::unique_ptr<Job>(&job)});
+    return;
+  }
+  call.context = nullptr;
+  Give(job);
+}
+
+// The client has left, or we are made to stop, before there was an answer.
+void SidecarPolicy::Ended(relay::Call& call, Job& job) {
+  if (job.kind == Kind::kProbe || job.kind == Kind::kReady || job.stage == Stage::kNew) return;
+  metrics_.Request(RouteOf(job.kind), 0);
+  const Duration elapsed = call.now() - job.leg_started;
+  if (job.stage == Stage::kPrefill) metrics_.Leg("prefill", "cancelled", elapsed);
+  if (job.stage == Stage::kEngine && job.kind != Kind::kPassThrough)
+    metrics_.Leg("decode", "cancelled", elapsed);
+  Release(job);
+}
+
+void SidecarPolicy::OnTick() {
+  std::erase_if(retained_, [](Retained& over) {
+    if (!over.job->scan->done.load(std::memory_order_acquire)) return false;
+    over.call->context = nullptr;
+    over.call->LetGo();
+    return true;
+  });
+  if (!watching_ || probing_ || loop_.now() - probed_ < kProbeInterval) return;
+  probed_ = loop_.now();
+  probing_ = true;
+  relay::Call& probe = loop_.Open();
+  Take(probe).kind = Kind::kProbe;
+  StartEngine(probe);
+}
+
+}  // namespace llmd::sidecar

@@ -1,0 +1,264 @@
+// Upstreams that fail: before their answer the policy is asked, after it the client sees a cut.
+#include "fixture.h"
+
+namespace llmd::relay::testing {
+namespace {
+
+constexpr std::string_view kSseHead =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+std::string Chunk(const std::string& content) {
+  char size[16];
+  std::snprintf(size, sizeof size, "%zx\r\n", content.size());
+  return size + content + "\r\n";
+}
+
+uint16_t ClosedPort() {
+  ScriptedPeer peer(0, [](RawSocket&, int) {});
+  return peer.port();
+}
+
+TEST(Failure, OfEachKindIsNamed) {
+  TestRelay refused(To(ClosedPort()));
+  EXPECT_EQ(BodyOf(refused.Ask(kGetClose)), "refused");
+
+  ScriptedPeer early(1, [](RawSocket& socket, int) { ReadRequest(socket); });
+  EXPECT_EQ(BodyOf(TestRelay(To(early.port())).Ask(kGetClose)), "reset");
+
+  ScriptedPeer reset(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Reset();
+  });
+  EXPECT_EQ(BodyOf(TestRelay(To(reset.port())).Ask(kGetClose)), "reset");
+
+  ScriptedPeer half(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send("HTTP/1.1 2");
+  });
+  EXPECT_EQ(BodyOf(TestRelay(To(half.port())).Ask(kGetClose)), "reset");
+
+  for (const char* bytes : {"this is no HTTP\r\n\r\n", "HTTP/1.1 20 OK\r\n\r\n", "\r\n\r\n",
+                            "HTTP/1.1 200 OK\r\nA : b\r\n\r\n", "HTTP/1.1 101 Switch\r\n\r\n"}) {
+    ScriptedPeer garbage(1, [bytes](RawSocket& socket, int) {
+      ReadRequest(socket);
+      socket.Send(bytes);
+      ReadRequest(socket);
+    });
+    EXPECT_EQ(BodyOf(TestRelay(To(garbage.port())).Ask(kGetClose)), "protocol") << bytes;
+  }
+
+  ScriptedPeer silent(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    ReadRequest(socket);
+  });
+  Hooks hooks = To(silent.port());
+  hooks.options.first_byte_timeout = std::chrono::milliseconds(100);
+  EXPECT_EQ(BodyOf(TestRelay(hooks).Ask(kGetClose)), "timeout");
+}
+
+TEST(Failure, MayBeMadeGoodElsewhere) {
+  ScriptedPeer good(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood");
+    ReadRequest(socket);
+  });
+  ScriptedPeer bad(1, [](RawSocket& socket, int) { ReadRequest(socket); });
+  Hooks hooks = To(bad.port());
+  const Target next = Loopback(good.port());
+  hooks.on_failure = [next](Call& call, relay::Failure, std::string_view) {
+    SendOptions options;
+    options.target = next;
+    call.Send(options);
+  };
+  TestRelay relay(hooks);
+  EXPECT_EQ(BodyOf(relay.Ask(
+                "POST /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 2\r\n\r\nab")),
+            "good");
+}
+
+TEST(Failure, ThatIsToldAgainAndAgainDoesNotStack) {
+  Hooks hooks = To(ClosedPort());
+  int failures = 0;
+  hooks.on_failure = [&](Call& call, relay::Failure, std::string_view) {
+    if (++failures == 2000) return call.Answer(502, {}, "enough");
+    SendOptions options;
+    options.target = hooks.target;
+    call.Send(options);
+  };
+  TestRelay relay(hooks);
+  EXPECT_EQ(BodyOf(relay.Ask(kGetClose)), "enough");
+}
+
+TEST(Failure, OfAConnectionThatWasIdleIsReplayed) {
+  std::vector<std::string> seen;
+  ScriptedPeer peer(2, [&](RawSocket& socket, int n) {
+    seen.push_back(ReadRequest(socket));
+    socket.Send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    // The second request of the first connection is swallowed.
+    if (n == 0) {
+      ReadRequest(socket);
+      return socket.Reset();
+    }
+    ReadRequest(socket);
+  });
+  TestRelay relay(To(peer.port()));
+  RawSocket socket = relay.Connect();
+  for (int i = 0; i < 2; ++i) {
+    socket.Send(kPost);
+    EXPECT_THAT(socket.ReadUntil("ok"), ::testing::HasSubstr("200 OK"));
+  }
+  EXPECT_EQ(relay.Sum().replays, 1U);
+  EXPECT_EQ(relay.journal.lines().size(), 0U);  // no failure was told
+  ASSERT_EQ(seen.size(), 2U);
+  EXPECT_THAT(seen[1], ::testing::EndsWith("{}"));
+}
+
+TEST(Failure, AFreshConnectionIsNotReplayed) {
+  std::atomic<int> connections{0};
+  ScriptedPeer peer(2, [&](RawSocket& socket, int) {
+    ++connections;
+    ReadRequest(socket);
+  });
+  {
+    TestRelay relay(To(peer.port()));
+    EXPECT_EQ(BodyOf(relay.Ask(kGetClose)), "reset");
+  }
+  EXPECT_EQ(connections, 1);
+  RawSocket::Connect(peer.port());  // lets the peer end
+}
+
+TEST(Failure, AnEarlyAnswerToAnUploadCounts) {
+  ScriptedPeer peer(1, [](RawSocket& socket, int) {
+    std::string seen;
+    socket.Receive(&seen);
+    socket.Send("HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig");
+  });
+  TestRelay relay(To(peer.port()));
+  RawSocket socket = relay.Connect();
+  socket.Send(
+      "POST /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 9000000\r\n\r\n" +
+      std::string(9'000'000, 'q'));
+  const std::string seen = socket.ReadToEnd();
+  // The answer can be lost to the reset that follows it; a clean 200 it never is.
+  EXPECT_TRUE(seen.starts_with("HTTP/1.1 413") || BodyOf(seen) == "reset") << seen;
+}
+
+struct CutCase {
+  const char* name;
+  std::string before;    // of the stream, in one chunk
+  std::string expected;  // what the client has of it before the error event
+};
+
+class Cuts : public ::testing::TestWithParam<CutCase> {};
+
+TEST_P(Cuts, GiveAnErrorEventOfItsOwnAndNoDone) {
+  ScriptedPeer peer(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send(std::string(kSseHead) + Chunk("data: {\"a\":1}\n\n"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    socket.Send(Chunk(GetParam().before));
+  });
+  TestRelay relay(To(peer.port()));
+  RawSocket socket = relay.Connect();
+  socket.Send(kGet);
+  const std::string seen = socket.ReadToEnd();  // the connection closes
+  const std::string error =
+      "data: " + http::ErrorBody(502, "the model server broke off its answer") + "\n\n";
+  EXPECT_EQ(BodyOf(seen), "data: {\"a\":1}\n\n" + GetParam().expected + error);
+  const auto ends = relay.journal.WaitForEnds(1);
+  EXPECT_TRUE(ends[0].cut);
+  EXPECT_FALSE(ends[0].whole);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Tails, Cuts,
+    ::testing::Values(CutCase{"BetweenEvents", "data: {\"b\":2}\n\n", "data: {\"b\":2}\n\n"},
+                      CutCase{"WithinData", "data: {\"choices\":[{\"te", ""},
+                      CutCase{"BeforeTheBlankLine", "data: {\"b\":2}\n", "data: {\"b\":2}\n\n"},
+                      CutCase{"WithinAComment", ": keep-al", ""},
+                      CutCase{"AfterAComment", ": keep-alive\n", ": keep-alive\n\n"},
+                      CutCase{"CrLf", "data: x\r\n\r\n", "data: x\r\n\r\n"},
+                      CutCase{"HalfCrLf", "data: x\r\n\r", "data: x\r\n\r\n\n"}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+TEST(Cut, WithinAChunkGivesAnErrorEventToo) {
+  ScriptedPeer peer(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send(std::string(kSseHead) + "400\r\ndata: {\"a\":1}\n\ndata: {\"b");
+  });
+  TestRelay relay(To(peer.port()));
+  const std::string seen = relay.Ask(kGet);
+  EXPECT_EQ(BodyOf(seen), "data: {\"a\":1}\n\ndata: " +
+                              http::ErrorBody(502, "the model server broke off its answer") +
+                              "\n\n");
+}
+
+TEST(Cut, OfALineThatWaitedTooLongIsEndedFirst) {
+  ScriptedPeer peer(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send(std::string(kSseHead) + Chunk(": keep-al"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  });
+  TestRelay relay(To(peer.port()));
+  EXPECT_THAT(BodyOf(relay.Ask(kGet)), ::testing::StartsWith(": keep-al\n\ndata: {\"error\""));
+}
+
+TEST(Cut, WhateverIsNoPlainEventStreamIsCutAndNeverEndedCleanly) {
+  for (const std::string head :
+       {"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"}) {
+    ScriptedPeer peer(1, [&](RawSocket& socket, int) {
+      ReadRequest(socket);
+      socket.Send(head);
+    });
+    TestRelay relay(To(peer.port()));
+    const std::string seen = relay.Ask(kGet);
+    EXPECT_THAT(seen,
+                ::testing::EndsWith(
+                    "abc" + std::string(head.find("Length") == std::string::npos ? "\r\n" : "")))
+        << head;
+    EXPECT_THAT(seen, ::testing::Not(::testing::HasSubstr("error")));
+    EXPECT_TRUE(relay.journal.WaitForEnds(1)[0].cut);
+  }
+}
+
+TEST(Cut, WithoutAFramingIsAReset) {
+  ScriptedPeer peer(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  });
+  TestRelay relay(To(peer.port()));
+  RawSocket socket = relay.Connect();
+  socket.Send("GET /x HTTP/1.0\r\n\r\n");
+  socket.ReadToEnd();
+  EXPECT_TRUE(socket.reset());
+}
+
+TEST(Cut, ACleanEndWithoutDoneIsNoFailure) {
+  ScriptedPeer peer(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send(std::string(kSseHead) + Chunk("data: 1\n\n") + "0\r\n\r\n");
+    ReadRequest(socket);
+  });
+  TestRelay relay(To(peer.port()));
+  EXPECT_EQ(BodyOf(relay.Ask(kGetClose)), "data: 1\n\n");
+}
+
+TEST(Cut, TheGapTimeoutIsOne) {
+  ScriptedPeer peer(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send(std::string(kSseHead) + Chunk("data: 1\n\n"));
+    ReadRequest(socket);
+  });
+  Hooks hooks = To(peer.port());
+  hooks.options.gap_timeout = std::chrono::milliseconds(100);
+  TestRelay relay(hooks);
+  EXPECT_THAT(BodyOf(relay.Ask(kGet)), ::testing::StartsWith("data: 1\n\ndata: {\"error\""));
+}
+
+}  // namespace
+}  // namespace llmd::relay::testing
