@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <condition_variable>
@@ -18,9 +19,11 @@ namespace llmd {
 namespace {
 
 constexpr size_t kKeptBufferBytes = size_t{1} << 16;
-// A thread that is woken for a line waits so long for more: under load one switch of threads serves
-// many lines.
+// Under load one switch of threads serves many lines: a thread that was woken this many times in a
+// row gathers lines for so long before it writes, and so does the next time it is woken, but for
+// one time free every such while.
 constexpr Duration kGather = std::chrono::milliseconds(5);
+constexpr double kFreeWakes = 32;
 
 std::string DroppedLine(uint64_t count) {
   std::string line = "{\"level\":\"warn\",\"ts\":\"" + FormatRfc3339(SystemClock().UnixNanos());
@@ -81,7 +84,7 @@ class FdLog::Channel {
     idle_ = true;
     wake_.wait(lock, [this] { return ending_ || !waiting_.empty(); });
     idle_ = false;
-    wake_.wait_for(lock, kGather, [this] { return ending_; });
+    if (!TakeFreeWake()) wake_.wait_for(lock, kGather, [this] { return ending_; });
     if (waiting_.empty()) {
       done_ = true;
       ended_.notify_all();
@@ -89,6 +92,16 @@ class FdLog::Channel {
     }
     taken.swap(waiting_);
     if (unreported_ > 0) taken += DroppedLine(std::exchange(unreported_, 0));
+    return true;
+  }
+
+  bool TakeFreeWake() {
+    const TimePoint now = SystemClock().Now();
+    const auto earned = static_cast<double>((now - last_wake_).count()) / kGather.count();
+    free_wakes_ = std::min(kFreeWakes, free_wakes_ + earned);
+    last_wake_ = now;
+    if (free_wakes_ < 1) return false;
+    free_wakes_ -= 1;
     return true;
   }
 
@@ -127,6 +140,9 @@ class FdLog::Channel {
   std::string waiting_;
   uint64_t dropped_ = 0, unreported_ = 0;
   bool idle_ = false, ending_ = false, done_ = false;
+  // Of the thread.
+  double free_wakes_ = kFreeWakes;
+  TimePoint last_wake_{};
 };
 
 struct FdLog::Thread {

@@ -44,7 +44,15 @@ std::string TraceContext::SpanIdHex() const {
 }
 
 std::string TraceContext::ToTraceparent() const {
-  return "00-" + TraceIdHex() + "-" + SpanIdHex() + (sampled ? "-01" : "-00");
+  std::string out;
+  out.reserve(kVersion00Bytes);
+  out += "00-";
+  AppendHex(out, trace_id_high, 16);
+  AppendHex(out, trace_id_low, 16);
+  out += '-';
+  AppendHex(out, span_id, 16);
+  out += sampled ? "-01" : "-00";
+  return out;
 }
 
 std::optional<TraceContext> ParseTraceparent(std::string_view header) {

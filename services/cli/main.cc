@@ -2,6 +2,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/bench/bench.h"
 #include "cli/up.h"
 #include "llmd/nearest.h"
 
@@ -16,6 +17,7 @@ struct Command {
 constexpr Command kCommands[] = {
     {"up", llmd::cli::RunUp, "start a prefill/decode cluster on this machine"},
     {"down", llmd::cli::RunDown, "stop a cluster that runs in the background"},
+    {"bench", llmd::bench::Main, "send load to a server and measure it"},
     {"explain", llmd::cli::RunExplain, "show how a request was routed"},
     {"plugins", llmd::cli::RunPlugins, "list the scheduling plugins"},
 };

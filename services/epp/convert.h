@@ -5,8 +5,8 @@
 #include <span>
 #include <string_view>
 
-#include "epp/processor.h"
 #include "common/wire_writer.h"
+#include "epp/processor.h"
 
 namespace llmd::epp {
 

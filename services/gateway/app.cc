@@ -27,7 +27,7 @@ struct Flags {
   std::string host = "127.0.0.1", epp, epp_ca_file, epp_cert_path, half_close = "gone";
   uint16_t port = 8000;
   int64_t attempts = 3, loops = 1;
-  bool no_epp = false, epp_secure = false;
+  bool no_epp = false, epp_secure = false, access_log = true;
   std::chrono::nanoseconds first_byte_timeout = std::chrono::minutes(10);
   ExtProcOptions asking;  // but its address
   std::string epp_failure_mode = "close";
@@ -69,6 +69,7 @@ FlagSet MakeFlags(Flags& flags) {
   set.String("half-close", &flags.half_close,
              "a client that closes its sending side: `gone` breaks off its request, `allow` serves "
              "it to the end");
+  set.Bool("access-log", &flags.access_log, "log a line for each request");
   set.Int("loop-threads", &flags.loops, 1, 64, "I/O threads");
   return set;
 }
@@ -179,6 +180,7 @@ Status OpenFront(App& app, const Flags& flags) {
   options.max_attempts = static_cast<int>(flags.attempts);
   options.first_byte_timeout = flags.first_byte_timeout;
   options.allow_half_close = flags.half_close == "allow";
+  options.access_log = flags.access_log;
   PageSources sources;
   sources.ready = [&app] { return app.ready(); };
   sources.metrics = [&app] { return app.Metrics(); };

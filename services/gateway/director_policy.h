@@ -10,13 +10,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "gateway/gateway_metrics.h"
-#include "gateway/routes.h"
-#include "llmd/http/relay/policy.h"
-#include "llmd/http/relay/upstream_health.h"
-#include "llmd/log.h"
+#include "gateway/policy_base.h"
 #include "llmd/sched/director.h"
-#include "llmd/worker_pool.h"
 
 namespace llmd::gateway {
 
@@ -27,38 +22,33 @@ struct GatewayOptions {
 };
 
 // What the policies of all loops share; thread-safe, and outlives them.
-struct GatewayParts {
+struct DirectorParts {
   sched::Director& director;
-  const Routes& routes;
-  GatewayMetrics& metrics;
-  relay::UpstreamHealth& health;
-  WorkerPool& workers;  // for pages that take long to write
   const GatewayOptions options;
-  const Logger logger;
 };
 
-class DirectorPolicy final : public relay::Policy {
+class DirectorPolicy final : public PolicyBase {
  public:
-  DirectorPolicy(GatewayParts& parts, relay::Loop& loop);
+  DirectorPolicy(const PolicyParts& parts, const DirectorParts& own, relay::Loop& loop);
   ~DirectorPolicy() override;
 
-  void OnHead(relay::Call& call) override;
-  void OnRequest(relay::Call& call) override;
-  void OnRefused(relay::Call& call, const relay::Refusal& refusal) override;
-  void OnFailure(relay::Call& call, relay::Failure failure, std::string_view what) override;
   void OnResponseHead(relay::Call& call, const http::ResponseView& head) override;
   relay::Piece OnResponseBytes(relay::Call& call, std::string_view piece, bool end) override;
-  void OnCollected(relay::Call& call, const http::ResponseView& head,
-                   std::string_view body) override;
-  std::string_view OnCut(relay::Call& call, relay::Failure failure, std::string_view what) override;
-  void OnEnd(relay::Call& call, const relay::Outcome& outcome) override;
-  void OnTick() override;
+
+ protected:
+  PolicyBase::Request& Take() override;
+  void Give(PolicyBase::Request& request) override;
+  void Serve(relay::Call& call, PolicyBase::Request& request) override;
+  void LegFailed(relay::Call& call, PolicyBase::Request& request, relay::Failure failure,
+                 std::string_view what) override;
+  bool Ended(relay::Call& call, PolicyBase::Request& request,
+             const relay::Outcome& outcome) override;
+  Key Answering(const PolicyBase::Request& request, relay::Target* target) const override;
 
  private:
-  using Key = relay::UpstreamHealth::Key;
   // One request on its way; used again for the next, with its buffers.
-  struct Request {
-    std::string id, method, path;
+  struct Request final : PolicyBase::Request {
+    DirectorPolicy* owner = nullptr;
     sched::HeaderList headers, answer_headers;
     sched::Routing routing;
     std::shared_ptr<sched::RequestState> state;
@@ -67,33 +57,21 @@ class DirectorPolicy final : public relay::Policy {
     bool panic = false;      // those that are out are asked too
     bool routed = false;     // to be ended: with the answer's end, or cancelled
     bool answering = false;  // the answer's head has been sent on
-    bool proxied = false;    // not answered by the gateway itself
     TimePoint asked{};
     std::string target_model;
     std::vector<sched::EndpointId> failed, exclude;
     size_t next = 0;  // of the routing's endpoints
     int sent = 0;     // so many times
-    sched::EndpointId endpoint{};
+    sched::EndpointId endpoint_id{};
     relay::Target target;
-    std::string endpoint_name;  // "ip:port"
     relay::Failure failure = relay::Failure::kOurs;
     std::string failure_text;
     std::vector<relay::HeaderEdit> edits;
     std::vector<std::string_view> body;
     std::string replaced, joined;
-    const LocalPage* page = nullptr;  // to be written elsewhere
-    Key probe = 0;                    // of a call of our own: whom it asks
     void Clear();
   };
-  static Request& Of(relay::Call& call) { return *static_cast<Request*>(call.context); }
-
-  Request& Take(relay::Call& call);
-  void Give(Request& request);
-  void Name(relay::Call& call, Request& request);
-  bool AnswerHere(relay::Call& call, const LocalPage& page);
-  void AnswerLater(relay::Call& call, const LocalPage& page);
-  void Answer(relay::Call& call, int status, std::string_view message, std::string_view allow = {});
-  void AnswerWith(relay::Call& call, const http::Response& response);
+  static Request& Mine(relay::Call& call) { return static_cast<Request&>(Of(call)); }
 
   void Decide(relay::Call& call, Request& request);
   void Exclude(Request& request);
@@ -109,10 +87,8 @@ class DirectorPolicy final : public relay::Policy {
   const relay::Target* TargetOf(sched::EndpointId id, std::string_view address);
   const std::vector<Key>& Ejected();
   bool IsEjected(sched::EndpointId id);
-  void Log(const Request& request, const relay::Outcome& outcome);
 
-  GatewayParts& parts_;
-  relay::Loop& loop_;
+  const DirectorParts& own_;
   std::vector<std::unique_ptr<Request>> requests_;
   std::vector<Request*> free_;
   struct Known {

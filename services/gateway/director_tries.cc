@@ -37,17 +37,19 @@ void DirectorPolicy::Decide(Call& call, Request& request) {
     input.first_received = request.asked;
     input.first_target = request.target_model;
   }
-  input.evicted = [this, ref = call.ref()](const sched::Denial& denial) {
-    (void)ref.Post([this, denial](Call& taken) { Evicted(taken, denial); });
+  // What captures a reference alone is kept without an allocation.
+  input.evicted = [ref = call.ref()](const sched::Denial& denial) {
+    (void)ref.Post([denial](Call& taken) { Mine(taken).owner->Evicted(taken, denial); });
   };
   request.next = 0;
   request.deciding = true;
-  const bool decided = parts_.director.RouteNow(
-      std::move(input), request.routing, [this, ref = call.ref()](sched::Routing routing) {
+  const bool decided = own_.director.RouteNow(
+      std::move(input), request.routing, [ref = call.ref()](sched::Routing routing) {
         auto late = std::make_shared<sched::Routing>(std::move(routing));
-        (void)ref.Post([this, late](Call& waiting) {
-          Of(waiting).routing = std::move(*late);
-          Decided(waiting, Of(waiting));
+        (void)ref.Post([late](Call& waiting) {
+          Request& asked = Mine(waiting);
+          asked.routing = std::move(*late);
+          asked.owner->Decided(waiting, asked);
         });
       });
   if (decided) Decided(call, request);
@@ -78,7 +80,7 @@ void DirectorPolicy::Decided(Call& call, Request& request) {
 bool DirectorPolicy::TryNext(Call& call, Request& request) {
   const sched::Routing& routing = request.routing;
   const size_t count = std::min(routing.endpoints.size(), routing.handles.size());
-  while (request.next < count && request.sent < parts_.options.max_attempts) {
+  while (request.next < count && request.sent < own_.options.max_attempts) {
     const size_t index = request.next++;
     if (Contains(request.failed, routing.handles[index])) continue;
     SendTo(call, request, index);
@@ -89,13 +91,13 @@ bool DirectorPolicy::TryNext(Call& call, Request& request) {
 
 void DirectorPolicy::SendTo(Call& call, Request& request, size_t index) {
   const sched::Routing& routing = request.routing;
-  request.endpoint = routing.handles[index];
-  request.endpoint_name = routing.endpoints[index];
-  const relay::Target* target = TargetOf(request.endpoint, request.endpoint_name);
+  request.endpoint_id = routing.handles[index];
+  request.endpoint = routing.endpoints[index];
+  const relay::Target* target = TargetOf(request.endpoint_id, request.endpoint);
   if (target == nullptr) return Answer(call, 500, "the endpoint's address is no IP address");
   request.target = *target;
-  if (request.sent > 0) parts_.metrics.retries.Add();
-  if (request.panic && IsEjected(request.endpoint)) parts_.metrics.panics.Add();
+  if (request.sent > 0) parts().metrics.retries.Add();
+  if (request.panic && IsEjected(request.endpoint_id)) parts().metrics.panics.Add();
   ++request.sent;
   FillEdits(request);
   FillBody(call, request);
@@ -104,8 +106,8 @@ void DirectorPolicy::SendTo(Call& call, Request& request, size_t index) {
   options.headers = request.edits;
   options.own_body = !routing.body_edits.empty();
   options.body = request.body;
-  options.first_byte_timeout = parts_.options.first_byte_timeout;
-  options.gap_timeout = parts_.options.gap_timeout;
+  options.first_byte_timeout = own_.options.first_byte_timeout;
+  options.gap_timeout = own_.options.gap_timeout;
   call.Send(options);
 }
 
@@ -143,28 +145,15 @@ void DirectorPolicy::FillBody(Call& call, Request& request) {
   request.body.assign(1, request.joined);
 }
 
-void DirectorPolicy::OnFailure(Call& call, relay::Failure failure, std::string_view what) {
-  Request& request = Of(call);
-  if (request.probe != 0) {
-    // What is no fault of the endpoint's says nothing about it: asked again later.
-    parts_.health.Probed(request.probe, false);
-    return call.Abort();
-  }
-  const bool ours = failure == relay::Failure::kOurs;
-  request.failed.push_back(request.endpoint);
+void DirectorPolicy::LegFailed(Call& call, PolicyBase::Request& failed, relay::Failure failure,
+                               std::string_view what) {
+  auto& request = static_cast<Request&>(failed);
+  request.failed.push_back(request.endpoint_id);
   request.failure = failure;
   // Clients are not told where engines are.
   request.failure_text.assign(what.substr(std::min(what.find(": ") + 2, what.size())));
-  const bool ejected =
-      parts_.health.Failed(static_cast<Key>(request.endpoint), request.target, failure);
-  parts_.logger.Warn(ours ? "no connection can be made here" : "endpoint failed before its answer",
-                     {{"x-request-id", request.id.substr(0, 128)},
-                      {"endpoint", request.endpoint_name},
-                      {"kind", relay::NameOf(failure)},
-                      {"error", what},
-                      {"ejected", ejected}});
   if (TryNext(call, request)) return;
-  if (request.sent >= parts_.options.max_attempts) return GiveUp(call, request);
+  if (request.sent >= own_.options.max_attempts) return GiveUp(call, request);
   // While it counts it may be what keeps the next try waiting.
   EndRouting(request);
   request.panic = false;
@@ -193,9 +182,9 @@ void DirectorPolicy::Deny(Call& call, Request& request, const sched::Denial& den
 
 // Flow control took the request back after it was routed.
 void DirectorPolicy::Evicted(Call& call, const sched::Denial& denial) {
-  Request& request = Of(call);
+  Request& request = Mine(call);
   if (!request.routed || request.abandoned) return;
-  parts_.logger.Warn(
+  parts().logger.Warn(
       "flow control took the request back",
       {{"x-request-id", request.id.substr(0, 128)}, {"droppedReason", denial.dropped_reason}});
   if (!request.answering) return Deny(call, request, denial);
@@ -205,7 +194,7 @@ void DirectorPolicy::Evicted(Call& call, const sched::Denial& denial) {
 // Cancels what was routed and has not ended.
 void DirectorPolicy::EndRouting(Request& request) {
   if (std::exchange(request.routed, false) && request.routing.state)
-    parts_.director.Cancel(request.routing.state);
+    own_.director.Cancel(request.routing.state);
 }
 
 }  // namespace llmd::gateway

@@ -19,6 +19,8 @@ constexpr std::string_view kDestination = "x-gateway-destination-endpoint";
 constexpr size_t kPieceBytes = 1 << 20;
 // Of an answer's body, once the picker keeps it to itself: above, the engine is not read on.
 constexpr size_t kMaxQueuedBytes = 256 << 10;
+// For a client that is behind: above, the picker is not read on.
+constexpr size_t kMaxUnsentBytes = 1 << 20;
 constexpr size_t kMaxEndpoints = 64;
 // A picker may put a body's worth of text into a request, not more.
 constexpr size_t kMaxAddedBytes = 16 << 20;
@@ -41,7 +43,7 @@ void ExtProcCall::Begin(relay::Call& call) {
   call_ = &call;
   failed_.clear();
   attempts_ = asks_ = 0;
-  panic_ = excluded_ = asked_twice_ = tried_ = alone_ = timer_set_ = head_only_ = false;
+  paused_ = panic_ = excluded_ = asked_twice_ = tried_ = alone_ = timer_set_ = head_only_ = false;
   pipe_.Reset();
   state_ = State::kAsking;
   if (policy_.PickerIsLost(call.now())) return Lost("gives no sign of life");
@@ -117,14 +119,22 @@ void ExtProcCall::OnPickerAnswer(std::string_view message) {
 }
 
 void ExtProcCall::OnPickerBatch() {
-  if (state_ == State::kBody) pipe_.Flush(*call_);
+  if (state_ != State::kBody) return;
+  pipe_.Flush(*call_);
+  if (call_ != nullptr && stream_ != nullptr && call_->unsent() > kMaxUnsentBytes) Pause();
 }
 
 void ExtProcCall::OnPickerEnd(bool clean, std::string_view why) {
   stream_.reset();
-  // A picker that needs nothing of the answer ends the stream after its routing.
-  if (clean && !Owes() && (state_ == State::kLeg || state_ == State::kPassing)) return;
   if (state_ == State::kPassing || (state_ == State::kBody && pipe_.ended())) return;
+  // A picker that needs nothing more of the answer ends the stream in order, as soon as after its
+  // routing; the head may have been sent to it meanwhile.
+  if (clean && state_ == State::kLeg) return;
+  if (clean && state_ == State::kHead) return PassOn();
+  if (clean && state_ == State::kBody && pipe_.GoOnAlone(true)) {
+    state_ = State::kPassing;
+    return pipe_.Flush(*call_);
+  }
   // One that is restarted breaks off what it has not decided, and can be asked again.
   if (state_ == State::kAsking && !std::exchange(asked_twice_, true)) return Ask();
   Lost(clean ? "ended the stream before it had answered" : why);
@@ -150,7 +160,8 @@ void ExtProcCall::ReadRouting(const PickerAnswer& answer, std::string_view messa
   std::string_view destination = ReadDestination(kept.metadata);
   const auto sets = [&kept](std::string_view name) {
     bool found = false;
-    EachSetHeader(kept.mutation, [&](std::string_view set, std::string_view) { found |= set == name; });
+    EachSetHeader(kept.mutation,
+                  [&](std::string_view set, std::string_view) { found |= set == name; });
     return found;
   };
   EachRemovedHeader(kept.mutation, [&](std::string_view name) {
@@ -229,10 +240,7 @@ void ExtProcCall::OnResponseHead(const http::ResponseView& head) {
   const auto length = head.headers.Get(http::Known::kContentLength);
   head_only_ = head.status == 204 || head.status == 304 || (length && *length == "0") ||
                call_->request().method == "HEAD";
-  if (stream_ == nullptr) {
-    state_ = State::kPassing;
-    return Forward(relay::BodyMode::kPass, {});
-  }
+  if (stream_ == nullptr) return PassOn();
   state_ = State::kHead;
   services::WireWriter& writer = EmptyWriter();
   WriteResponseHead(head, endpoint, head_only_, writer);
@@ -258,6 +266,11 @@ void ExtProcCall::Forward(relay::BodyMode mode, std::string_view mutation) {
   });
   edits.push_back({"x-request-id", id, false});
   call_->Forward(edits, mode);
+}
+
+void ExtProcCall::PassOn() {
+  state_ = State::kPassing;
+  Forward(relay::BodyMode::kPass, {});
 }
 
 relay::Piece ExtProcCall::OnResponseBytes(std::string_view piece, bool end) {

@@ -2,7 +2,7 @@
 //
 //   state     what it waits for                                   what moves it on
 //   asking    the picker's routing                                → leg, over
-//   leg       the engine's head                                   → head, passing, asking (the next try)
+//   leg       the engine's head                                   → head, passing, asking again
 //   head      what the picker says of it                          → body, passing, over
 //   body      the rest of the answer, through the picker          → passing, over
 //   passing   the rest of the answer, which the picker needs not see, or does not see any more
@@ -66,6 +66,8 @@ class ExtProcCall final : public PolicyBase::Request, public PickerListener {
   // The picker (ext_proc_leg.cc).
   bool Owes() const;
   Duration Patience() const;
+  void Pause();
+  void ReadOnWhenSent();
   void Wait();
   void Lost(std::string_view why);
   void Refuse(int status, std::string_view message);
@@ -73,6 +75,7 @@ class ExtProcCall final : public PolicyBase::Request, public PickerListener {
   void DropStream(bool whole);
   // The answer (ext_proc_call.cc).
   void OnHeadAnswer(const PickerAnswer& answer);
+  void PassOn();
   void Forward(relay::BodyMode mode, std::string_view mutation);
 
   ExtProcPolicy& policy_;
@@ -105,6 +108,7 @@ class ExtProcCall final : public PolicyBase::Request, public PickerListener {
   bool head_only_ = false;  // the answer has no body
   TimePoint owed_since_{};  // or when the picker last moved this request
   bool timer_set_ = false;
+  bool paused_ = false;  // the picker is not read: the client is behind
 };
 
 }  // namespace llmd::gateway

@@ -234,8 +234,8 @@ class GrpcPickerClient::Stream final : public PickerStream,
   }
 
   GrpcPickerClient& client_;
-  PickerListener* listener_;             // loop thread
-  std::vector<ByteBuffer> delivered_;    // loop thread
+  PickerListener* listener_;           // loop thread
+  std::vector<ByteBuffer> delivered_;  // loop thread
   std::shared_ptr<Stream> self_;
   grpc::ClientContext context_;
   std::unique_ptr<grpc::ClientAsyncReaderWriter<ByteBuffer, ByteBuffer>> rpc_;
@@ -267,8 +267,7 @@ class GrpcPickerClient::ProbeCall final : public Event {
   void OnEvent(bool) override {
     const grpc::StatusCode code = status_.error_code();
     client_.OnProbed(code != grpc::StatusCode::DEADLINE_EXCEEDED &&
-                     code != grpc::StatusCode::UNAVAILABLE &&
-                     code != grpc::StatusCode::CANCELLED);
+                     code != grpc::StatusCode::UNAVAILABLE && code != grpc::StatusCode::CANCELLED);
     delete this;
   }
 
@@ -378,8 +377,8 @@ void GrpcPickerClient::Work() {
 void GrpcPickerClient::OnProbed(bool answered) {
   if (answered) {
     OnHeard();
-  } else {
-    Set(vain_, Get(probed_));
+  } else if (Get(vain_) <= Get(heard_)) {
+    Set(vain_, Get(probed_));  // the first one since it was heard
   }
   probing_ = false;
   Died(nullptr);

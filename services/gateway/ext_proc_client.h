@@ -77,7 +77,8 @@ class PickerClient {
   // Asks for a sign of life, unless that has been asked already: any answer counts, be it that the
   // method is not known.
   virtual void Probe() = 0;
-  // Since when an unanswered probe waits, or waited in vain; max() = none.
+  // When the first probe began that is or was not answered, and nothing has come since; max() =
+  // none.
   virtual TimePoint unanswered_since() const = 0;
   // From time to time: delivers what a full loop queue left behind, ends streams that linger.
   virtual void OnTick() = 0;
@@ -161,20 +162,20 @@ class GrpcPickerClient final : public PickerClient {
   grpc::Alarm alarm_;
   grpc_connectivity_state state_ = GRPC_CHANNEL_IDLE;  // queue's thread
   std::atomic<bool> ready_{false};
-  std::atomic<Duration::rep> heard_, probed_, vain_;  // vain_: when the last probe in vain began
+  std::atomic<Duration::rep> heard_, probed_, vain_;  // vain_: when the first probe in vain began
   std::atomic<bool> probing_{false}, probe_due_{false};
 
   std::mutex mutex_;
-  std::vector<std::shared_ptr<Stream>> announced_;  // guarded by mutex_
-  std::vector<std::shared_ptr<Stream>> asked_;      // guarded by mutex_
+  std::vector<std::shared_ptr<Stream>> announced_;          // guarded by mutex_
+  std::vector<std::shared_ptr<Stream>> asked_;              // guarded by mutex_
   bool posted_ = false, kicked_ = false, stopped_ = false;  // guarded by mutex_
-  std::unordered_set<Stream*> streams_;             // guarded by mutex_
+  std::unordered_set<Stream*> streams_;                     // guarded by mutex_
   size_t alive_ = 0;  // guarded by mutex_: streams, a probe, the watch of the channel
   std::condition_variable none_alive_;
 
-  std::vector<std::shared_ptr<Stream>> working_;     // queue's thread
-  std::vector<std::shared_ptr<Stream>> delivering_;  // loop thread
-  std::deque<std::pair<TimePoint, std::weak_ptr<Stream>>> lingering_;       // loop thread
+  std::vector<std::shared_ptr<Stream>> working_;                       // queue's thread
+  std::vector<std::shared_ptr<Stream>> delivering_;                    // loop thread
+  std::deque<std::pair<TimePoint, std::weak_ptr<Stream>>> lingering_;  // loop thread
   std::thread thread_;
 };
 

@@ -30,7 +30,7 @@ class ExtProcFront final : public PickerFront {
         metrics_(metrics),
         health_(SystemClock()),
         workers_(std::move(workers)),
-        parts_{routes_, metrics_, health_, *workers_, logger},
+        parts_{routes_, metrics_, health_, *workers_, logger, options.access_log},
         own_{std::move(picker), options.max_attempts, options.first_byte_timeout,
              ExtProcMetrics(metrics)},
         credentials_(PickerCredentials(own_.options.address)) {}

@@ -9,8 +9,10 @@
 namespace llmd::gateway {
 namespace {
 
-// A live picker that has not answered so many bytes for its whole patience keeps them to itself.
+// A live picker that has not answered so many bytes for the whole timeout keeps them to itself.
 constexpr size_t kKeptBytes = 512 << 10;
+// How soon it is seen that a client has caught up.
+constexpr Duration kLookAgain = std::chrono::milliseconds(16);
 // A picker may be asked once more than endpoints are tried, and once again with all of them.
 constexpr int kExtraAsks = 2;
 
@@ -106,8 +108,25 @@ void ExtProcCall::Wait() {
   call_->SetTimer(policy_.options().timeout / 2);
 }
 
+void ExtProcCall::Pause() {
+  paused_ = timer_set_ = true;
+  stream_->SetReading(false);
+  call_->SetTimer(kLookAgain);
+}
+
+void ExtProcCall::ReadOnWhenSent() {
+  if (stream_ == nullptr) return;
+  timer_set_ = true;
+  if (call_->unsent() > 0) return call_->SetTimer(kLookAgain);
+  paused_ = timer_set_ = false;
+  owed_since_ = call_->now();
+  stream_->SetReading(true);
+  Wait();
+}
+
 void ExtProcCall::OnTimer() {
   timer_set_ = false;
+  if (paused_) return ReadOnWhenSent();
   if (stream_ == nullptr || !Owes()) return;
   const TimePoint now = call_->now();
   const Duration waited = now - owed_since_;
@@ -121,7 +140,7 @@ void ExtProcCall::OnTimer() {
   if (quiet >= Patience() && client.unanswered_since() <= now - policy_.options().timeout / 2)
     return Lost("gives no sign of life");
   if (quiet >= Patience() / 2) client.Probe();
-  if (kept_body && waited >= Patience() && pipe_.held_bytes() >= kKeptBytes) {
+  if (kept_body && waited >= policy_.options().timeout && pipe_.held_bytes() >= kKeptBytes) {
     pipe_.GiveUpCopies();
     pipe_.Flush(*call_);
   }
@@ -130,7 +149,8 @@ void ExtProcCall::OnTimer() {
 
 void ExtProcCall::Lost(std::string_view why) {
   policy_.metrics().lost.Add();
-  policy_.parts().logger.Warn("lost the endpoint picker", {{"x-request-id", PolicyBase::LoggedId(*this)}, {"why", why}});
+  policy_.parts().logger.Warn("lost the endpoint picker",
+                              {{"x-request-id", PolicyBase::LoggedId(*this)}, {"why", why}});
   DropStream(false);
   const bool open = policy_.options().open;
   switch (state_) {
@@ -139,9 +159,7 @@ void ExtProcCall::Lost(std::string_view why) {
     case State::kLeg:
       return open ? void() : Refuse(503, "the endpoint picker has gone");
     case State::kHead:
-      if (!open) return Refuse(503, "the endpoint picker has gone");
-      state_ = State::kPassing;
-      return Forward(relay::BodyMode::kPass, {});
+      return open ? PassOn() : Refuse(503, "the endpoint picker has gone");
     case State::kBody:
       if (!pipe_.GoOnAlone(open))
         return call_->BreakOff(http::ErrorBody(502, "the endpoint picker has gone"));
@@ -188,12 +206,14 @@ void ExtProcCall::PassDenial(const PickerAnswer& answer) {
   headers.push_back({"x-request-id", id, false});
   state_ = State::kOver;
   DropStream(false);
-  call_->Answer(status, headers, json ? std::string(answer.body) : http::ErrorBody(status, answer.body));
+  call_->Answer(status, headers,
+                json ? std::string(answer.body) : http::ErrorBody(status, answer.body));
 }
 
 void ExtProcCall::Evicted(const PickerAnswer& answer) {
   if (state_ == State::kOver) return;
-  policy_.parts().logger.Warn("the endpoint picker took the request back", {{"x-request-id", PolicyBase::LoggedId(*this)}});
+  policy_.parts().logger.Warn("the endpoint picker took the request back",
+                              {{"x-request-id", PolicyBase::LoggedId(*this)}});
   if (state_ == State::kLeg || state_ == State::kHead) return PassDenial(answer);
   const int status = answer.status;
   const std::string error = http::ErrorBody(status, answer.body);

@@ -21,7 +21,7 @@ struct ExtProcOptions {
   PickerAddress address;
   // A picker that owes something and gives no sign of life for so long, asked for one, is lost.
   // Answers under way get kAnswerPatience times that.
-  Duration timeout = std::chrono::milliseconds(200);
+  Duration timeout = std::chrono::seconds(1);
   // How long a picker that lives may keep a request before it says where it goes: the longest TTL
   // of its queues, and a little more.
   Duration queue_timeout = std::chrono::seconds(65);

@@ -9,9 +9,10 @@ ExtProcMetrics::ExtProcMetrics(MetricsRegistry& r)
                         "Requests whose endpoint picker broke off or gave no sign of life.")),
       alone(r.AddCounter("llmd_gateway_without_picker_total",
                          "Requests sent on without a picker (--epp-failure-mode=open).")),
-      asking(r.AddHistogram(
-          "llmd_gateway_picker_seconds", "From request head to the endpoint picker's routing.",
-          {.0005, .001, .002, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 60})) {}
+      asking(r.AddHistogram("llmd_gateway_picker_seconds",
+                            "From request head to the endpoint picker's routing.",
+                            {.0005, .001, .002, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 60})) {
+}
 
 void ExtProcMetrics::Asked(Duration waited) {
   asking.Observe(std::chrono::duration<double>(waited).count());
@@ -78,8 +79,9 @@ void ExtProcPolicy::OnTimer(relay::Call& call) {
   Mine(call).OnTimer();
 }
 
-void ExtProcPolicy::Ended(Request& request, const relay::Outcome& outcome) {
+bool ExtProcPolicy::Ended(relay::Call&, Request& request, const relay::Outcome& outcome) {
   static_cast<ExtProcCall&>(request).End(outcome.whole);
+  return true;
 }
 
 PolicyBase::Key ExtProcPolicy::Answering(const Request& request, relay::Target* target) const {

@@ -60,7 +60,7 @@ class ExtProcPolicy final : public PolicyBase {
   void Serve(relay::Call& call, Request& request) override;
   void LegFailed(relay::Call& call, Request& request, relay::Failure failure,
                  std::string_view what) override;
-  void Ended(Request& request, const relay::Outcome& outcome) override;
+  bool Ended(relay::Call& call, Request& request, const relay::Outcome& outcome) override;
   Key Answering(const Request& request, relay::Target* target) const override;
 
  private:

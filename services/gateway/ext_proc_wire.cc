@@ -133,7 +133,8 @@ bool ReadImmediate(std::string_view message, PickerAnswer& out) {
     if (f.Is(3)) out.body = f.bytes();
     if (!f.Is(1)) continue;
     for (WireFields status(f.bytes()); status.Next();) {
-      if (status.IsNumber(1)) out.status = static_cast<int>(std::min<uint64_t>(status.number(), 999));
+      if (status.IsNumber(1))
+        out.status = static_cast<int>(std::min<uint64_t>(status.number(), 999));
     }
   }
   return f.ok();

@@ -65,7 +65,8 @@ struct PickerAnswer {
 // False when it is malformed.
 bool ReadAnswer(std::string_view message, PickerAnswer& out);
 
-// The value (a google.protobuf.Value or Struct) under `key` in a Struct's or map's fields, "" = none.
+// The value (a google.protobuf.Value or Struct) under `key` in a Struct's or map's fields, "" =
+// none.
 std::string_view FindStructField(std::string_view fields, std::string_view key);
 // "ip:port,ip:port" of the metadata, "" = none; for pickers that set no header.
 std::string_view ReadDestination(std::string_view metadata);

@@ -23,7 +23,8 @@ struct FrontOptions {
   size_t max_body_bytes = 100 << 20;
   int max_attempts = 3;
   Duration first_byte_timeout = std::chrono::minutes(10);
-  bool allow_half_close = false;
+  bool allow_half_close = false;  // of the relay
+  bool access_log = true;         // of the relay
 };
 
 // Thread-safe.

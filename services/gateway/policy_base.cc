@@ -32,7 +32,7 @@ PolicyBase::Request& PolicyBase::Begin(Call& call) {
   request.method.assign(head.method);
   request.path.assign(head.path());
   request.id.assign(head.headers.Get(http::Known::kXRequestId).value_or(""));
-  if (request.id.empty()) request.id = NewUuid();
+  if (request.id.empty()) AssignUuid(request.id, RandomBits(), RandomBits());
   request.endpoint.clear();
   request.page = nullptr;
   request.probe = 0;
@@ -129,15 +129,14 @@ std::string_view PolicyBase::OnCut(Call& call, relay::Failure failure, std::stri
   relay::Target target;
   const Key key = Answering(request, &target);
   parts_.health.Failed(key, target, failure);
-  parts_.logger.Warn("engine broke off its answer", {{"x-request-id", LoggedId(request)},
-                                                     {"endpoint", request.endpoint},
-                                                     {"error", what}});
+  parts_.logger.Warn(
+      "engine broke off its answer",
+      {{"x-request-id", LoggedId(request)}, {"endpoint", request.endpoint}, {"error", what}});
   return Policy::OnCut(call, failure, what);
 }
 
 void PolicyBase::OnEnd(Call& call, const relay::Outcome& outcome) {
   Request& request = Of(call);
-  call.context = nullptr;
   if (request.probe != 0) return Give(request);
   parts_.metrics.inflight.Add(-1);
   if (outcome.client_gone) parts_.metrics.client_gone.Add();
@@ -145,12 +144,11 @@ void PolicyBase::OnEnd(Call& call, const relay::Outcome& outcome) {
       outcome.head_sent == TimePoint() ? Duration::zero() : outcome.head_sent - outcome.received;
   parts_.metrics.Request(outcome.status, outcome.ended - outcome.received, first);
   Log(request, outcome);
-  Ended(request, outcome);
-  Give(request);
+  if (Ended(call, request, outcome)) Give(request);
 }
 
 void PolicyBase::Log(const Request& request, const relay::Outcome& outcome) {
-  if (!parts_.logger.Enabled(LogLevel::kInfo)) return;
+  if (!parts_.access_log || !parts_.logger.Enabled(LogLevel::kInfo)) return;
   const double seconds = std::chrono::duration<double>(outcome.ended - outcome.received).count();
   parts_.logger.Info("request", {{"x-request-id", LoggedId(request)},
                                  {"method", request.method},

@@ -22,6 +22,7 @@ struct PolicyParts {
   relay::UpstreamHealth& health;
   WorkerPool& workers;  // for pages that take long to write
   const Logger logger;
+  const bool access_log = true;  // a line for each request
 };
 
 class PolicyBase : public relay::Policy {
@@ -64,8 +65,9 @@ class PolicyBase : public relay::Policy {
   virtual void Serve(relay::Call& call, Request& request) = 0;
   virtual void LegFailed(relay::Call& call, Request& request, relay::Failure failure,
                          std::string_view what) = 0;
-  // The call is over; Give follows.
-  virtual void Ended(Request& request, const relay::Outcome& outcome) = 0;
+  // The call is over; Give follows, unless this says false: then the call is retained, and the
+  // policy gives the request when it lets it go.
+  virtual bool Ended(relay::Call& call, Request& request, const relay::Outcome& outcome) = 0;
   // Who answers, for health.
   virtual Key Answering(const Request& request, relay::Target* target) const = 0;
 

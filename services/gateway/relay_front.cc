@@ -13,7 +13,8 @@ class RelayFront final : public Front {
         metrics_(metrics),
         health_(SystemClock()),
         workers_(std::move(workers)),
-        parts_{director, routes_, metrics_, health_, *workers_, OptionsOf(options), logger} {}
+        parts_{routes_, metrics_, health_, *workers_, logger, options.access_log},
+        own_{director, OptionsOf(options)} {}
 
   Status Start(const FrontOptions& options, const Logger& logger) {
     relay::RelayOptions relay;
@@ -23,7 +24,7 @@ class RelayFront final : public Front {
     relay.loops = options.loops;
     relay.allow_half_close = options.allow_half_close;
     const auto policy = [this](relay::Loop& loop) -> std::unique_ptr<relay::Policy> {
-      return std::make_unique<DirectorPolicy>(parts_, loop);
+      return std::make_unique<DirectorPolicy>(parts_, own_, loop);
     };
     LLMD_ASSIGN_OR_RETURN(relay_, relay::Relay::Create(std::move(relay), policy, logger));
     return OkStatus();
@@ -47,7 +48,8 @@ class RelayFront final : public Front {
   GatewayMetrics metrics_;
   relay::UpstreamHealth health_;
   std::unique_ptr<WorkerPool> workers_;
-  GatewayParts parts_;
+  const PolicyParts parts_;
+  const DirectorParts own_;
   std::unique_ptr<relay::Relay> relay_;
 };
 

@@ -180,7 +180,7 @@ void SidecarPolicy::OnEnd(relay::Call& call, const relay::Outcome& outcome) {
   if (job.scan && !job.scan->done.load(std::memory_order_acquire)) {
     job.stage = Stage::kAnswering;
     call.Retain();
-    retained_.push_back(&call);
+    retained_.push_back({&call, std::unique_ptr<Job>(&job)});
     return;
   }
   call.context = nullptr;
@@ -199,12 +199,10 @@ void SidecarPolicy::Ended(relay::Call& call, Job& job) {
 }
 
 void SidecarPolicy::OnTick() {
-  std::erase_if(retained_, [this](relay::Call* call) {
-    Job& job = Of(*call);
-    if (!job.scan->done.load(std::memory_order_acquire)) return false;
-    call->context = nullptr;
-    call->LetGo();
-    Give(job);
+  std::erase_if(retained_, [](Retained& over) {
+    if (!over.job->scan->done.load(std::memory_order_acquire)) return false;
+    over.call->context = nullptr;
+    over.call->LetGo();
     return true;
   });
   if (!watching_ || probing_ || loop_.now() - probed_ < kProbeInterval) return;

@@ -61,6 +61,12 @@ class SidecarPolicy final : public relay::Policy {
   void OnTick() override;
 
  private:
+  // A call that is over, but a worker still reads its body.
+  struct Retained {
+    relay::Call* call;
+    std::unique_ptr<Job> job;
+  };
+
   // policy.cc
   static Job& Of(relay::Call& call) { return *static_cast<Job*>(call.context); }
   Job& Take(relay::Call& call);
@@ -109,7 +115,7 @@ class SidecarPolicy final : public relay::Policy {
   std::map<std::string, std::unique_ptr<relay::UpstreamTls>, std::less<>> prefiller_tls_;
   Resolver resolver_;
   std::vector<std::unique_ptr<Job>> free_jobs_;
-  std::vector<relay::Call*> retained_;  // over, but a worker still reads their bodies
+  std::vector<Retained> retained_;
   // Of the first loop: the engine is asked until it has answered once.
   bool watching_ = false, probing_ = false;
   TimePoint probed_{};

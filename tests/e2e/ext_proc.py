@@ -113,7 +113,10 @@ class Stream:
     def half_close(self):
         self.queue.put(None)
 
-    def send(self, message, subset=None):
+    def send(self, message, subset=None, exclude=()):
+        for item in exclude:
+            fields = message.metadata_context.filter_metadata["envoy.lb.subset_hint"].fields
+            fields[f"{DESTINATION}-exclude"].list_value.values.add().string_value = item
         if self.protocol:
             message.protocol_config.request_body_mode, message.protocol_config.response_body_mode = self.protocol
             self.protocol = None
@@ -133,11 +136,11 @@ class Stream:
             header = header_map.headers.add()
             header.key, header.raw_value = name, value.encode() if isinstance(value, str) else value
 
-    def headers(self, lines=POST, end=False, subset=None):
+    def headers(self, lines=POST, end=False, subset=None, exclude=()):
         message = self.request()
         self._lines(message.request_headers.headers, lines)
         message.request_headers.end_of_stream = end
-        return self.send(message, subset)
+        return self.send(message, subset, exclude)
 
     def body(self, data, end=True, subset=None):
         message = self.request()

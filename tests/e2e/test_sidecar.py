@@ -88,13 +88,15 @@ def test_only_strict_host_port(make, value):
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
 def test_prefill_errors_are_relayed_whole(make, status):
     async def fail(request, writer):
-        return response(status, b'{"error":"mine"}', "application/problem", [("Retry-After", "7")])
+        return response(status, b'{"error":"mine"}', "application/problem",
+                        [("Retry-After", "7"), ("Set-Cookie", "a"), ("Set-Cookie", "b"), ("Connection", "x-own"), ("x-own", "1")])
 
     p, d = make(fail), make(answer_decode)
     s = make.sidecar(d.port)
     reply = s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": p.address})
     assert (reply.status, reply.data) == (status, b'{"error":"mine"}')
     assert reply.headers["Retry-After"] == "7" and reply.headers["Content-Type"] == "application/problem"
+    assert reply.headers.get_all("Set-Cookie") == ["a", "b"] and "x-own" not in reply.headers
     assert not d.posts()
 
 
@@ -262,6 +264,24 @@ def test_lender_is_told_when_the_engine_never_answers(make, leave):
     lender.thread.join(10)
     assert [kind for kind, _ in lender.frames] == [1, 7]
     assert d.disconnected.wait(5)
+
+
+def test_lenders_that_do_not_answer_hold_up_neither_names_nor_the_end(make):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+
+        async def prefill(request, writer):
+            return response(body=prefill_reply().split(b"\r\n\r\n")[1].replace(b"5557", str(port).encode()))
+
+        p = make(prefill)
+        s = make.sidecar(free_port())
+        for _ in range(16):
+            assert s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": p.address}).status == 503
+        begun = time.monotonic()
+        assert s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": f"localhost:{p.port}"}).status == 503
+        assert time.monotonic() - begun < 2
+        assert s.stop() == 0
+        assert time.monotonic() - begun < 10
 
 
 def test_clients_are_not_told_addresses(make):

@@ -167,6 +167,20 @@ def test_a_subset_without_a_match_is_503(picker, channel, subset):
 
 
 # Requests that end with their headers.
+@pytest.mark.parametrize("subset", [None, 1], ids=["alone", "a-subset-beside-it"])
+def test_excluded_endpoints_are_not_picked(picker, channel, engines, subset):
+    left = {e.address for e in engines[1:]}
+    with Stream(picker, channel) as stream:
+        stream.headers(exclude=[engines[0].address], subset=subset and [engines[1].address]).body(body_of())
+        assert set(stream.routed()[0].destination.split(",")) == left
+
+
+def test_nobody_left_is_503(picker, channel, engines):
+    with Stream(picker, channel) as stream:
+        refusal = stream.headers(exclude=[e.address for e in engines]).body(body_of()).refused()
+        assert (refusal.status, refusal.reason) == (503, "rejected-no-endpoints")
+
+
 def test_a_get_is_scheduled_through_the_profile(picker, channel, engines):
     with Stream(picker, channel) as stream:
         head = stream.headers(GET, end=True).routed(has_body=False)[0]

@@ -43,6 +43,12 @@ class PolicyTest : public ::testing::Test {
     shared_.scan = shared_.look_up_on;
   }
 
+  // Every call ends.
+  ~PolicyTest() override {
+    RunJobs();
+    for (size_t i = 0; policy_ && i < loop_.calls(); ++i) policy_->OnEnd(loop_.call(i), {});
+  }
+
   void Start() { policy_ = std::make_unique<SidecarPolicy>(loop_, shared_); }
   // A request up to its first leg.
   FakeCall& Ask(std::string method, std::string target, Lines headers = {}, std::string body = "") {

@@ -66,6 +66,10 @@ void CallImpl::Decide() {
   loop_.policy().OnRequest(*this);
 }
 
+size_t CallImpl::unsent() const {
+  return client_ != nullptr ? client_->unsent() : 0;
+}
+
 void CallImpl::SetTimer(Duration delay) {
   if (delay <= Duration::zero()) return loop_.wheel().Clear(timer_);
   loop_.wheel().Set(timer_, loop_.now() + delay);

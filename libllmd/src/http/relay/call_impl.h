@@ -47,6 +47,7 @@ class CallImpl final : public Call {
   void Abort() override;
   void BreakOff(std::string_view error) override;
   void Release(std::string_view bytes, size_t covers, bool last) override;
+  size_t unsent() const override;
   void SetTimer(Duration delay) override;
   void Retain() override { retained_ = true; }
   void LetGo() override;

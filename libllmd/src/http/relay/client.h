@@ -33,6 +33,7 @@ class Client final : public Handler {
   void Send(iovec* parts, size_t count);
   // Bytes wait for the client to read.
   bool behind() const { return !out_.empty(); }
+  size_t unsent() const { return out_.size(); }
   // What comes once all is sent.
   enum class After { kNext, kClose, kReset };
   void EndAnswer(After after);

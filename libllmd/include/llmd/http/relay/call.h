@@ -148,6 +148,10 @@ class Call {
   // more than RelayOptions::max_held_bytes are unsettled.
   virtual void Release(std::string_view bytes, size_t covers, bool last) = 0;
 
+  // Bytes of the answer that the client's socket has not taken. The relay stops reading the
+  // upstream while there are any; whoever releases bytes from elsewhere looks here.
+  virtual size_t unsent() const { return 0; }
+
   // OnTimer once, after `delay` (the loop's granularity is 16 ms); replaces an earlier one; zero
   // clears it. Ends with the call.
   virtual void SetTimer(Duration delay) = 0;
