@@ -2,9 +2,10 @@
 
     chaos.py BUILD_DIR [--minutes M] [--epp] [--real] […]
 
-Four scripted engines as processes, or with --real llmd-engine behind sidecars, prefill apart (chaos_real.py). One is well the whole time; the others reset 5 % of their POSTs and are taken at random
-times by --kinds, all three at once too. With --epp the gateway asks llmd-epp; with --picker-chaos that one is killed, stopped and
-restarted as well. Official SDKs send chats, plain and streamed, some of which they close early. At the end no request may be
+Four scripted engines as processes, or with --real llmd-engine behind sidecars, prefill apart (chaos_real.py). One is well the
+whole time; the others reset 5 % of their POSTs and are taken at random times by --kinds, all three at once too. With --epp the
+gateway asks llmd-epp; with --picker-chaos that one is killed, stopped and restarted as well. Official SDKs send chats, plain and
+streamed, some of which they close early. At the end no request may be
 lost (no answer, or 500 and more), no answer be wrong or end as if whole, no stream break on the engine that was well, and no
 request, connection, descriptor or memory be left. One summary line; exit 1 on any violation, each of which is printed.
 """

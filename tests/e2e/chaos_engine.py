@@ -2,8 +2,9 @@
 
     chaos_engine.py PORT [--reset SHARE] [--seed N]
 
-Answers each prompt with itself, so that a mixed-up answer is seen, under its port as the answer's id. --reset is the share of POSTs it resets, half of them before
-the first byte. SIGUSR1 begins a time in which half of its answers are garbage, SIGUSR2 ends it.
+Answers each prompt with itself, so that a mixed-up answer is seen, under its port as the answer's id. --reset is the share of
+POSTs it resets, half of them before the first byte. SIGUSR1 begins a time in which half of its answers are garbage, SIGUSR2
+ends it.
 """
 import argparse
 import asyncio
@@ -87,7 +88,8 @@ class Server:
 
     async def answer(self, method, body, writer):
         if method == "GET":
-            page = f"vllm:num_requests_waiting 0.0\nvllm:num_requests_running {self.running}.0\nvllm:kv_cache_usage_perc 0.1\n".encode()
+            page = (f"vllm:num_requests_waiting 0.0\nvllm:num_requests_running {self.running}.0\n"
+                    "vllm:kv_cache_usage_perc 0.1\n").encode()
             writer.write(head(len(page), kind="text/plain") + page)
             return
         self.running += 1

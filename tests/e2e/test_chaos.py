@@ -97,7 +97,8 @@ def engine():
         e.close()
 
 
-@pytest.mark.xfail(strict=True, reason="a sidecar's 502 and 503 for an engine that has gone are passed on, though another endpoint is well")
+@pytest.mark.xfail(strict=True, reason="a sidecar's 502 and 503 for an engine that has gone are passed on, though another "
+                                       "endpoint is well")
 def test_a_sidecar_whose_engine_goes_does_not_cost_a_request(started, tmp_path, engine):
     goes = FakeEngine(well)
     sidecars = [started(Sidecar(f"sidecar-{i}", e)) for i, e in enumerate([engine(well), goes])]
