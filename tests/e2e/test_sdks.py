@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import PROMPTS, ROOT, Engine, Gateway, Picker, binary, endpoints_yaml, free_port, kv_pool, metric
+from conftest import PROMPTS, ROOT, Engine, Gateway, Picker, binary, endpoints_yaml, free_port, kv_pool
 
 sys.path.insert(0, str(ROOT / "tests/e2e/sdk"))
 import clients  # noqa: E402
@@ -63,7 +63,8 @@ class Stack:
 
 @functools.cache
 def made(name):
-    return {"openai-python": clients.openai_python, "openai-node": clients.Node, "anthropic-python": clients.anthropic_python}[name]()
+    return {"openai-python": clients.openai_python, "openai-node": clients.Node,
+            "anthropic-python": clients.anthropic_python}[name]()
 
 
 @pytest.fixture(scope="module", params=OPENAI)
