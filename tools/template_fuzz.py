@@ -71,7 +71,7 @@ class Probe:
 
 STRINGS = [
     "", "a", "Hello World", " hé llo ", "ÀÉßé", "straße", "İIıi", "ǆ Ǆa", "ΑΣ ΣΑΣ.", "ﬁn", "日本語", "😀x😀", "a,b,,c", "it's", 'q"', "b\\n", "\t x\n",
-    "a\nb\r\nc\n", "x\u2028y", "\x1cz\x1f", "½٣²", "12", "-7", "3.5", "1e3", " 42 ", "0x1f", "1_000", "<b>&'", "%s %d", "{} {0}", "{x}", "aXbXc", "ab" * 20,
+    "a\nb\r\nc\n", "x\u2028y", "\x1cz\x1f", "½٣²", "12", "-7", "3.5", "1e3", " 42 ", "0x1f", "1_000", "<b>&'", "%s %d", "{} {0}", "{x}", "aXbXc", "xy" * 20,
     "one two  three", "A-B_c d", "true", "none", "\u00a0nb\u3000", "e\u0301", "\x00\x7f", "\u200b\ufeff", "user", "content", "x\x0by\x0cz", "\x85", "aaa", "µ", "ŉ", "x=1;y=2",
 ]
 KEYS = ["role", "content", "k", "é", "a b", "items", "x", "1"]

@@ -333,10 +333,10 @@ def test_random_templates_equal_jinja(probe):
     """A fixed run of tools/template_fuzz.py: what both render is the same, and nearly all of it renders."""
     counts, wrong = collections.Counter(), []
     gen = template_fuzz.Gen(random.Random(20261201))
-    for _ in range(2500):
+    for _ in range(1500):
         template_fuzz.compare(probe, ENV, gen.template(), gen.context(), counts, wrong.append)
     assert not wrong, f"{len(wrong)} differ, first: {min(wrong, key=len)}"
-    assert counts["rendered"] > 2000 and counts["lenient"] < 50, counts
+    assert counts["rendered"] > 1200 and counts["lenient"] < 30, counts
 
 
 @pytest.mark.parametrize("source", [
@@ -353,6 +353,7 @@ def test_random_templates_equal_jinja(probe):
     "{% macro box() %}[{{ caller('in') }}]{% endmacro %}{% call(x) box() %}{{ x }}{{ lst }}{% endcall %}{% with a = 1, b = 2 %}{{ a + b }}{% endwith %}",
     "{{ objs|groupby('n')|map('first')|list }}{{ lst|batch(2, 0)|list }}{{ lst|slice(2)|list }}{{ 'one two three'|truncate(9, leeway=0) }}{{ 'a b'|wordcount }}",
     "{{ [none, none]|sort }}{{ objs|sort(attribute='n,z')|list }}{{ objs|map(attribute='q', default=none)|list }}{{ none|selectattr('x')|list }}{{ 0|map('upper')|list }}",
+    "{{ 'a<'|safe + '<b>' }}{{ '<' + '&'|safe }}{{ '<'|e ~ '<' }}{{ '<'|e|e }}{{ '<'|e|forceescape }}{{ '<'|safe|tojson }}",
     "{{ [[1]]|unique|list }}", "{{ d|first.upper }}", "{{ {[1]: 2} }}", "{{ d.items() + [1] }}", "{{ lst|map('upper')|length }}", "{{ lst|map('upper')|tojson }}",
 ])
 def test_small_differences_equal_jinja(probe, source):

@@ -152,8 +152,10 @@ Value IntFilter(Interpreter& in, const Value& v, const Arguments& a) {
   if (!v.is_string()) return fallback;
   const int64_t base = IntOr(a, 1, "base", 10);
   if (base != 0 && (base < 2 || base > 36)) return fallback;
-  if (const auto whole = ParseInteger(v.str(), static_cast<unsigned>(base)))
+  bool too_large = false;
+  if (const auto whole = ParseInteger(v.str(), static_cast<unsigned>(base), &too_large))
     return Value::Int(*whole);
+  if (too_large) return in.Fail("int: out of range");
   const auto number = ParseFloat(v.str());
   return number && std::isfinite(*number) ? WholeOf(in, *number) : fallback;
 }
@@ -207,8 +209,8 @@ Value Round(Interpreter& in, const Value& v, const Arguments& a) {
   return Value((method == "ceil" ? std::ceil(x) : std::floor(x)) / scale);
 }
 
-Value Safe(Interpreter&, const Value& v, const Arguments&) {
-  return v;
+Value Safe(Interpreter& in, const Value& v, const Arguments&) {
+  return in.Charge(1) ? Value::Escaped(ToText(v)) : Value();
 }
 // Attributes only, no items: methods of the type, the fields of a namespace.
 Value Attr(Interpreter& in, const Value& v, const Arguments& a) {
@@ -226,18 +228,11 @@ Value FormatFilter(Interpreter& in, const Value& v, const Arguments& a) {
   }
   return FormatPercent(in, ToText(v), Value::MakeList(a.positional, ListKind::kTuple));
 }
+template <bool kAgain>
 Value Escape(Interpreter& in, const Value& v, const Arguments&) {
-  std::string out;
-  for (const char c : ToText(v)) {
-    const std::string_view entity = c == '&'    ? "&amp;"
-                                    : c == '<'  ? "&lt;"
-                                    : c == '>'  ? "&gt;"
-                                    : c == '"'  ? "&#34;"
-                                    : c == '\'' ? "&#39;"
-                                                : "";
-    entity.empty() ? out += c : out += entity;
-  }
-  return in.Str(std::move(out));
+  if (v.is_markup() && !kAgain) return v;
+  const std::string text = ToText(v);
+  return in.Charge(text.size() / 64 + 1) ? Value::Escaped(EscapeHtml(text)) : Value();
 }
 
 }  // namespace
@@ -250,10 +245,10 @@ Operation FindFilter(std::string_view name) {
                                                                 {"count", LengthFilter},
                                                                 {"d", DefaultFilter},
                                                                 {"default", DefaultFilter},
-                                                                {"e", Escape},
-                                                                {"escape", Escape},
+                                                                {"e", Escape<false>},
+                                                                {"escape", Escape<false>},
                                                                 {"float", FloatFilter},
-                                                                {"forceescape", Escape},
+                                                                {"forceescape", Escape<true>},
                                                                 {"format", FormatFilter},
                                                                 {"indent", Indent},
                                                                 {"int", IntFilter},

@@ -134,6 +134,13 @@ Value Interpreter::Arithmetic(const std::string& op, const Value& a, const Value
                                               : v->undefined().what);
   }
   if (a.is_number() && b.is_number()) return NumberOp(*this, op, a, b);
+  if (op == "+" && a.is_string() && b.is_string() && (a.is_markup() || b.is_markup())) {
+    const auto escaped = [](const Value& v) {
+      return v.is_markup() ? v.str() : EscapeHtml(v.str());
+    };
+    return Charge((a.str().size() + b.str().size()) / 16) ? Value::Escaped(escaped(a) + escaped(b))
+                                                          : Value();
+  }
   if (op == "+" && a.is_string() && b.is_string()) {
     return Charge((a.str().size() + b.str().size()) / 64) ? Value::Str(a.str() + b.str()) : Value();
   }

@@ -162,6 +162,20 @@ std::string Capitalize(std::string_view text) {
   return ToUtf8(text::Capitalize(ToCodePoints(text)));
 }
 
+std::string EscapeHtml(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const std::string_view entity = c == '&'    ? "&amp;"
+                                    : c == '<'  ? "&lt;"
+                                    : c == '>'  ? "&gt;"
+                                    : c == '"'  ? "&#34;"
+                                    : c == '\'' ? "&#39;"
+                                                : "";
+    entity.empty() ? out += c : out += entity;
+  }
+  return out;
+}
+
 std::string TitleWords(std::string_view text) {
   const std::u32string code = ToCodePoints(text);
   const auto begins = [](char32_t c) {
@@ -246,7 +260,7 @@ std::optional<Bounds> ReadBounds(const Value* start, const Value* end, size_t si
   return Bounds{*from, std::min(*to, length)};
 }
 
-std::optional<Integer> ParseInteger(std::string_view text, unsigned base) {
+std::optional<Integer> ParseInteger(std::string_view text, unsigned base, bool* too_large) {
   const auto plain = PlainDigits(text);
   if (!plain || plain->empty()) return std::nullopt;
   std::string_view digits = *plain;
@@ -256,17 +270,20 @@ std::optional<Integer> ParseInteger(std::string_view text, unsigned base) {
   const bool zeros = digits.find_first_not_of('0') == digits.npos;
   if (used == 0 && !zeros && digits.starts_with('0')) return std::nullopt;
   if (digits.empty()) return std::nullopt;
+  const Integer radix = used == 0 ? 10 : used;
   Integer value = 0;
+  bool over = false;
   for (const char c : digits) {
     const char low = static_cast<char>(c | 0x20);
     const int digit = c >= '0' && c <= '9'       ? c - '0'
                       : low >= 'a' && low <= 'z' ? low - 'a' + 10
                                                  : 99;
-    if (digit >= static_cast<int>(used == 0 ? 10 : used)) return std::nullopt;
-    if (__builtin_mul_overflow(value, Integer{used == 0 ? 10 : used}, &value) ||
-        __builtin_add_overflow(value, Integer{digit}, &value))
-      return std::nullopt;
+    if (digit >= radix) return std::nullopt;
+    over = over || __builtin_mul_overflow(value, radix, &value) ||
+           __builtin_add_overflow(value, Integer{digit}, &value);
   }
+  if (too_large != nullptr) *too_large = over;
+  if (over) return std::nullopt;
   return negative ? -value : value;
 }
 

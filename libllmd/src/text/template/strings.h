@@ -18,6 +18,8 @@ std::string Strip(std::string_view text, const Value* chars, std::string_view si
 std::string Lower(std::string_view text);
 std::string Upper(std::string_view text);
 std::string Capitalize(std::string_view text);
+// Without the characters that HTML reads.
+std::string EscapeHtml(std::string_view text);
 // Jinja's filter: words also begin behind brackets and hyphens, unlike str.title.
 std::string TitleWords(std::string_view text);
 // At most `count` replacements, all when negative. Charges the interpreter for the result before
@@ -37,9 +39,10 @@ struct Bounds {
 };
 std::optional<Bounds> ReadBounds(const Value* start, const Value* end, size_t size);
 
-// int(text, base) for base 0 and 2 to 36 and float(text); nothing for what they refuse. An integer
-// beyond 127 bits is refused too.
-std::optional<Integer> ParseInteger(std::string_view text, unsigned base);
+// int(text, base) for base 0 and 2 to 36 and float(text); nothing for what they refuse. Nothing and
+// `too_large` for an integer beyond 127 bits.
+std::optional<Integer> ParseInteger(std::string_view text, unsigned base,
+                                    bool* too_large = nullptr);
 std::optional<double> ParseFloat(std::string_view text);
 
 // The operator %: a tuple is its arguments, a dict those of %(name)s.

@@ -27,6 +27,10 @@ struct Undefined {
   std::string what;  // the name that was looked up, for messages
 };
 struct None {};
+// Text that is taken as escaped, as `safe` and `escape` give it: what is added to it is escaped.
+struct Markup {
+  std::shared_ptr<const std::string> text;
+};
 
 // Python's sequences and what it has between them and plain iteration.
 enum class ListKind : uint8_t {
@@ -68,15 +72,18 @@ struct Callable {
 
 class Value {
  public:
-  using Storage =
-      std::variant<Undefined, None, bool, Integer, double, std::shared_ptr<const std::string>,
-                   std::shared_ptr<List>, std::shared_ptr<Dict>, std::shared_ptr<const Callable>>;
+  using Storage = std::variant<Undefined, None, bool, Integer, double,
+                               std::shared_ptr<const std::string>, Markup, std::shared_ptr<List>,
+                               std::shared_ptr<Dict>, std::shared_ptr<const Callable>>;
   Value() = default;
   template <typename T>
     requires std::constructible_from<Storage, T>
   explicit Value(T v) : v_(std::move(v)) {}
   static Value Str(std::string s) {
     return Value(std::make_shared<const std::string>(std::move(s)));
+  }
+  static Value Escaped(std::string s) {
+    return Value(Markup{std::make_shared<const std::string>(std::move(s))});
   }
   static Value Int(Integer i) { return Value(i); }
   static Value Size(size_t n) { return Value(static_cast<Integer>(n)); }
@@ -91,7 +98,10 @@ class Value {
   bool is_double() const { return std::holds_alternative<double>(v_); }
   bool is_number() const { return is_int() || is_double() || is_bool(); }
   bool is_integral() const { return is_int() || is_bool(); }
-  bool is_string() const { return std::holds_alternative<std::shared_ptr<const std::string>>(v_); }
+  bool is_string() const {
+    return std::holds_alternative<std::shared_ptr<const std::string>>(v_) || is_markup();
+  }
+  bool is_markup() const { return std::holds_alternative<Markup>(v_); }
   bool is_list() const { return std::holds_alternative<std::shared_ptr<List>>(v_); }
   bool is_dict() const { return std::holds_alternative<std::shared_ptr<Dict>>(v_); }
   bool is_callable() const { return std::holds_alternative<std::shared_ptr<const Callable>>(v_); }
@@ -106,7 +116,10 @@ class Value {
   double number() const {
     return is_double() ? std::get<double>(v_) : static_cast<double>(integer());
   }
-  const std::string& str() const { return *std::get<std::shared_ptr<const std::string>>(v_); }
+  const std::string& str() const {
+    return is_markup() ? *std::get<Markup>(v_).text
+                       : *std::get<std::shared_ptr<const std::string>>(v_);
+  }
   const std::vector<Value>& list() const { return std::get<std::shared_ptr<List>>(v_)->items; }
   ListKind list_kind() const { return list_object().kind; }
   bool is_tuple() const {
