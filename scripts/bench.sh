@@ -107,7 +107,7 @@ case "${1:-}" in
     exec /usr/bin/python3 tests/perf/epp/epp_bench.py build/release "${@:2}"
     ;;
   gateway)
-    build llmd-gateway llmd-epp bench_engines http_load floor_relay
+    build llmd-gateway llmd-epp llmd-sidecar bench_engines http_load floor_relay relay_proxy
     exec /usr/bin/python3 tests/perf/gateway/gateway_bench.py build/release "${@:2}"
     ;;
   *) sed -n '2,11p' "$0" | cut -c3- >&2; exit 2 ;;

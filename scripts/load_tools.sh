@@ -61,10 +61,12 @@ PreTrainedTokenizerFast(tokenizer_file=str(folder / "bpe.json"), eos_token=end, 
 (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
 END
 
-run() {  # run TOOL ARGUMENTS…: its output into $work/TOOL.log
+run() {  # run TOOL ARGUMENTS…: its output into $work/TOOL.log; false when it says that every request failed
   local tool=$1; shift
-  timeout 900 "$home/$tool/bin/$tool" "$@" >"$work/$tool.log" 2>&1 || {
-    tail -30 "$work/$tool.log" >&2; echo "load_tools: $tool ended with an error" >&2; exit 3; }
+  timeout 900 "$home/$tool/bin/$tool" "$@" >"$work/$tool.log" 2>&1 && return
+  tail -30 "$work/$tool.log" >&2
+  grep -q 'request(s) failed' "$work/$tool.log" && return 1
+  echo "load_tools: $tool ended with an error" >&2; exit 3
 }
 verdict() {  # verdict TOOL ANSWERED FAILED
   echo "$1: $2 of $requests requests answered, $3 failed"
@@ -85,7 +87,8 @@ for tool in "${tools[@]}"; do
     more=(); [ -n "$key" ] && more=(--api-key "$key")
     run aiperf profile --model "$model" --url "$url" --endpoint-type chat --streaming --tokenizer "$work/tokenizer" \
       --concurrency "$concurrency" --request-count "$requests" --synthetic-input-tokens-mean 64 --output-tokens-mean 16 \
-      --extra-inputs ignore_eos:true --artifact-dir "$work/aiperf" --ui-type none "${more[@]}"
+      --extra-inputs ignore_eos:true --artifact-dir "$work/aiperf" --ui-type none "${more[@]}" ||
+      { verdict aiperf 0 "$requests"; continue; }
     read -r answered errors < <(jq -r '"\(.request_count.avg // 0 | floor) \(.error_request_count.avg // 0 | floor)"' \
       "$work/aiperf/profile_export_aiperf.json")
     verdict aiperf "$answered" "$errors"

@@ -8,7 +8,7 @@
 #include "engine/server.h"
 #include "engine/settings.h"
 #include "engine/stats_log.h"
-#include "llmd/engine/weights/gguf.h"
+#include "llmd/engine/weights/chat_templates.h"
 #include "llmd/shutdown.h"
 
 namespace llmd::services {
@@ -25,7 +25,7 @@ struct App {
   MetricsRegistry registry;
   std::shared_ptr<const void> log_metrics;
   std::unique_ptr<text::Tokenizer> tokenizer;
-  std::unique_ptr<text::ChatTemplate> chat_template;
+  text::ChatTemplates chat_templates;
   std::unique_ptr<engine::Engine> engine;
   std::unique_ptr<serving::ServingMetrics> metrics;
   std::unique_ptr<serving::ServingContext> context;
@@ -36,10 +36,7 @@ struct App {
 };
 
 // A template as given on the command line: text when it looks like one, else a path.
-StatusOr<std::string> TemplateSource(const EngineSettings& settings,
-                                     const engine::ModelFile& file) {
-  const std::string& given = settings.chat_template;
-  if (given.empty()) return std::string(file.chat_template());
+StatusOr<std::string> GivenTemplate(const std::string& given) {
   if (given.find_first_of("{\n") != std::string::npos) return given;
   std::ifstream in(given);
   if (!in) return NotFound("--chat-template: cannot read '" + given + "'");
@@ -48,15 +45,24 @@ StatusOr<std::string> TemplateSource(const EngineSettings& settings,
   return text.str();
 }
 
+// A bad template of the file's does not keep the engine from completing text; one that was given is
+// the operator's to mend.
+Status LoadTemplates(App& app, const engine::ModelFile& file) {
+  if (!app.settings.chat_template.empty()) {
+    LLMD_ASSIGN_OR_RETURN(const std::string source, GivenTemplate(app.settings.chat_template));
+    app.chat_templates.Add("", source);
+    return app.chat_templates.fault();
+  }
+  app.chat_templates = engine::ReadChatTemplates(file);
+  if (const Status fault = app.chat_templates.fault(); !fault.ok())
+    app.logger.Warn("chat requests are refused", {{"reason", fault.message()}});
+  return OkStatus();
+}
+
 Status LoadText(App& app, const engine::ModelFile& file) {
   LLMD_ASSIGN_OR_RETURN(text::TokenizerSpec spec, file.tokenizer());
   LLMD_ASSIGN_OR_RETURN(app.tokenizer, text::MakeTokenizer(std::move(spec)));
-  LLMD_ASSIGN_OR_RETURN(const std::string source, TemplateSource(app.settings, file));
-  if (source.empty()) return OkStatus();
-  auto parsed = text::ChatTemplate::Parse(source);
-  if (!parsed.ok()) return parsed.status().WithContext("chat template");
-  app.chat_template = std::move(*parsed);
-  return OkStatus();
+  return LoadTemplates(app, file);
 }
 
 std::string_view CacheDType(const engine::Model& model, int block_size) {
@@ -101,7 +107,7 @@ Status Load(App& app) {
   s.serving.created = SystemClock().UnixNanos() / 1'000'000'000;
   s.serving.system_fingerprint = "vllm-" LLMD_VERSION "-" + file->fingerprint().substr(0, 8);
   app.context = std::make_unique<serving::ServingContext>(
-      serving::ServingContext{*app.engine, *app.tokenizer, app.chat_template.get(), *app.metrics,
+      serving::ServingContext{*app.engine, *app.tokenizer, app.chat_templates, *app.metrics,
                               SystemClock(), app.logger, s.serving});
   return OkStatus();
 }

@@ -40,8 +40,11 @@ void Processor::OnResponseHeaders(const HeaderList& headers, bool end_of_stream)
 void Processor::EmitResponseHeaders(const HeaderList& headers) {
   Answer answer;
   answer.kind = Answer::Kind::kResponseHeaders;
-  answer.set_headers =
-      director_.OnResponseHeaders(state_, FirstNumber<int>(headers, ":status"), headers);
+  // For the proxy to see that its picker saw the answer.
+  answer.set_headers.emplace_back("x-went-into-resp-headers", "true");
+  for (auto& line :
+       director_.OnResponseHeaders(state_, FirstNumber<int>(headers, ":status"), headers))
+    answer.set_headers.push_back(std::move(line));
   const bool wanted = options_.token_metrics || reads_response_;
   if (response_mode_ == BodyMode::kNone) {
     bodies_ = Bodies::kAbsent;

@@ -77,10 +77,7 @@ void DirectorPolicy::OnResponseHead(Call& call, const http::ResponseView& head) 
   const sched::HeaderList set =
       own_.director.OnResponseHeaders(request.routing.state, head.status, request.answer_headers);
   request.edits.clear();
-  for (const auto& [name, value] : set) {
-    // It tells a proxy that its picker saw the answer; here they are one.
-    if (name != "x-went-into-resp-headers") request.edits.push_back({name, value});
-  }
+  for (const auto& [name, value] : set) request.edits.push_back({name, value});
   request.edits.push_back({"x-request-id", request.id});
   request.answering = true;
   if (request.routing.skip_response) {

@@ -1,5 +1,6 @@
 #include "sidecar/app.h"
 
+#include <atomic>
 #include <functional>
 #include <memory>
 
@@ -18,8 +19,9 @@ namespace llmd::sidecar {
 namespace {
 
 constexpr auto kReleaseTimeout = std::chrono::seconds(2);
-// Releases and look-ups wait for others: some of them at once.
-constexpr size_t kBlockingThreads = 4;
+// Both wait for others, so that some run at once; apart, so that lenders that are gone hold up no
+// look-up.
+constexpr size_t kReleaseThreads = 2, kLookUpThreads = 2;
 
 // Members die in reverse order: servers before what they call.
 struct App {
@@ -29,7 +31,9 @@ struct App {
   MetricsRegistry metrics;
   std::shared_ptr<const void> log_metrics;
   std::unique_ptr<SidecarMetrics> counters;
-  std::unique_ptr<WorkerPool> blocking, scanning;
+  // Set when we end: what still waits for a worker then does not run.
+  std::atomic<TimePoint> work_until{TimePoint::max()};
+  std::unique_ptr<WorkerPool> releasing, looking_up, scanning;
   std::unique_ptr<Shared> shared;
   std::unique_ptr<relay::Relay> relay;
   std::unique_ptr<http::Runtime> runtime;  // of the metrics port
@@ -46,9 +50,14 @@ struct Metrics {
   }
 };
 
+bool TooLate(const App& app) {
+  return SystemClock().Now() >= app.work_until.load();
+}
+
 std::function<void(pd::LenderAddress)> MakeRelease(App& app) {
   return [&app](const pd::LenderAddress& lender) {
-    const Status queued = app.blocking->Submit([&app, lender] {
+    const Status queued = app.releasing->Submit([&app, lender] {
+      if (TooLate(app)) return app.counters->release_failed.Add();
       const Status status = kv::ReleaseLease(lender.engine_id, lender.host, lender.port,
                                              lender.request_id, kReleaseTimeout);
       // The decode engine may have said so before.
@@ -69,12 +78,11 @@ StatusOr<std::shared_ptr<const http::TlsContext>> TlsOf(const Leg& leg) {
 }
 
 Status MakeShared(App& app) {
-  WorkerPool::Options blocking, scanning;
-  blocking.name = "blocking";
-  blocking.threads = kBlockingThreads;
-  scanning.name = "scan";
-  LLMD_ASSIGN_OR_RETURN(app.blocking, WorkerPool::Create(blocking));
-  LLMD_ASSIGN_OR_RETURN(app.scanning, WorkerPool::Create(scanning));
+  LLMD_ASSIGN_OR_RETURN(app.releasing,
+                        WorkerPool::Create({.name = "release", .threads = kReleaseThreads}));
+  LLMD_ASSIGN_OR_RETURN(app.looking_up,
+                        WorkerPool::Create({.name = "look-up", .threads = kLookUpThreads}));
+  LLMD_ASSIGN_OR_RETURN(app.scanning, WorkerPool::Create({.name = "scan"}));
   app.counters = std::make_unique<SidecarMetrics>(app.metrics);
   app.log_metrics = services::AddLogMetrics(app.metrics, app.log);
   app.shared = std::make_unique<Shared>(
@@ -84,7 +92,9 @@ Status MakeShared(App& app) {
   app.shared->release = MakeRelease(app);
   app.shared->look_up = relay::Target::Resolve;
   app.shared->look_up_on = [&app](std::function<void()> job) {
-    return app.blocking->Submit(std::move(job));
+    return app.looking_up->Submit([&app, job = std::move(job)] {
+      if (!TooLate(app)) job();
+    });
   };
   app.shared->scan = [&app](std::function<void()> job) {
     return app.scanning->Submit(std::move(job));
@@ -138,9 +148,11 @@ void Drain(App& app) {
   app.logger.Info("draining", {{"timeoutSeconds",
                                 std::chrono::duration<double>(app.options.drain_timeout).count()}});
   app.relay->Stop(app.options.drain_timeout);
+  app.work_until = SystemClock().Now() + kReleaseTimeout;
   if (app.metrics_server) app.metrics_server->Stop(Duration::zero());
   app.scanning->Stop();
-  app.blocking->Stop();
+  app.looking_up->Stop();
+  app.releasing->Stop();
   if (app.runtime) app.runtime->Stop();
 }
 

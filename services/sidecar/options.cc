@@ -22,7 +22,7 @@ void AddServing(services::FlagSet& set, Options& o) {
   set.Int("max-body-bytes", &o.max_body_bytes, 1, int64_t{4} << 30,
           "largest request body; above: 413");
   set.Int("max-idle-conns-per-host", &o.max_idle_per_host, 0, 100'000,
-          "idle connections kept per engine");
+          "idle connections that each I/O thread keeps per engine");
   set.Int("loop-threads", &o.loop_threads, 1, 64, "I/O threads, each with connections of its own");
   set.Duration("drain-timeout", &o.drain_timeout,
                "how long running requests may take after SIGTERM");

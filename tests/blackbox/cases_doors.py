@@ -152,14 +152,19 @@ def a_lack_of_descriptors_does_not_burn_the_cpu(b):
     for _ in range(150):
         with contextlib.suppress(OSError):
             clients.append(own.client(timeout=2))
-    stat = f"/proc/{own.gateway.process.pid}/stat"
+    tasks = f"/proc/{own.gateway.process.pid}/task"
 
-    def ticks():
-        fields = open(stat).read().rsplit(")", 1)[1].split()
-        return int(fields[11]) + int(fields[12])
-    before = ticks()
+    def wanted():
+        """Seconds in which each thread ran or waited for a core."""
+        out = {}
+        for task in os.listdir(tasks):
+            on_cpu, waited, _ = open(f"{tasks}/{task}/schedstat").read().split()
+            out[task] = (int(on_cpu) + int(waited)) * 1e-9
+        return out
+    before, begun = wanted(), time.monotonic()
     time.sleep(1.5)
-    assert (ticks() - before) / os.sysconf("SC_CLK_TCK") < 0.75, "it spins while no descriptor is left"
+    share = max(after - before.get(task, 0) for task, after in wanted().items()) / (time.monotonic() - begun)
+    assert share < 0.8, f"a thread spins while no descriptor is left: it ran or waited for a core {share:.0%} of the time"
 
 
 @case("GW-115", process=True)
@@ -266,30 +271,39 @@ def a_long_path_is_bounded_in_the_answer(b):
     assert b.get("/nowhere/%22%3c\"<script>").status in (400, 404)
 
 
-@family({"10-mb": 10 << 20, "messages": 0}, "GW-119", process=True)
-def large_body_does_not_hold_up_others(b, size):
-    own = b.own(1, loops=1)
+@case("GW-119", process=True, slow=True)
+def a_large_body_does_not_hold_up_others(b):
+    own = b.own(1, loops=1, max_body=200 << 20)
     own.well()
-    messages = [{"role": "user", "content": "hello there"} for _ in range(60_000)] if size == 0 else [{"role": "user", "content": "y" * size}]
-    body = own.body(own.script(), messages=messages)
-    worst, stop = [], threading.Event()
+    body = own.body(own.script(), messages=[{"role": "user", "content": "hello there"}] * 1_500_000)
+    took, stop = [], threading.Event()
 
     def probe():
-        c = own.client()
-        while not stop.is_set():
-            begun = time.monotonic()
-            own.get("/health", client=c)
-            worst.append(time.monotonic() - begun)
-            time.sleep(0.002)
+        c = own.client(timeout=30)
+        with contextlib.suppress(OSError, wire.Cut):  # the end of the case
+            while not stop.is_set():
+                begun = time.monotonic()
+                own.get("/health", client=c)
+                took.append(time.monotonic() - begun)
+                time.sleep(0.002)
     thread = threading.Thread(target=probe)
     thread.start()
-    for _ in range(3):
-        own.post(own.script(), body, client=own.client(timeout=20))
-    stop.set()
-    thread.join()
-    # The typical one beside a large body: single ones suffer from whatever else the machine does.
-    late = sorted(worst)[-3:]
-    assert late[0] < 0.05, f"/health took {[round(x * 1e3) for x in late]} ms beside a body of {len(body) >> 20} MB"
+    beside, alone = [], []
+    try:
+        for _ in range(4):
+            took.clear()
+            begun = time.monotonic()
+            r = own.post(own.script(), body, client=own.client(timeout=60))
+            assert r.status == 200, r
+            beside.append(max(took, default=0))
+            took.clear()
+            time.sleep(time.monotonic() - begun)
+            alone.append(max(took, default=0))
+    finally:
+        stop.set()
+        thread.join()
+    # The best of some beside the worst without: whatever else the machine does makes both late.
+    assert min(beside) < 0.08 + max(alone), f"/health took {[round(x * 1e3) for x in beside]} ms at worst beside bodies of {len(body) >> 20} MB, {[round(x * 1e3) for x in alone]} without"
 
 
 @case("GW-114", "GW-66", own=True)

@@ -68,7 +68,7 @@ def another_engine_is_tried_when_one_refuses(b):
 def another_engine_is_tried_for_a_get(b):
     own = b.own(2)
     own.farm.engines[0].down()
-    for _ in range(6):
+    for _ in range(20):
         assert own.get("/v1/models").status == 200
 
 
@@ -256,16 +256,16 @@ def interim_answers_do_not_hide_the_final_one(b, codes):
 @case("GW-88")
 def endless_interim_answers_are_no_answer(b):
     def run(connection, request):
-        deadline = time.monotonic() + 3
-        while time.monotonic() < deadline and connection.send(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100):
-            pass
+        for _ in range(20):
+            if not connection.send(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100):
+                break
+        connection.wait_gone(1)
         connection.reset()
-    c = b.client(timeout=20)
-    try:
-        r = b.post(b.script(run), client=c)
-        assert r.status >= 500, r
-    except wire.Cut:
-        pass
+    c = b.send(b.script(run), headers=[("Connection", "close")], client=b.client(timeout=20))
+    data = c.read_all(15)
+    assert data.count(b"Early Hints") < 200, "all of them are passed on"
+    final = data.rpartition(b"HTTP/1.1 ")[2][:3]
+    assert data == b"" or final[:1] in (b"5", b"1"), data[:300]
     b.well()
 
 
@@ -348,6 +348,7 @@ def an_engine_that_returns_gets_requests_within_10_s(b):
     engine = own.farm.engines[0]
     asked_share(own, engine, 6)
     engine.down()
+    time.sleep(0.2)
     asked_share(own, engine, 10)
     engine.up()
     back = time.monotonic()
@@ -544,7 +545,7 @@ def a_silent_engine_is_replaced(b):
 
 
 def with_picker(b, **options):
-    if b.gateway.kind != "epp":
+    if not hasattr(type(b.gateway), "picker"):
         raise Skip("there is no picker")
     return b.own(2, **options)
 
@@ -554,6 +555,7 @@ def a_picker_that_hangs_costs_503(b):
     own = with_picker(b)
     own.well()
     own.gateway.picker.send_signal(signal.SIGSTOP)
+    settle(lambda: " T " in open(f"/proc/{own.gateway.picker.pid}/stat").read())
     c = own.client(timeout=12)
     try:
         error_object(own.post(own.script(), client=c), 503)
@@ -570,7 +572,7 @@ def a_picker_that_dies_costs_503(b):
     begun = time.monotonic()
     error_object(own.post(own.script(), client=own.client(timeout=20)), 503)
     assert time.monotonic() - begun < 10
-    assert own.get("/ready").status == 503
+    settle(lambda: own.get("/ready").status == 503, 5, "it says that it is ready")
 
 
 @case("GW-98", "GW-71", process=True)
@@ -617,9 +619,14 @@ def a_dead_engine_costs_no_request(b):
     def run(connection, request):
         # It dies of the first request that it gets, with all its connections.
         dying.down() if request.engine is dying else connection.send(OK)
-    bad = [r.status for i in range(60) if (r := own.post(own.script(run), messages=[{"role": "user", "content": f"{i} words"}])).status != 200]
-    assert dying.listener is None, "it was never asked"
-    assert not bad, f"{len(bad)} of 60 requests were refused with one of three engines gone"
+    bad, left = [], 30
+    for i in range(600):
+        bad += [r.status for r in [own.post(own.script(run), messages=[{"role": "user", "content": f"{i} words"}])] if r.status != 200]
+        left -= dying.listener is None
+        if left == 0:
+            break
+    assert left == 0, "it was never asked"
+    assert not bad, f"{len(bad)} requests were refused with one of three engines gone"
 
 
 @case("GW-84", "GW-62", own=True)

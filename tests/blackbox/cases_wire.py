@@ -417,7 +417,7 @@ def cut_upload_never_becomes_a_request(b, in_chunks):
 def an_upload_reset_in_the_middle_never_becomes_a_request(b):
     s = b.script()
     c = b.client()
-    c.send(wire.request("POST", CHAT, b.body(s)[:20], [("Content-Length", 5000), ("X-Case", s.token)]))
+    c.send(wire.request("POST", CHAT, b.body(s), [("Content-Length", 5000), ("X-Case", s.token)]))
     time.sleep(0.1)
     c.reset()
     never_asked(s, 0.3)
@@ -548,12 +548,15 @@ def a_routing_header_named_in_connection_does_not_pass(b):
 
 @case("GW-46")
 def a_client_cannot_choose_its_engine(b):
-    used = set()
-    for i in range(24):
-        s = b.script()
-        b.post(s, headers=[("x-gateway-destination-endpoint", b.farm.engines[0].address)], messages=[{"role": "user", "content": f"{i} other words"}])
-        used.add(s.one().engine.index)
-    assert used != {0}, "all went where the client said"
+    followed = []
+    for engine in b.farm.engines:
+        used = set()
+        for i in range(8):
+            s = b.script()
+            b.post(s, headers=[("x-gateway-destination-endpoint", engine.address)], messages=[{"role": "user", "content": f"{i} other words"}])
+            used.add(s.one().engine)
+        followed.append(used == {engine})
+    assert not all(followed), "all went where the client said"
 
 
 @case("GW-47")

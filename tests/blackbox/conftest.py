@@ -13,7 +13,7 @@ def pytest_addoption(parser):
     group = parser.getgroup("blackbox")
     group.addoption("--gateway-url", help="http://HOST:PORT of a gateway that runs already; needs --engine-ports")
     group.addoption("--engine-ports", help="ports on 127.0.0.1 where that gateway looks for its engines, with commas")
-    group.addoption("--blackbox-all", action="store_true", help="also the wrong gateways (minutes)")
+    group.addoption("--blackbox-all", action="store_true", help="also slow cases and the wrong gateways (minutes)")
 
 
 def load_cases():
@@ -47,7 +47,8 @@ def kinds(config):
 
 def pytest_generate_tests(metafunc):
     if "case_name" in metafunc.fixturenames:
-        pairs = [(kind, name) for kind in kinds(metafunc.config) for name in load_cases()]
+        every = metafunc.config.getoption("--blackbox-all")
+        pairs = [(kind, name) for kind in kinds(metafunc.config) for name, case in load_cases().items() if every or not case.slow]
         metafunc.parametrize("kind,case_name", pairs, ids=[f"{k}:{n}" for k, n in pairs])
 
 

@@ -81,6 +81,14 @@ class Connection:
             pass
         self.socket.close()
 
+    def kill(self):
+        """The end of both directions, called from another thread than the one that serves (which a close alone would not wake)."""
+        self.open = False
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
     def reset(self):
         self.open = False
         try:
@@ -178,7 +186,7 @@ class Engine:
                 pass
             listener.close()
         for connection in list(self.connections):
-            connection.reset()
+            connection.kill()
 
     @property
     def address(self):
@@ -203,6 +211,7 @@ class Engine:
         finally:
             self.connections.remove(connection)
             self.farm.keep_raw(connection.raw)
+            connection.open = True
             connection.close()
 
     def _one(self, connection):
@@ -232,11 +241,16 @@ class Engine:
         return True
 
     def _exactly(self, connection, size):
-        while len(connection.buffer) < size:
+        parts, got = [connection.buffer], len(connection.buffer)
+        while got < size:
+            connection.buffer = b""
             if not connection.fill():
                 return None
-        out, connection.buffer = connection.buffer[:size], connection.buffer[size:]
-        return out
+            parts.append(connection.buffer)
+            got += len(connection.buffer)
+        whole = b"".join(parts)
+        connection.buffer = whole[size:]
+        return whole[:size]
 
     def _line(self, connection):
         while b"\r\n" not in connection.buffer:
@@ -261,7 +275,7 @@ class Engine:
             return False
         length = int((request.all("content-length") or ["0"])[0])
         body = self._exactly(connection, length)
-        request.body = body if body is not None else connection.buffer
+        request.body = body if body is not None else b""
         return body is not None
 
     def _default(self, connection, request):

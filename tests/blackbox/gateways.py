@@ -53,7 +53,7 @@ def answers(port, path):
 
 class Gateway:
     """One gateway before one farm of engines; a context manager. `options` are those of the kind."""
-    kind, is_llmd, host = "", False, "127.0.0.1"
+    kind, has_process, host = "", False, "127.0.0.1"
 
     def __init__(self, engines=3, **options):
         self.farm = Farm(engines)
@@ -133,8 +133,8 @@ def known_flags(binary):
 
 
 class InProcess(Gateway):
-    """Options: flags, loops, stdout (a descriptor), descriptors (soft, hard), ready (False: not waited for)."""
-    kind, is_llmd, loops = "in-process", True, 4
+    """Options: flags, max_body, loops, stdout (a descriptor), descriptors (soft, hard), ready (False: not waited for)."""
+    kind, has_process, loops = "in-process", True, 4
 
     def picker_flags(self):
         config = self.folder / "config.yaml"
@@ -146,11 +146,15 @@ class InProcess(Gateway):
         binary = build_dir() / "bin/llmd-gateway"
         short = [x for flag, value in SHORT.items() if f"  {flag} " in known_flags(binary) for x in (flag, value)]
         self.admin_port = free_port()
-        self.spawn([binary, "--host", self.host, "--port", self.port, "--loop-threads", self.options.get("loops", self.loops), "--max-body-bytes", BODY_LIMIT,
-                    "--drain-timeout", "5s", "--metrics-port", self.admin_port, *short, *self.mode_flags(), *self.options.get("flags", ())],
+        self.spawn([binary, "--host", self.host, "--port", self.port, "--loop-threads", self.options.get("loops", self.loops), "--max-body-bytes", self.options.get("max_body", BODY_LIMIT),
+                    *([] if "--drain-timeout" in self.options.get("flags", ()) else ["--drain-timeout", "5s"]), "--metrics-port", self.admin_port, *short, *self.mode_flags(), *self.options.get("flags", ())],
                    self.options.get("stdout"), self.options.get("descriptors"))
         if self.options.get("ready", True):
             self.wait_ready(self.port, "/ready")
+            # An engine whose page was not read yet is passed over, which is not what the cases are about.
+            deadline = time.monotonic() + 3
+            while min(e.page_requests for e in self.farm.engines) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
 
     def mode_flags(self):
         return self.picker_flags()
@@ -162,7 +166,7 @@ class Epp(InProcess):
     def mode_flags(self):
         grpc, health, admin = free_port(), free_port(), free_port()
         self.spawn([build_dir() / "bin/llmd-epp", *self.picker_flags(), "--grpc-port", grpc, "--grpc-health-port", health, "--metrics-port", admin,
-                    "--secure-serving=false", "--max-body-bytes", BODY_LIMIT])
+                    "--secure-serving=false", "--max-body-bytes", self.options.get("max_body", BODY_LIMIT)])
         self.wait_ready(admin, "/readyz")
         return ["--epp", f"127.0.0.1:{grpc}"]
 
@@ -191,6 +195,30 @@ class Nginx(Gateway):
         (self.folder / "nginx.conf").write_text(conf)
         self.spawn([binary, "-p", self.folder, "-e", self.folder / "error.log", "-c", self.folder / "nginx.conf"])
         self.wait_ready(self.port, "/v1/models")
+
+
+class Small(Gateway):
+    """The small gateway, wrong in the way that the option says; the picker that it is told to have is a process that does nothing."""
+    kind, has_process = "small", True
+
+    def start(self):
+        self.spawn(["sleep", "600"])
+        self.spawn([sys.executable, HERE / "wrong_gateway.py", "--port", self.port, "--engines", ",".join(map(str, self.farm.ports)),
+                    "--picker", self.picker.pid, "--wrong", self.options.get("wrong", ""), "--max-body-bytes", self.options.get("max_body", BODY_LIMIT), *self.options.get("flags", ())],
+                   self.options.get("stdout"), self.options.get("descriptors"))
+        if self.options.get("ready", True):
+            if self.options.get("wrong"):
+                self.wait_ready(self.port, "/health")
+                time.sleep(0.5)  # until it knows the models
+            else:
+                self.wait_ready(self.port, "/ready")
+
+    @property
+    def picker(self):
+        return self.children[0]
+
+    def another(self, engines=2, **options):
+        return Small(engines, **{"wrong": self.options.get("wrong", ""), **options})
 
 
 class ByUrl(Gateway):

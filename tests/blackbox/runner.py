@@ -95,7 +95,7 @@ def attempt(case, gateway):
     """None when it holds, else what went wrong."""
     bench = Bench(gateway)
     try:
-        if case.process and not gateway.is_llmd:
+        if case.process and not gateway.has_process:
             raise Skip("needs llmd-gateway's process")
         case.run(bench)
         return None

@@ -133,6 +133,15 @@ class Client:
         out, self.buffer = self.buffer, b""
         return out
 
+    def drain(self, seconds):
+        """Takes in what comes for that long."""
+        deadline = time.monotonic() + seconds
+        try:
+            while self._fill(deadline):
+                pass
+        except AssertionError:
+            pass
+
     def ends(self, timeout=None):
         """True when the peer ends the connection in time and says nothing more."""
         try:
@@ -212,7 +221,3 @@ class Client:
                 pass
         except Cut:
             response.clean = False
-
-    def read_chunked_until(self, marker, timeout=None):
-        """Payload of a chunked or plain body that has begun, until it holds the marker; framing is skipped loosely."""
-        return self.read_until(marker, timeout)

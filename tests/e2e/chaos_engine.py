@@ -1,15 +1,14 @@
 """A model server that misbehaves on purpose, as a process that can be killed and stopped.
 
-    chaos_engine.py PORT [--reset SHARE] [--cuts FILE] [--seed N]
+    chaos_engine.py PORT [--reset SHARE] [--seed N]
 
-Answers each prompt with itself, so that a mixed-up answer is seen, under its port as the answer's id. --reset is the share of POSTs it resets, half of them before
-the first byte. SIGUSR1 begins a time in which half of its answers are garbage, SIGUSR2 ends it. The ids of what it broke off
-after the first byte are appended to FILE.
+Answers each prompt with itself, so that a mixed-up answer is seen, under its port as the answer's id. --reset is the share of
+POSTs it resets, half of them before the first byte. SIGUSR1 begins a time in which half of its answers are garbage, SIGUSR2
+ends it.
 """
 import argparse
 import asyncio
 import json
-import pathlib
 import random
 import signal
 import socket
@@ -52,7 +51,7 @@ class Ended(Exception):
 class Server:
     def __init__(self, args):
         self.port = args.port
-        self.reset, self.cuts, self.random = args.reset, args.cuts, random.Random(args.seed)
+        self.reset, self.random = args.reset, random.Random(args.seed)
         self.garbage, self.running = False, 0
 
     async def serve(self, reader, writer):
@@ -89,7 +88,8 @@ class Server:
 
     async def answer(self, method, body, writer):
         if method == "GET":
-            page = f"vllm:num_requests_waiting 0.0\nvllm:num_requests_running {self.running}.0\nvllm:kv_cache_usage_perc 0.1\n".encode()
+            page = (f"vllm:num_requests_waiting 0.0\nvllm:num_requests_running {self.running}.0\n"
+                    "vllm:kv_cache_usage_perc 0.1\n").encode()
             writer.write(head(len(page), kind="text/plain") + page)
             return
         self.running += 1
@@ -114,26 +114,20 @@ class Server:
         at = self.random.randrange(EVENTS) if ill else None
         for i, event in enumerate(events(asked, self.port)):
             if i == at:
-                self.abort(writer, asked)
+                self.abort(writer)
             writer.write(chunk(event))
             await writer.drain()
             await asyncio.sleep(GAP_S)
         writer.write(b"0\r\n\r\n")
 
-    def cut(self, asked):
-        with self.cuts.open("a") as f:
-            f.write(asked["messages"][-1]["content"].split()[0] + "\n")
-
-    def abort(self, writer, asked=None):
-        """A true reset. `asked` when something was written for it before."""
-        if asked is not None:
-            self.cut(asked)
+    def abort(self, writer):
+        """A true reset."""
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
         raise Ended
 
     async def nonsense(self, asked, stream, writer):
-        """Something that is no answer. What cannot be told from an answer at its beginning is a cut."""
+        """Something that is no answer, or looks like one at its beginning only."""
         answer = plain(asked, self.port)
         early = [b"\x00\xff garbage \r\n\r\n" * 40, b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nX-Pad: " + b"p" * 100_000 + b"\r\n\r\n",
                  b"HTTP/1.1 999999 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 9\r\n\r\n"]
@@ -143,8 +137,6 @@ class Server:
         # Whole, and more behind it: the next request on this connection must not get that.
         burst = head(len(answer)) + answer + head(7) + b"\"stray\""
         kind = self.random.choice(["early", "late", "burst"] if not stream else ["early", "late"])
-        if kind == "late":
-            self.cut(asked)
         writer.write(burst if kind == "burst" else self.random.choice(early if kind == "early" else late))
         await writer.drain()
         await asyncio.sleep(0.05)
@@ -156,7 +148,6 @@ async def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("--reset", type=float, default=0)
-    parser.add_argument("--cuts", type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     server = Server(args)

@@ -331,8 +331,8 @@ class TestEqual:
 SET = ["x-gateway-destination-endpoint", "x-prefiller-host-port", "x-encoder-hosts-ports", "x-data-parallel-host-port",
        "x-kv-cache-source-host-port", "x-request-id", "x-llm-d-inference-objective", "x-session-id"]
 # A proxy's own: how the message is framed, by whom and for whom it was sent on; spans have ids of their own.
-PROXYS = ["host", "content-length", "transfer-encoding", "connection", "x-forwarded-for", "x-forwarded-proto", "x-envoy-external-address",
-          "x-envoy-expected-rq-timeout-ms", "via", "traceparent"]
+PROXYS = ["host", "content-length", "transfer-encoding", "connection", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+          "x-envoy-external-address", "x-envoy-expected-rq-timeout-ms", "via", "traceparent"]
 
 
 def picker_headers(request):

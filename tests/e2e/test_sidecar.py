@@ -266,6 +266,24 @@ def test_lender_is_told_when_the_engine_never_answers(make, leave):
     assert d.disconnected.wait(5)
 
 
+def test_lenders_that_do_not_answer_hold_up_neither_names_nor_the_end(make):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+
+        async def prefill(request, writer):
+            return response(body=prefill_reply().split(b"\r\n\r\n")[1].replace(b"5557", str(port).encode()))
+
+        p = make(prefill)
+        s = make.sidecar(free_port())
+        for _ in range(16):
+            assert s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": p.address}).status == 503
+        begun = time.monotonic()
+        assert s.post("/v1/completions", {"prompt": "x"}, {"x-prefiller-host-port": f"localhost:{p.port}"}).status == 503
+        assert time.monotonic() - begun < 2
+        assert s.stop() == 0
+        assert time.monotonic() - begun < 10
+
+
 def test_clients_are_not_told_addresses(make):
     gone = free_port()
     d = make(answer_decode)

@@ -1,5 +1,6 @@
 """Tokenizer against Hugging Face `tokenizers`, chat templates against `jinja2`, through the text_probe binary."""
 
+import collections
 import json
 import os
 import pathlib
@@ -13,11 +14,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from gguf_meta import read_metadata  # noqa: E402
 
-import jinja2  # noqa: E402
+sys.path.insert(0, str(ROOT / "tools"))
+import template_fuzz  # noqa: E402
 import tokenizers  # noqa: E402
-from jinja2 import nodes  # noqa: E402
-from jinja2.ext import Extension, loopcontrols  # noqa: E402
-from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: E402
 
 MODEL = pathlib.Path(os.environ.get("LLMD_TEST_MODEL", ROOT / ".deps/models/SmolLM2-135M-Instruct.Q4_1.gguf"))
 
@@ -142,31 +141,7 @@ def test_qwen2_text_is_in_form_c(probe, meta):
     assert not wrong, f"512 characters from each of {wrong[:20]}"
 
 
-class Generation(Extension):
-    tags = {"generation"}
-
-    def parse(self, parser):
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
-        return nodes.Scope(body).set_lineno(line)
-
-
-def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-    return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def raise_exception(message):
-    raise jinja2.exceptions.TemplateError(message)
-
-
-def jinja_environment():
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-    env.filters["tojson"] = tojson
-    env.globals["raise_exception"] = raise_exception
-    return env
-
-
-ENV = jinja_environment()
+ENV = template_fuzz.environment()
 
 
 def check(probe, source, variables):
@@ -351,4 +326,35 @@ MULTILINE = [
 
 @pytest.mark.parametrize("source", FEATURES + MULTILINE)
 def test_features_equal_jinja(probe, source):
+    check(probe, source, VARIABLES)
+
+
+def test_random_templates_equal_jinja(probe):
+    """A fixed run of tools/template_fuzz.py: what both render is the same, and nearly all of it renders."""
+    counts, wrong = collections.Counter(), []
+    gen = template_fuzz.Gen(random.Random(20261201))
+    for _ in range(1500):
+        template_fuzz.compare(probe, ENV, gen.template(), gen.context(), counts, wrong.append)
+    assert not wrong, f"{len(wrong)} differ, first: {min(wrong, key=len)}"
+    assert counts["rendered"] > 1200 and counts["lenient"] < 30, counts
+
+
+@pytest.mark.parametrize("source", [
+    "{{ 'straße ÀÉ ǆ'|upper }}{{ 'ÀÉ İ ΑΣ ΣΑ.'|lower }}{{ 'éa-b (ǆ'|title }}{{ 'éa-bß'.title() }}{{ 'ﬁn ÀB'|capitalize }}{{ 'ßé'.casefold() }}{{ 'aÉß'.swapcase() }}",
+    "{{ 'éaéa'.find('a', 2) }}{{ 'éaéa'.rfind('é', 0, 2) }}{{ 'aaa'.count('a', 1) }}{{ ''.find('', 1) }}{{ 'abc'.startswith('b', 1) }}{{ 'abc'.endswith('b', 0, 2) }}",
+    "{{ d.keys() }}{{ d.values() }}{{ d.items() }}{{ range(3) }}{{ range(9)[2:7:2] }}{{ d.keys() is sequence }}{{ d.items()[0] }}|{{ d.items()|length }}",
+    "{% if lst|select('gt', 9) %}always{% endif %}{% set g = lst|map('string') %}{{ g|join }}{{ g|join }}{{ g|first }}|",
+    "{{ 7|round }}{{ 2.675|round(2) }}{{ 15|round(-1) }}{{ 1e16 % 3 }}{{ -7.5 // 2 }}{{ -0.0 }}{{ 2 ** 100 }}{{ 1 == 1.0 }}{{ 9007199254740993 == 9007199254740992.0 }}",
+    "{{ '٣٤'|int }}{{ '1_000'|int }}{{ ' 0x1f '|int(base=16) }}{{ 'x'|int(default=none) }}{{ '1e400'|float }}{{ 'nan'|float }}{{ '½'.isnumeric() }}{{ '²'.isdigit() }}",
+    "{{ 'a\x0bb\u2028c\r\nd'.splitlines() }}{{ 'a\x0bb'|indent }}{{ ' a  b c '.rsplit(none, 1) }}{{ 'a.b.c'.rpartition('.') }}",
+    "{% for i in lst %}{% continue %}{% else %}none{% endfor %}{% for i in lst %}{{ i }}{% break %}{% else %}broken{% endfor %}",
+    "{{ '\x85\u200b\xa0é😀'|list }}{{ ['\x00\x7f'] }}{{ '{:>5}|{:,}|{!r}|{:.1f}'.format('é', 12345, 'x', 2.25) }}{{ '%5s|%x|%+d' % ('é', -255, 3) }}",
+    "{% macro m(a) %}{{ a }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, x=3) }}{{ m(*[4, 5], **{'y': 6}) }}",
+    "{% macro box() %}[{{ caller('in') }}]{% endmacro %}{% call(x) box() %}{{ x }}{{ lst }}{% endcall %}{% with a = 1, b = 2 %}{{ a + b }}{% endwith %}",
+    "{{ objs|groupby('n')|map('first')|list }}{{ lst|batch(2, 0)|list }}{{ lst|slice(2)|list }}{{ 'one two three'|truncate(9, leeway=0) }}{{ 'a b'|wordcount }}",
+    "{{ [none, none]|sort }}{{ objs|sort(attribute='n,z')|list }}{{ objs|map(attribute='q', default=none)|list }}{{ none|selectattr('x')|list }}{{ 0|map('upper')|list }}",
+    "{{ 'a<'|safe + '<b>' }}{{ '<' + '&'|safe }}{{ '<'|e ~ '<' }}{{ '<'|e|e }}{{ '<'|e|forceescape }}{{ '<'|safe|tojson }}",
+    "{{ [[1]]|unique|list }}", "{{ d|first.upper }}", "{{ {[1]: 2} }}", "{{ d.items() + [1] }}", "{{ lst|map('upper')|length }}", "{{ lst|map('upper')|tojson }}",
+])
+def test_small_differences_equal_jinja(probe, source):
     check(probe, source, VARIABLES)

@@ -8,7 +8,7 @@
 #include "llmd/engine/engine.h"
 #include "llmd/engine/serving/metrics.h"
 #include "llmd/engine/serving/reply.h"
-#include "llmd/engine/weights/gguf.h"
+#include "llmd/engine/weights/chat_templates.h"
 #include "log_queue.h"
 
 namespace llmd::python {
@@ -52,9 +52,7 @@ class PyEngine {
     LLMD_ASSIGN_OR_RETURN(text::TokenizerSpec spec, file->tokenizer());
     auto self = std::unique_ptr<PyEngine>(new PyEngine());
     LLMD_ASSIGN_OR_RETURN(self->tokenizer_, text::MakeTokenizer(std::move(spec)));
-    if (!file->chat_template().empty()) {
-      LLMD_ASSIGN_OR_RETURN(self->template_, text::ChatTemplate::Parse(file->chat_template()));
-    }
+    self->templates_ = engine::ReadChatTemplates(*file);
     LLMD_ASSIGN_OR_RETURN(auto model, engine::LoadModel(*file, model_options));
     engine::EngineOptions options;
     options.block_size = settings.block_size;
@@ -148,14 +146,14 @@ class PyEngine {
     options.vocab_size = config.vocab;
     options.enable_prompt_tokens_details = true;
     options.log_requests = false;
-    context_.reset(new serving::ServingContext{*engine_, *tokenizer_, template_.get(), *metrics_,
+    context_.reset(new serving::ServingContext{*engine_, *tokenizer_, templates_, *metrics_,
                                                SystemClock(), logger, options});
   }
 
   const int generation_ = ForkGeneration();
   MetricsRegistry registry_;
   std::unique_ptr<text::Tokenizer> tokenizer_;
-  std::unique_ptr<text::ChatTemplate> template_;
+  text::ChatTemplates templates_;
   std::unique_ptr<engine::Engine> engine_;
   std::unique_ptr<serving::ServingMetrics> metrics_;
   std::unique_ptr<serving::ServingContext> context_;

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <iterator>
+
 #include "request_common.h"
 
 namespace llmd::openai {
@@ -9,37 +12,46 @@ std::string MessageField(size_t index, std::string_view key) {
   return "messages." + std::to_string(index) + "." + std::string(key);
 }
 
+// Members of content parts that the API knows; any other (cache_control, …) is the template's.
+constexpr std::string_view kPartMembers[] = {"type", "text", "refusal", "thinking"};
+
+json::Value TextPart(json::Value text) {
+  return json::Object{{"type", "text"}, {"text", std::move(text)}};
+}
+
 // Text parts in their plain form; anything else (images, audio, files) is named.
 MaybeError ReadPart(const json::Value& part, size_t index, FieldReader& reader, json::Array* out) {
   if (part.is_string()) {
-    out->push_back(json::Object{{"type", "text"}, {"text", part}});
+    out->push_back(TextPart(part));
     return std::nullopt;
   }
   const std::string& type = part["type"].AsString();
-  if (type != "text" && type != "input_text" && type != "output_text" && type != "refusal") {
+  if (type != "text" && type != "input_text" && type != "output_text" && type != "refusal" &&
+      type != "thinking") {
     if (!part.is_object() || type.empty()) {
       reader.Fail(MessageField(index, "content"), "a list of content parts", part);
       return std::nullopt;
     }
     return NotImplementedField("messages[" + std::to_string(index) + "].content type " + type);
   }
-  const json::Value& text = part[type == "refusal" ? "refusal" : "text"];
+  const json::Value& text = part[type == "refusal" || type == "thinking" ? type : "text"];
   if (!text.is_string()) {
     reader.Fail(MessageField(index, "content.text"), "a valid string", text);
     return std::nullopt;
   }
-  out->push_back(json::Object{{"type", "text"}, {"text", text}});
+  json::Value read = TextPart(text);
+  for (const auto& [key, value] : part.AsObject()) {
+    if (std::find(std::begin(kPartMembers), std::end(kPartMembers), key) == std::end(kPartMembers))
+      read.Set(key, value);
+  }
+  out->push_back(std::move(read));
   return std::nullopt;
 }
 
 MaybeError ReadContent(const json::Value& message, size_t index, FieldReader& reader,
                        json::Value* out) {
   const json::Value& content = message["content"];
-  if (content.is_null()) {
-    *out = "";
-    return std::nullopt;
-  }
-  if (content.is_string()) {
+  if (content.is_string() || content.is_null()) {
     *out = content;
     return std::nullopt;
   }
@@ -55,22 +67,48 @@ MaybeError ReadContent(const json::Value& message, size_t index, FieldReader& re
   return std::nullopt;
 }
 
-// Templates want the arguments as an object; the wire has them as JSON text.
-MaybeError ParseToolArguments(json::Value& call, size_t index) {
-  json::Value* function = call.Find("function");
-  json::Value* arguments = function == nullptr ? nullptr : function->Find("arguments");
-  if (arguments == nullptr || !arguments->is_string()) return std::nullopt;
-  const std::string text = arguments->AsString();
-  auto parsed = json::Parse(text.empty() ? std::string_view("{}") : std::string_view(text));
-  if (!parsed.ok()) {
-    return BadRequest("messages[" + std::to_string(index) +
-                          "].tool_calls arguments are not JSON: " + parsed.status().message(),
-                      "messages");
+// Templates want the arguments as an object; the wire has them as JSON text. What is none becomes
+// an empty object: it stands in the conversation for good, and a refusal would end that.
+json::Value ToolArguments(const json::Value& arguments) {
+  if (arguments.is_object()) return arguments;
+  auto parsed = json::Parse(arguments.AsString());
+  return parsed.ok() && parsed->is_object() ? std::move(*parsed) : json::Value(json::Object());
+}
+
+// As vLLM reads them: null and an empty list are no calls.
+MaybeError ReadToolCalls(const json::Value& message, json::Value* out) {
+  const json::Value* calls = message.Find("tool_calls");
+  if (calls == nullptr || !calls->is_array() || calls->AsArray().empty()) return std::nullopt;
+  json::Array read = calls->AsArray();
+  for (json::Value& call : read) {
+    if (!call.is_object())
+      return BadRequest("assistant tool_calls entries must be objects.", "tool_calls");
+    const json::Value* type = call.Find("type");
+    json::Value* function = call.Find("function");
+    if ((type != nullptr && type->AsString() != "function") || function == nullptr ||
+        !function->is_object()) {
+      return BadRequest("chat completions only support assistant tool_calls of type 'function'.",
+                        "tool_calls");
+    }
+    function->Set("arguments", ToolArguments((*function)["arguments"]));
   }
-  *arguments = std::move(*parsed);
+  out->Set("tool_calls", std::move(read));
   return std::nullopt;
 }
 
+// The names that templates read it by.
+void ReadReasoning(const json::Value& message, json::Value* out) {
+  for (const char* name : {"reasoning", "reasoning_content"}) {
+    const json::Value& reasoning = message[name];
+    if (reasoning.is_null()) continue;
+    for (const char* read : {"reasoning", "reasoning_content", "thinking"})
+      out->Set(read, reasoning);
+    return;
+  }
+}
+
+// What a template is given of a message is a closed list, vLLM's: what an SDK adds to an answer
+// that it sends back (refusal, audio, annotations: null) must not change the prompt.
 MaybeError ReadMessage(const json::Value& message, size_t index, FieldReader& reader,
                        json::Array* out) {
   if (!message.is_object()) {
@@ -85,19 +123,20 @@ MaybeError ReadMessage(const json::Value& message, size_t index, FieldReader& re
     }
     return std::nullopt;
   }
-  json::Value copy = message;
+  const std::string& role = message["role"].AsString();
   json::Value content;
   if (auto e = ReadContent(message, index, reader, &content)) return e;
-  copy.Set("content", std::move(content));
-  if (const json::Value* reasoning = message.Find("reasoning_content")) {
-    if (message.Find("reasoning") == nullptr) copy.Set("reasoning", *reasoning);
+  json::Value read = json::Object{{"role", role}, {"content", std::move(content)}};
+  if (role == "assistant") {
+    if (auto e = ReadToolCalls(message, &read)) return e;
+    ReadReasoning(message, &read);
+  } else if (role == "tool") {
+    if (const json::Value* id = message.Find("tool_call_id")) read.Set("tool_call_id", *id);
+  } else if (role == "developer") {
+    read.Set("tools", message["tools"]);
   }
-  if (json::Value* calls = copy.Find("tool_calls"); calls != nullptr && calls->is_array()) {
-    for (json::Value& call : *calls->MutableArray()) {
-      if (auto e = ParseToolArguments(call, index)) return e;
-    }
-  }
-  out->push_back(std::move(copy));
+  if (message["name"].is_string()) read.Set("name", message["name"]);
+  out->push_back(std::move(read));
   return std::nullopt;
 }
 

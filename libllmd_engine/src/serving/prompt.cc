@@ -15,73 +15,6 @@ std::string_view TrimLeft(std::string_view s) {
   return begin == std::string_view::npos ? std::string_view() : s.substr(begin);
 }
 
-std::string_view Trim(std::string_view s) {
-  s = TrimLeft(s);
-  return s.substr(0, s.find_last_not_of(kBlanks) + 1);
-}
-
-std::string JoinParts(const json::Array& parts) {
-  std::string text;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    if (i > 0) text += '\n';
-    text += parts[i]["text"].AsString();
-  }
-  return text;
-}
-
-// Templates either print message.content or iterate it; each message is given in the form its
-// template reads.
-json::Value TemplateMessages(const json::Array& messages, bool content_is_list) {
-  json::Array out = messages;
-  for (json::Value& message : out) {
-    const json::Value& content = message["content"];
-    if (content.is_array() && !content_is_list) {
-      message.Set("content", JoinParts(content.AsArray()));
-    } else if (content.is_string() && content_is_list) {
-      json::Array parts;
-      parts.push_back(json::Object{{"type", "text"}, {"text", content}});
-      message.Set("content", std::move(parts));
-    }
-  }
-  return out;
-}
-
-json::Value SpecialToken(const text::Tokenizer& tokenizer, text::TokenId id) {
-  return id < 0 ? json::Value("") : json::Value(tokenizer.TokenString(id));
-}
-
-json::Value TemplateVariables(const ServingContext& context, const openai::ChatPrompt& chat,
-                              bool content_is_list) {
-  const text::TokenizerSpec& spec = context.tokenizer.spec();
-  json::Value variables{json::Object{}};
-  variables.Set("messages", TemplateMessages(chat.messages, content_is_list));
-  variables.Set("tools", chat.tools);
-  variables.Set("documents", chat.documents);
-  variables.Set("add_generation_prompt", chat.add_generation_prompt);
-  variables.Set("bos_token", SpecialToken(context.tokenizer, spec.bos));
-  variables.Set("eos_token", SpecialToken(context.tokenizer, spec.eos));
-  for (const auto& [key, value] : chat.chat_template_kwargs.AsObject()) variables.Set(key, value);
-  return variables;
-}
-
-// Cuts what the template put behind the last message, so that the model goes on with it.
-MaybeError CutAfterLastMessage(const openai::ChatPrompt& chat, std::string* text) {
-  const json::Value& content = chat.messages.back()["content"];
-  const std::string last = content.is_array() ? JoinParts(content.AsArray()) : content.AsString();
-  const std::string_view trimmed = Trim(last);
-  const size_t at = text->rfind(trimmed);
-  if (trimmed.empty() || at == std::string::npos) {
-    return BadRequest(
-        "continue_final_message is set but the final message does not appear in the "
-        "chat after applying the chat template.",
-        "continue_final_message");
-  }
-  const std::string_view with_tail = TrimLeft(last);
-  const bool kept_tail = std::string_view(*text).substr(at, with_tail.size()) == with_tail;
-  text->resize(at + (kept_tail ? with_tail.size() : trimmed.size()));
-  return std::nullopt;
-}
-
 MaybeError TooLong(int limit, int output, int64_t prompt) {
   return BadRequest("This model's maximum context length is " + std::to_string(limit) +
                         " tokens. However, you requested " + std::to_string(output) +
@@ -140,28 +73,6 @@ MaybeError AddVocabularyRules(const ServingContext& context, const openai::Commo
 
 }  // namespace
 
-MaybeError RenderChat(const ServingContext& context, const openai::ChatPrompt& chat,
-                      std::string* text) {
-  const text::ChatTemplate* chosen = context.chat_template;
-  std::unique_ptr<text::ChatTemplate> own;
-  if (chat.chat_template) {
-    auto parsed = text::ChatTemplate::Parse(*chat.chat_template);
-    if (!parsed.ok()) return BadRequest(parsed.status().message(), "chat_template");
-    own = std::move(*parsed);
-    chosen = own.get();
-  }
-  if (chosen == nullptr) {
-    return BadRequest(
-        "The model file has no chat template and the server was started without "
-        "--chat-template.",
-        "messages");
-  }
-  auto rendered = chosen->Render(TemplateVariables(context, chat, chosen->content_is_list()));
-  if (!rendered.ok()) return BadRequest(rendered.status().message(), "messages");
-  *text = std::move(*rendered);
-  return chat.continue_final_message ? CutAfterLastMessage(chat, text) : std::nullopt;
-}
-
 MaybeError TokenizePrompt(const ServingContext& context, const openai::CommonRequest& request,
                           std::string_view text, PreparedPrompt* out) {
   const int limit = context.options.max_model_len;
@@ -206,9 +117,11 @@ MaybeError FitPrompt(const ServingContext& context, const openai::CommonRequest&
   if (request.truncate_prompt_tokens) {
     int keep = *request.truncate_prompt_tokens;
     if (keep < 0) keep = std::max(1, limit - std::max(1, wanted));
-    if (keep > limit) {
+    if (keep > limit - wanted) {
       return BadRequest("truncate_prompt_tokens=" + std::to_string(keep) +
-                            " cannot be greater than max_model_len=" + std::to_string(limit) + ".",
+                            " cannot be greater than max_model_len - max_tokens = " +
+                            std::to_string(limit - wanted) +
+                            ". Please request a smaller truncation size.",
                         "truncate_prompt_tokens", std::to_string(keep));
     }
     if (static_cast<int>(prompt->ids.size()) > keep) {
@@ -218,10 +131,10 @@ MaybeError FitPrompt(const ServingContext& context, const openai::CommonRequest&
   }
   const auto length = static_cast<int64_t>(prompt->ids.size());
   if (length == 0) return BadRequest("The prompt has no tokens.", "prompt");
-  if (length >= limit) return TooLong(limit, std::max(1, wanted), length);
-  const int room = limit - static_cast<int>(length);
   // An echo without output still runs one token, which is dropped.
-  prompt->max_tokens = request.max_tokens ? std::clamp(wanted, 1, room) : room;
+  const int output = std::max(1, wanted);
+  if (length + output > limit) return TooLong(limit, output, length);
+  prompt->max_tokens = request.max_tokens ? output : limit - static_cast<int>(length);
   return std::nullopt;
 }
 

@@ -1,8 +1,11 @@
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <utility>
 
 #include "llmd/engine/weights/gguf.h"
+#include "llmd/text/special_tokens.h"
+#include "model/registry.h"
 #include "weights/fingerprint.h"
 
 namespace llmd::engine {
@@ -36,14 +39,86 @@ class ConfigReader {
     out = static_cast<int>(*value);
     return OkStatus();
   }
-  void Optional(std::string_view name, float& out) {
-    if (auto value = gguf_.Float(prefix_ + std::string(name))) out = static_cast<float>(*value);
+  // What divides or is divided by: finite and above zero.
+  Status Optional(std::string_view name, float& out) {
+    std::string key = prefix_ + std::string(name);
+    auto value = gguf_.Float(key);
+    if (!value)
+      return gguf_.Has(key) ? InvalidArgument("GGUF: key " + key + " is no number") : OkStatus();
+    out = static_cast<float>(*value);
+    if (std::isfinite(out) && out > 0) return OkStatus();
+    return InvalidArgument("GGUF: key " + key + " is " + std::to_string(*value) +
+                           ", expected a number above zero");
   }
 
  private:
   const GgufFile& gguf_;
   std::string prefix_;
 };
+
+// The factors divide frequencies.
+Status ReadFreqFactors(const TensorView& factors, std::vector<float>& out) {
+  out.resize(static_cast<size_t>(factors.cols()));
+  DequantizeRow(factors, 0, out);
+  for (const float factor : out) {
+    if (!(std::isfinite(factor) && factor > 0)) {
+      return InvalidArgument("GGUF: tensor rope_freqs.weight holds " + std::to_string(factor) +
+                             ", expected numbers above zero");
+    }
+  }
+  return OkStatus();
+}
+
+// A key that is there with another type than the one it is read as would be as good as absent.
+template <typename T>
+Status CheckType(const GgufFile& gguf, std::string_view key, const std::optional<T>& read,
+                 std::string_view expected) {
+  if (read || !gguf.Has(key)) return OkStatus();
+  return InvalidArgument("GGUF: key " + std::string(key) + " is no " + std::string(expected));
+}
+
+Status CheckTokenizerKeys(const GgufFile& gguf) {
+  for (const char* key : {"tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.chat_template"})
+    LLMD_RETURN_IF_ERROR(CheckType(gguf, key, gguf.String(key), "text"));
+  for (const char* key :
+       {"tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.chat_templates"})
+    LLMD_RETURN_IF_ERROR(CheckType(gguf, key, gguf.Strings(key), "list of texts"));
+  for (const char* key : {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id",
+                          "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id",
+                          "tokenizer.ggml.unknown_token_id", "tokenizer.ggml.padding_token_id"})
+    LLMD_RETURN_IF_ERROR(CheckType(gguf, key, gguf.Int(key), "integer"));
+  for (const char* key : {"tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token"})
+    LLMD_RETURN_IF_ERROR(CheckType(gguf, key, gguf.Bool(key), "boolean"));
+  const char* types = "tokenizer.ggml.token_type";
+  return CheckType(gguf, types, gguf.Ints(types), "list of integers");
+}
+
+// Numbered as in the file; 0 is undefined, which is normal.
+Status ReadTokenTypes(const std::vector<int64_t>& types, text::TokenizerSpec& spec) {
+  for (size_t i = 0; i < types.size(); ++i) {
+    if (types[i] < 0 || types[i] > 6) {
+      return InvalidArgument("GGUF: tokenizer.ggml.token_type of token " + std::to_string(i) +
+                             " is " + std::to_string(types[i]) + ", expected 0 to 6");
+    }
+    spec.types.push_back(types[i] == 0 ? text::TokenType::kNormal
+                                       : static_cast<text::TokenType>(types[i]));
+  }
+  return OkStatus();
+}
+
+// The end-of-turn tokens that the vocabulary has, whatever the keys say: a file may name none of
+// them.
+void AddEndOfTurnTokens(const GgufFile& gguf, std::vector<int32_t>& eos_ids) {
+  text::TokenizerSpec spec;
+  const auto tokens = gguf.Strings("tokenizer.ggml.tokens");
+  if (!tokens) return;
+  spec.tokens.assign(tokens->begin(), tokens->end());
+  const auto types = gguf.Ints("tokenizer.ggml.token_type");
+  if (types && !ReadTokenTypes(*types, spec).ok()) spec.types.clear();
+  for (const text::TokenId id : text::EndOfTurnTokens(spec)) {
+    if (std::find(eos_ids.begin(), eos_ids.end(), id) == eos_ids.end()) eos_ids.push_back(id);
+  }
+}
 
 }  // namespace
 
@@ -68,6 +143,7 @@ Status ModelFile::ReadConfig() {
   auto architecture = gguf_->String("general.architecture");
   if (!architecture) return InvalidArgument("GGUF: key general.architecture is missing");
   config_.architecture = *architecture;
+  LLMD_RETURN_IF_ERROR(FindArchitecture(config_.architecture).status());
   config_.name = gguf_->String("general.name").value_or("");
   ConfigReader reader(*gguf_, config_.architecture + ".");
   LLMD_RETURN_IF_ERROR(reader.Required("embedding_length", config_.hidden));
@@ -79,8 +155,8 @@ Status ModelFile::ReadConfig() {
   LLMD_RETURN_IF_ERROR(reader.Optional("attention.head_count_kv", config_.kv_heads));
   config_.head_dim = config_.hidden / config_.heads;
   LLMD_RETURN_IF_ERROR(reader.Optional("attention.key_length", config_.head_dim));
-  reader.Optional("attention.layer_norm_rms_epsilon", config_.rms_eps);
-  reader.Optional("rope.freq_base", config_.rope_theta);
+  LLMD_RETURN_IF_ERROR(reader.Optional("attention.layer_norm_rms_epsilon", config_.rms_eps));
+  LLMD_RETURN_IF_ERROR(reader.Optional("rope.freq_base", config_.rope_theta));
 
   const TensorView* embedding = Tensor("token_embd.weight");
   if (embedding == nullptr) return InvalidArgument("GGUF: tensor token_embd.weight is missing");
@@ -88,9 +164,9 @@ Status ModelFile::ReadConfig() {
   config_.tied_embeddings = Tensor("output.weight") == nullptr;
   if (const TensorView* factors = Tensor("rope_freqs.weight");
       factors != nullptr && factors->rows() == 1) {
-    config_.rope_freq_factors.resize(static_cast<size_t>(factors->cols()));
-    DequantizeRow(*factors, 0, config_.rope_freq_factors);
+    LLMD_RETURN_IF_ERROR(ReadFreqFactors(*factors, config_.rope_freq_factors));
   }
+  LLMD_RETURN_IF_ERROR(CheckTokenizerKeys(*gguf_));
   bos_id_ = TokenIdOf(*gguf_, "tokenizer.ggml.bos_token_id");
   eos_id_ = TokenIdOf(*gguf_, "tokenizer.ggml.eos_token_id");
   for (std::string_view key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
@@ -101,6 +177,7 @@ Status ModelFile::ReadConfig() {
       config_.eos_ids.push_back(id);
     }
   }
+  AddEndOfTurnTokens(*gguf_, config_.eos_ids);
   return OkStatus();
 }
 
@@ -123,18 +200,15 @@ StatusOr<text::TokenizerSpec> ModelFile::tokenizer() const {
   spec.pre = gguf_->String("tokenizer.ggml.pre").value_or("default");
   spec.tokens.assign(tokens->begin(), tokens->end());
   spec.merges.assign(merges->begin(), merges->end());
-  if (auto types = gguf_->Ints("tokenizer.ggml.token_type")) {
-    for (int64_t type : *types) {
-      bool known = type >= 1 && type <= 6;
-      spec.types.push_back(known ? static_cast<text::TokenType>(type) : text::TokenType::kNormal);
-    }
-  }
+  if (auto types = gguf_->Ints("tokenizer.ggml.token_type"))
+    LLMD_RETURN_IF_ERROR(ReadTokenTypes(*types, spec));
   spec.bos = bos_id_;
   spec.eos = eos_id_;
   spec.eot = TokenIdOf(*gguf_, "tokenizer.ggml.eot_token_id");
   spec.unk = TokenIdOf(*gguf_, "tokenizer.ggml.unknown_token_id");
   spec.pad = TokenIdOf(*gguf_, "tokenizer.ggml.padding_token_id");
-  spec.add_bos = gguf_->Bool("tokenizer.ggml.add_bos_token").value_or(false);
+  spec.add_bos =
+      gguf_->Bool("tokenizer.ggml.add_bos_token").value_or(text::AddsBosByDefault(spec.pre));
   spec.add_eos = gguf_->Bool("tokenizer.ggml.add_eos_token").value_or(false);
   return spec;
 }

@@ -82,6 +82,7 @@ StatusOr<PoolsConfig> ParsePools(std::string_view yaml, const std::string& direc
     if (!names.contains(out.default_pool))
       r.Fail(d.Error("no pool is called '" + out.default_pool + "'"));
   }
+  (void)root.Get("routes");  // of llmd-gateway, which reads them itself
   r.Check(root);
   LLMD_RETURN_IF_ERROR(r.status());
   return out;

@@ -135,7 +135,6 @@ HeaderList DirectorImpl::OnResponseHeaders(const std::shared_ptr<RequestState>& 
       state->context.streaming;
   const std::string_view encoding = FindHeader(headers, "content-encoding");
   state->encoded = !encoding.empty() && encoding != "identity";
-  out.emplace_back("x-went-into-resp-headers", "true");
   out.insert(out.end(), state->queue_headers.begin(), state->queue_headers.end());
   if (!state->decision_header.empty()) out.emplace_back("x-llm-d-decision", state->decision_header);
   ResponseInfo info = state->Info();

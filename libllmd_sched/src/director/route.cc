@@ -119,8 +119,11 @@ std::shared_ptr<RequestState> DirectorImpl::Receive(RequestInput input,
     request.received = std::min(request.received, q->input.first_received);
   request.received_unix_nanos = clock_.UnixNanos();
   request.random = seed_ ^ (request.id * 0x9e3779b97f4a7c15);
-  if (const std::string_view id = request.Header("x-request-id"); !id.empty())
+  if (const std::string_view id = request.Header("x-request-id"); id.size() > kMaxRequestIdBytes) {
     request.request_id = BoundedName(id, kMaxRequestIdBytes);
+  } else {
+    request.request_id.assign(id);
+  }
   uint64_t ids = ~request.random;  // so that decisions are the same whoever names the request
   if (request.request_id.empty()) {
     const uint64_t high = NextRandom(ids);

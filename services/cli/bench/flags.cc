@@ -241,8 +241,48 @@ Status SetStages(const Words& w, const services::FlagSet::Outcome& given, Option
   return OkStatus();
 }
 
-Status Complete(const Words& w, const services::FlagSet::Outcome& given, Options& o) {
-  LLMD_RETURN_IF_ERROR(SetStages(w, given, o));
+// A flag that would change nothing is a mistake of whoever gave it.
+Status RefuseIdle(const services::FlagSet::Outcome& given, const Options& o) {
+  const bool trace = o.load == Options::Load::kTrace, raw = o.api == Api::kRaw;
+  const bool open = !trace && o.load != Options::Load::kClosed;
+  const bool made = !trace && !raw;
+  bool tls = false;
+  for (const http::Url& target : o.targets) tls |= target.tls;
+  const struct {
+    const char* flag;
+    bool used;
+    const char* needs;
+  } rules[] = {
+      {"arrivals", open, "an open loop: --rate or --stage rate="},
+      {"stage-pause", o.stages.size() > 1, "more than one stage"},
+      {"think-time", o.turns > 1, "--turns above 1"},
+      {"speed", trace, "--trace"},
+      {"trace-format", trace, "--trace"},
+      {"trace-block-tokens", trace, "--trace"},
+      {"prefix-tokens", o.shared.groups != 0, "--prefix-groups"},
+      {"prefix-prompts", o.shared.groups != 0, "--prefix-groups"},
+      {"distinct-prompts", made && o.shared.prompts_per_group == 0,
+       "prompts that are made, without --prefix-prompts"},
+      {"prompt-tokens", made, "prompts that are made: neither --trace nor --api raw"},
+      {"output-tokens", made, "prompts that are made: neither --trace nor --api raw"},
+      {"model", !raw, "--api chat or completion"},
+      {"stream", !raw, "--api chat or completion"},
+      {"usage", !raw && o.stream, "--stream"},
+      {"ignore-eos", !raw, "--api chat or completion"},
+      {"tls-ca", tls, "a target with https"},
+      {"tls-cert", tls, "a target with https"},
+      {"tls-key", tls, "a target with https"},
+      {"tls-verify", tls, "a target with https"},
+  };
+  for (const auto& rule : rules) {
+    if (given.Given(rule.flag) && !rule.used) {
+      return InvalidArgument("--" + std::string(rule.flag) + " needs " + rule.needs);
+    }
+  }
+  return OkStatus();
+}
+
+Status CompleteRequest(const Words& w, const services::FlagSet::Outcome& given, Options& o) {
   if (o.api == Api::kRaw && !given.Given("method") && o.body.empty()) o.method = "GET";
   if (o.method.empty() ||
       o.method.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZ") != std::string::npos) {
@@ -259,6 +299,13 @@ Status Complete(const Words& w, const services::FlagSet::Outcome& given, Options
   if (!w.api_key_file.empty()) {
     LLMD_ASSIGN_OR_RETURN(o.api_key, ReadKeyFile(w.api_key_file));
   }
+  return OkStatus();
+}
+
+Status Complete(const Words& w, const services::FlagSet::Outcome& given, Options& o) {
+  LLMD_RETURN_IF_ERROR(SetStages(w, given, o));
+  LLMD_RETURN_IF_ERROR(CompleteRequest(w, given, o));
+  LLMD_RETURN_IF_ERROR(RefuseIdle(given, o));
   for (const auto& [path, pem] :
        {std::pair(&w.tls_ca, &o.tls.ca), std::pair(&w.tls_cert, &o.tls.chain),
         std::pair(&w.tls_key, &o.tls.key)}) {

@@ -178,6 +178,7 @@ StatusOr<Result> RunBench(const Options& options, const Workload& workload, cons
   RaiseDescriptors();
   std::vector<std::unique_ptr<Loop>> loops;
   const auto count = static_cast<uint64_t>(options.threads);
+  loops.reserve(count);
   for (uint64_t i = 0; i < count; ++i) loops.push_back(std::make_unique<Loop>(run, i, count));
   Watch watch(options.watched);
   rusage before{}, after{};
@@ -186,6 +187,7 @@ StatusOr<Result> RunBench(const Options& options, const Workload& workload, cons
   run.start = SystemClock().Now() + kLead;
   std::vector<Status> ends(count);
   std::vector<std::thread> threads;
+  threads.reserve(count);
   for (uint64_t i = 0; i < count; ++i) {
     threads.emplace_back([&, i] { ends[i] = loops[i]->Go(); });
   }

@@ -140,22 +140,21 @@ std::string_view Workload::Build(Conversation& conversation, size_t target,
 
 void Workload::WriteBody(Conversation& conversation, std::string& out) const {
   const bool chat = options_->api == Api::kChat;
-  std::string& question = conversation.question;
-  question.clear();
-  WriteQuestion(conversation, question);
   out.append("{\"model\":").append(models_[conversation.tenant]);
   out += chat ? ",\"messages\":[" : ",\"prompt\":\"";
   out += conversation.history;
   if (chat) out += "{\"role\":\"user\",\"content\":\"";
-  out += question;
+  const size_t start = out.size();
+  WriteQuestion(conversation, start, out);
+  if (HasNextTurn(conversation)) conversation.question.assign(out, start);
   out += chat ? "\"}],\"max_tokens\":" : "\",\"max_tokens\":";
   AppendInteger(out, conversation.output_tokens);
   out += tail_;
-  if (!HasNextTurn(conversation)) question = std::string();
 }
 
-void Workload::WriteQuestion(Conversation& conversation, std::string& out) const {
-  if (options_->load == Options::Load::kTrace) return WriteTraced(conversation, out);
+// The question begins at `start` of the body.
+void Workload::WriteQuestion(Conversation& conversation, size_t start, std::string& out) const {
+  if (options_->load == Options::Load::kTrace) return WriteTraced(conversation, start, out);
   const uint64_t distinct = options_->distinct_prompts;
   const uint64_t index = distinct != 0 ? conversation.index % distinct : conversation.index;
   const uint64_t number = index * kTurns + conversation.turn;
@@ -177,7 +176,7 @@ void Workload::WriteQuestion(Conversation& conversation, std::string& out) const
       return AppendWords(out, {options_->seed, Random::kPrompt, id}, again, false);
     }
   }
-  const bool begins = out.empty() && conversation.history.empty();
+  const bool begins = out.size() == start && conversation.history.empty();
   AppendWords(out, {options_->seed, Random::kPrompt, number}, words, begins);
 }
 
@@ -190,18 +189,18 @@ void Workload::WriteShared(Conversation& conversation, std::string& out) const {
 }
 
 // Equal block ids give equal text; what the blocks do not cover is new.
-void Workload::WriteTraced(Conversation& conversation, std::string& out) const {
+void Workload::WriteTraced(Conversation& conversation, size_t start, std::string& out) const {
   const Trace::Entry& entry = trace_->entries()[conversation.index];
   conversation.prompt_tokens = entry.input_tokens;
   conversation.output_tokens = std::max<uint64_t>(1, entry.output_tokens);
   uint64_t left = entry.input_tokens;
   for (const uint64_t id : trace_->Blocks(entry)) {
     const uint64_t words = std::min(left, options_->trace_block_tokens);
-    AppendWords(out, {options_->seed, Random::kBlock, id}, words, out.empty());
+    AppendWords(out, {options_->seed, Random::kBlock, id}, words, out.size() == start);
     left -= words;
   }
   AppendWords(out, {options_->seed, Random::kPrompt, conversation.index * kTurns}, left,
-              out.empty());
+              out.size() == start);
 }
 
 void Workload::NextTurn(Conversation& conversation, std::string_view answer,

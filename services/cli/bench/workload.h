@@ -48,9 +48,9 @@ class Workload {
   void MakeHeads();
   uint32_t TenantOf(uint64_t index) const;
   void WriteBody(Conversation& conversation, std::string& out) const;
-  void WriteQuestion(Conversation& conversation, std::string& out) const;
+  void WriteQuestion(Conversation& conversation, size_t start, std::string& out) const;
   void WriteShared(Conversation& conversation, std::string& out) const;
-  void WriteTraced(Conversation& conversation, std::string& out) const;
+  void WriteTraced(Conversation& conversation, size_t start, std::string& out) const;
 
   const Options* options_;
   const Trace* trace_;

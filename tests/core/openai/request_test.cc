@@ -198,6 +198,65 @@ TEST(ParseChat, NormalisesContent) {
   EXPECT_EQ(call["function"]["arguments"]["x"].AsInt(), 1);
 }
 
+json::Value OneMessage(std::string_view message) {
+  return GoodChat(R"({"messages":[)" + std::string(message) + "]}").prompt.messages.at(0);
+}
+
+TEST(ParseChat, AnAnswerSentBackIsAMessage) {
+  // What openai-python's model_dump() makes of an answer.
+  EXPECT_EQ(OneMessage(R"({"content":"hi","refusal":null,"role":"assistant","annotations":null,)"
+                       R"("audio":null,"function_call":null,"tool_calls":null})")
+                .Dump(),
+            R"({"role":"assistant","content":"hi"})");
+  EXPECT_EQ(OneMessage(R"({"role":"assistant","content":"hi","tool_calls":[]})").Dump(),
+            R"({"role":"assistant","content":"hi"})");
+  EXPECT_TRUE(OneMessage(R"({"role":"assistant","content":null})")["content"].is_null());
+}
+
+TEST(ParseChat, ToolArgumentsThatAreNoObjectAreAnEmptyOne) {
+  for (const char* arguments :
+       {R"("{\"x\":")", "null", R"("")", R"("[1]")", R"("null")", "5", R"("3")", "[]"}) {
+    const json::Value message =
+        OneMessage(R"({"role":"assistant","tool_calls":[{"id":"c","type":"function","function":)"
+                   R"({"name":"f","arguments":)" +
+                   std::string(arguments) + "}}]}");
+    EXPECT_EQ(message["tool_calls"].Dump(),
+              R"([{"id":"c","type":"function","function":{"name":"f","arguments":{}}}])")
+        << arguments;
+  }
+  const json::Value none =
+      OneMessage(R"({"role":"assistant","tool_calls":[{"function":{"name":"f"}}]})");
+  EXPECT_EQ(none["tool_calls"].Dump(), R"([{"function":{"name":"f","arguments":{}}}])");
+}
+
+TEST(ParseChat, ToolCallsAreObjectsOfTypeFunction) {
+  for (const char* calls : {"[1]", R"([{"type":"custom"}])", R"([{"type":"function"}])",
+                            R"([{"type":"custom","function":{"name":"f"}}])"}) {
+    const ApiError error =
+        BadChat(R"({"messages":[{"role":"assistant","tool_calls":)" + std::string(calls) + "}]}");
+    EXPECT_EQ(error.status, 400) << calls;
+    EXPECT_EQ(error.param, "tool_calls") << calls;
+  }
+}
+
+TEST(ParseChat, GivesTemplatesWhatVllmGivesThem) {
+  EXPECT_EQ(
+      OneMessage(R"({"role":"tool","content":"7","tool_call_id":"c","name":"f","x":1})").Dump(),
+      R"({"role":"tool","content":"7","tool_call_id":"c","name":"f"})");
+  EXPECT_EQ(OneMessage(R"({"role":"user","content":"q","tool_calls":[{}],"name":null})").Dump(),
+            R"({"role":"user","content":"q"})");
+  EXPECT_EQ(OneMessage(R"({"role":"assistant","content":"a","reasoning_content":"r"})").Dump(),
+            R"({"role":"assistant","content":"a","reasoning":"r","reasoning_content":"r",)"
+            R"("thinking":"r"})");
+  EXPECT_EQ(OneMessage(R"({"role":"developer","content":"d"})").Dump(),
+            R"({"role":"developer","content":"d","tools":null})");
+  EXPECT_EQ(OneMessage(R"({"role":"user","content":[{"type":"refusal","refusal":"no"},)"
+                       R"({"type":"text","text":"a","cache_control":{"type":"ephemeral"}}]})")
+                .Dump(),
+            R"({"role":"user","content":[{"type":"text","text":"no"},)"
+            R"({"type":"text","text":"a","cache_control":{"type":"ephemeral"}}]})");
+}
+
 TEST(ParseChat, RefusesByName) {
   const std::tuple<std::string, int, const char*> cases[] = {
       {R"({})", 400, "body.messages"},

@@ -103,17 +103,65 @@ TEST(ChatTemplate, CyclesThroughNamespacesAreFreed) {
   EXPECT_EQ(Render("{% set n = namespace() %}{% set n.self = n %}ok"), "ok");
 }
 
+bool ContentIsList(std::string_view source) {
+  return ChatTemplate::Parse(source).value()->content_is_list();
+}
+
 TEST(ChatTemplate, SeesWhetherContentIsAList) {
-  EXPECT_TRUE(ChatTemplate::Parse(
-                  "{% for m in messages %}{% for p in m['content'] %}{% endfor %}{% endfor %}")
-                  .value()
-                  ->content_is_list());
-  EXPECT_TRUE(ChatTemplate::Parse("{% set c = m.content %}{% for p in c %}{% endfor %}")
-                  .value()
-                  ->content_is_list());
-  EXPECT_FALSE(ChatTemplate::Parse("{% for m in messages %}{{ m.content }}{% endfor %}")
-                   .value()
-                   ->content_is_list());
+  EXPECT_TRUE(
+      ContentIsList("{% for m in messages %}{% for p in m['content'] %}{% endfor %}{% endfor %}"));
+  EXPECT_TRUE(
+      ContentIsList("{% set rest = messages[1:] %}{% for m in rest|list %}"
+                    "{% for p in m.content[::-1] %}{% endfor %}{% endfor %}"));
+  EXPECT_FALSE(ContentIsList("{% for m in messages %}{{ m.content }}{% endfor %}"));
+}
+
+TEST(ChatTemplate, ContentOfOtherThingsDoesNotMakeItAList) {
+  // As Mistral-Nemo's: a name that holds content in one branch and tool calls in the other.
+  EXPECT_FALSE(ContentIsList(
+      "{% for m in messages %}{% if m.tool_calls is defined %}{% set calls = m.tool_calls %}"
+      "{% else %}{% set calls = m.content %}{% endif %}{% for c in calls %}{% endfor %}"
+      "{{ m.content + 'x' }}{% endfor %}"));
+  EXPECT_FALSE(
+      ContentIsList("{% for d in documents %}{% for p in d.content %}{% endfor %}"
+                    "{% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}"));
+  EXPECT_FALSE(
+      ContentIsList("{% macro show(content) %}{% for p in content %}{% endfor %}"
+                    "{% endmacro %}{% for m in messages %}{{ show(m.content) }}"
+                    "{% endfor %}"));
+}
+
+TEST(ChatTemplate, IntegersOfSchemasStayExact) {
+  EXPECT_EQ(Render("{{ v|tojson }}|{{ v }}|{{ v.a > 5 }}|{{ v.a + 1 }}",
+                   R"({"v":{"a":18446744073709551615,"b":9223372036854775808}})"),
+            R"({"a": 18446744073709551615, "b": 9223372036854775808}|)"
+            "{'a': 18446744073709551615, 'b': 9223372036854775808}|True|18446744073709551616");
+}
+
+TEST(ChatTemplate, FiltersOfNothingGiveNothing) {
+  for (const char* nothing : {"none", "false", "0", "''", "x"}) {
+    for (const char* filter :
+         {"select", "reject", "selectattr('x')", "rejectattr('x')", "map('upper')"}) {
+      const std::string source =
+          "{{ " + std::string(nothing) + "|" + std::string(filter) + "|list }}";
+      EXPECT_EQ(Render(source), "[]") << source;
+    }
+  }
+  EXPECT_THAT(Render("{{ 5|select|list }}"), HasSubstr("not iterable"));
+}
+
+TEST(ChatTemplates, OneThatDoesNotParseIsKeptAsItsFault) {
+  ChatTemplates templates;
+  EXPECT_EQ(templates.Choose(false).status().code(), StatusCode::kNotFound);
+  templates.Add("", "{% import 'x' %}");
+  templates.Add("tool_use", "ok");
+  EXPECT_EQ(templates.Choose(false).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(templates.fault().message(), HasSubstr("chat template 'default'"));
+  EXPECT_TRUE(templates.Choose(true).ok());
+  templates.Add("default", "fine");
+  EXPECT_TRUE(templates.fault().ok());
+  EXPECT_EQ((*templates.Choose(false))->Render(json::Object()).value(), "fine");
+  EXPECT_THAT(templates.Find("rag").status().message(), HasSubstr("tool_use, default"));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 //   {"spec": {"pre", "tokens", "types", "merges"}}        → {"ok": true}
 //   {"encode": "text"}                                     → {"ids": [...], "text": "decoded"}
 //   {"template": "source", "variables": {...}}             → {"text": "..."} or {"error": "..."}
+//   {"template": "source", "form": true}                   → {"content_is_list": true}
 #include <iostream>
 #include <string>
 
@@ -49,6 +50,11 @@ Value Encode(const std::string& text, const llmd::text::Tokenizer& tokenizer) {
 Value Render(const Value& in) {
   const auto made = llmd::text::ChatTemplate::Parse(in["template"].AsString());
   if (!made.ok()) return ErrorReply(made.status());
+  if (in["form"].AsBool()) {
+    Value form;
+    form.Set("content_is_list", (*made)->content_is_list());
+    return form;
+  }
   const auto text = (*made)->Render(in["variables"]);
   if (!text.ok()) return ErrorReply(text.status());
   Value reply;

@@ -27,13 +27,98 @@ TEST(Chat, RendersTheTemplateAndUsesTheWholeContext) {
   EXPECT_EQ(message["content"].AsString(), "h");
 }
 
+constexpr std::string_view kPlainContent =
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</end>{% endfor %}";
+constexpr std::string_view kTrimmedContent =
+    "{% for m in messages %}<{{ m.role }}>{{ m.content|trim }}</end>{% endfor %}";
+
+// The prompt of one conversation of which the last message goes on.
+std::string Continued(std::string_view chat_template, std::string_view last_content,
+                      std::string_view before = "") {
+  Bench bench(chat_template);
+  const auto reply = bench.Chat(R"({"messages":[)" + std::string(before) +
+                                R"({"role":"assistant","content":)" + std::string(last_content) +
+                                R"(}],"continue_final_message":true,)"
+                                R"("add_generation_prompt":false})");
+  return reply.ok() ? Prompt(bench) : bench.error->message;
+}
+
 TEST(Chat, ContinuesTheFinalMessage) {
-  Bench bench("{% for m in messages %}<{{ m.role }}>{{ m.content }}</end>{% endfor %}");
+  EXPECT_EQ(Continued(kPlainContent, R"("once ")"), "<assistant>once ");
+  EXPECT_EQ(Continued(kTrimmedContent, R"(" once ")"), "<assistant>once");
+  EXPECT_EQ(Continued(kTrimmedContent, R"("once\u00a0\u3000")"), "<assistant>once");
+}
+
+TEST(Chat, ContinuesWhereTheMessageStandsNotWhereItsTextComesLast) {
+  EXPECT_EQ(Continued(kPlainContent, R"("<")"), "<assistant><");
+  EXPECT_EQ(Continued(kPlainContent, R"("end")"), "<assistant>end");
+  EXPECT_EQ(Continued(kPlainContent, R"("user", "x": 1)", R"({"role":"user","content":"q"},)"),
+            "<user>q</end><assistant>user");
+}
+
+TEST(Chat, ContinuesEmptyAndBlankBeginnings) {
+  EXPECT_EQ(Continued(kPlainContent, R"("")"), "<assistant>");
+  EXPECT_EQ(Continued(kPlainContent, "null"), "<assistant>");
+  EXPECT_EQ(Continued(kPlainContent, R"(" \n")"), "<assistant> \n");
+  EXPECT_EQ(Continued(kTrimmedContent, R"(" \n")"), "<assistant>");
+}
+
+TEST(Chat, ContinuesTheLastTextPart) {
+  constexpr std::string_view parts =
+      "{% for m in messages %}{% for p in m.content %}({{ p.text }}){% endfor %}{% endfor %}";
+  EXPECT_EQ(Continued(parts, R"([{"type":"text","text":"a"},{"type":"text","text":"("}])"),
+            "(a)((");
+  EXPECT_NE(Continued(parts, "[]").find("no text to continue"), std::string::npos);
+}
+
+TEST(Chat, RefusesToContinueWhatTheTemplateLeavesOut) {
+  EXPECT_NE(Continued("{{ messages[0].role }}", R"("a")").find("does not appear in the chat"),
+            std::string::npos);
+}
+
+// A template that loops over content and takes text for it too, as Kimi-K2's and GLM's.
+constexpr std::string_view kListContent =
+    "{% for m in messages %}<{{ m.role }}>{% if m.content is string %}{{ m.content }}"
+    "{% elif m.content is none %}None{% else %}{% for p in m.content %}[{{ p.text }}]{% endfor %}"
+    "{% endif %}{% endfor %}";
+
+TEST(Chat, AToolsResultIsTextAlsoWhereContentIsAList) {
+  const auto prompt = [](std::string_view message) {
+    Bench bench(kListContent);
+    EXPECT_TRUE(bench.Chat(R"({"messages":[)" + std::string(message) + "]}").ok());
+    return Prompt(bench);
+  };
+  EXPECT_EQ(prompt(R"({"role":"tool","content":"21 C"})"), "<tool>21 C");
+  EXPECT_EQ(prompt(R"({"role":"tool","content":[{"type":"text","text":"a"},"b"]})"), "<tool>a\nb");
+  EXPECT_EQ(prompt(R"({"role":"tool","content":null})"), "<tool>");
+  EXPECT_EQ(prompt(R"({"role":"user","content":"q"})"), "<user>[q]");
+  EXPECT_EQ(prompt(R"({"role":"assistant","content":null})"), "<assistant>");
+}
+
+TEST(Chat, TheDevelopersRoleIsSystemForTemplatesWithoutIt) {
+  constexpr std::string_view body = R"({"messages":[{"role":"developer","content":"d"}]})";
+  Bench plain;
+  ASSERT_TRUE(plain.Chat(body).ok());
+  EXPECT_EQ(Prompt(plain), "<system>d<assistant>");
+  Bench knows(
+      "{% for m in messages %}{% if m['role'] == 'developer' %}D:{% endif %}{{ m.role }}"
+      "{% endfor %}");
+  ASSERT_TRUE(knows.Chat(body).ok());
+  EXPECT_EQ(Prompt(knows), "D:developer");
+}
+
+TEST(Chat, ToolsTakeTheTemplateNamedToolUse) {
+  Bench bench("plain");
+  bench.templates.Add("tool_use", "with tools");
+  const std::string messages = R"({"messages":[{"role":"user","content":"q"}])";
+  ASSERT_TRUE(bench.Chat(messages + "}").ok());
+  EXPECT_EQ(Prompt(bench), "plain");
   ASSERT_TRUE(bench
-                  .Chat(R"({"messages":[{"role":"assistant","content":"once "}],)"
-                        R"("continue_final_message":true,"add_generation_prompt":false})")
+                  .Chat(messages + R"(,"tools":[{"type":"function"}],"tool_choice":"none"})",
+                        {.request_id = "t"})
                   .ok());
-  EXPECT_EQ(Prompt(bench), "<assistant>once ");
+  const std::vector<TokenId>& ids = bench.engine.submitted.at("chatcmpl-t-0").prompt;
+  EXPECT_EQ(std::string(ids.begin(), ids.end()), "with tools");
 }
 
 TEST(Chat, StreamsRoleThenContent) {
@@ -87,9 +172,19 @@ TEST(Chat, TemplateErrorsAreTheClients) {
 }
 
 TEST(Chat, RefusesWithoutATemplate) {
-  Bench bench("{% broken");
+  Bench bench("");
   EXPECT_FALSE(bench.Chat(R"({"messages":[{"role":"user","content":"q"}]})").ok());
   EXPECT_EQ(bench.error->status, 400);
+  EXPECT_NE(bench.error->message.find("no chat template"), std::string::npos);
+}
+
+TEST(Chat, ABadTemplateIsNamedAndCompletionsWork) {
+  Bench bench("a\n{% import 'x' %}");
+  EXPECT_FALSE(bench.Chat(R"({"messages":[{"role":"user","content":"q"}]})").ok());
+  EXPECT_EQ(bench.error->status, 400);
+  EXPECT_NE(bench.error->message.find("line 2, column 4: unknown tag"), std::string::npos)
+      << bench.error->message;
+  EXPECT_TRUE(bench.Complete(R"({"prompt":"p"})").ok());
 }
 
 TEST(Tokenize, TextAndChat) {

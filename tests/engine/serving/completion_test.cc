@@ -254,7 +254,14 @@ TEST(Completion, TheIdOfARequestInFlightMayComeAgain) {
 TEST(Completion, LengthRules) {
   Bench bench;  // max_model_len 100
   const std::string long_prompt(96, 'x');
-  ASSERT_TRUE(bench.Complete(R"({"prompt":")" + long_prompt + R"(","max_tokens":50})").ok());
+  EXPECT_FALSE(bench.Complete(R"({"prompt":")" + long_prompt + R"(","max_tokens":50})").ok());
+  EXPECT_EQ(bench.error->status, 400);
+  EXPECT_EQ(bench.error->message,
+            "This model's maximum context length is 100 tokens. However, you requested 50 output "
+            "tokens and your prompt contains 96 input tokens, for a total of 146 tokens. Please "
+            "reduce the length of the input prompt or the number of requested output tokens. "
+            "(parameter=input_tokens, value=96)");
+  ASSERT_TRUE(bench.Complete(R"({"prompt":")" + long_prompt + R"(","max_tokens":4})").ok());
   EXPECT_EQ(bench.engine.submitted.at("cmpl-r-0").sampling.max_tokens, 4);
   EXPECT_FALSE(bench.Complete(R"({"prompt":"p","max_tokens":101})").ok());
   EXPECT_EQ(bench.error->param, "max_tokens");
@@ -278,6 +285,15 @@ TEST(Completion, TruncatesFromTheChosenSide) {
                             {.request_id = "t"})
                   .ok());
   EXPECT_EQ(bench.engine.submitted.at("cmpl-t-0").prompt, (std::vector<TokenId>{'a', 'b'}));
+}
+
+TEST(Completion, TruncationLeavesRoomForTheOutput) {
+  Bench bench;  // max_model_len 100
+  const std::string prompt = R"({"prompt":")" + std::string(99, 'x') + R"(","max_tokens":50,)";
+  EXPECT_FALSE(bench.Complete(prompt + R"("truncate_prompt_tokens":60})").ok());
+  EXPECT_EQ(bench.error->param, "truncate_prompt_tokens");
+  ASSERT_TRUE(bench.Complete(prompt + R"("truncate_prompt_tokens":-1})").ok());
+  EXPECT_EQ(bench.engine.submitted.at("cmpl-r-0").prompt.size(), 50u);
 }
 
 TEST(Completion, VocabularyAndTopKRules) {

@@ -101,8 +101,7 @@ struct Bench {
   explicit Bench(std::string_view chat_template =
                      "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
                      "{% if add_generation_prompt %}<assistant>{% endif %}") {
-    auto parsed = text::ChatTemplate::Parse(chat_template);
-    if (parsed.ok()) chat = std::move(*parsed);
+    if (!chat_template.empty()) templates.Add("", chat_template);
     sink = std::make_shared<MemoryLogSink>();
     ServingOptions options;
     options.model_names = {"m", "alias"};
@@ -110,7 +109,7 @@ struct Bench {
     options.max_model_len = 100;
     options.vocab_size = tokenizer.vocab_size();
     context = std::make_unique<ServingContext>(ServingContext{
-        engine, tokenizer, chat.get(), metrics, clock, Logger(sink, LogLevel::kInfo), options});
+        engine, tokenizer, templates, metrics, clock, Logger(sink, LogLevel::kInfo), options});
   }
   StatusOr<std::unique_ptr<Reply>> Complete(std::string_view body, RequestMeta meta = {}) {
     return Begin(BeginCompletion, body, std::move(meta));
@@ -134,7 +133,7 @@ struct Bench {
   FakeEngine engine;
   MetricsRegistry registry;
   ServingMetrics metrics{registry, engine, "m", 0, 1000, "auto"};
-  std::unique_ptr<text::ChatTemplate> chat;
+  text::ChatTemplates templates;
   std::shared_ptr<MemoryLogSink> sink;
   std::unique_ptr<ServingContext> context;
   openai::MaybeError error;

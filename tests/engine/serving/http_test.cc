@@ -112,7 +112,7 @@ class EngineHttp : public testing::Test {
     options_.max_model_len = 100;
     options_.vocab_size = 256;
     context_ = std::make_unique<engine::serving::ServingContext>(engine::serving::ServingContext{
-        engine_, tokenizer_, nullptr, metrics_, SystemClock(), Logger(), options_});
+        engine_, tokenizer_, no_templates_, metrics_, SystemClock(), Logger(), options_});
     routes_ = std::make_unique<EngineServer>(settings_, *context_, metrics_, *workers_,
                                              Logger(sink_, LogLevel::kInfo));
     auto server = http::Server::Create(*runtime_, {}, routes_->AsHandler(), Logger());
@@ -143,6 +143,7 @@ class EngineHttp : public testing::Test {
   MetricsRegistry registry_;
   engine::serving::ServingMetrics metrics_{registry_, engine_, "m", 0, 100, "auto"};
   std::shared_ptr<MemoryLogSink> sink_ = std::make_shared<MemoryLogSink>();
+  text::ChatTemplates no_templates_;
   std::unique_ptr<engine::serving::ServingContext> context_;
   std::unique_ptr<WorkerPool> workers_ = std::move(*WorkerPool::Create({}));
   std::unique_ptr<EngineServer> routes_;

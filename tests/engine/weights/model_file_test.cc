@@ -1,9 +1,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "engine/weights/gguf_builder.h"
+#include "llmd/engine/weights/chat_templates.h"
 #include "llmd/engine/weights/gguf.h"
 
 namespace llmd::engine {
@@ -86,6 +88,86 @@ TEST(ModelFile, ReadsTheTokenizer) {
   EXPECT_TRUE(spec->add_bos);
   EXPECT_EQ(spec->pad, -1);
   EXPECT_EQ(opened.file->chat_template(), "{{ x }}");
+}
+
+GgufBuilder WithVocabulary(const std::vector<std::string>& tokens,
+                           const std::vector<int32_t>& types, const std::string& pre = "smollm") {
+  GgufBuilder b = TinyLlama(TensorType::kF32);
+  b.String("tokenizer.ggml.model", "gpt2");
+  b.String("tokenizer.ggml.pre", pre);
+  b.Strings("tokenizer.ggml.tokens", tokens);
+  b.Int32s("tokenizer.ggml.token_type", types);
+  b.Strings("tokenizer.ggml.merges", {"a b"});
+  return b;
+}
+
+TEST(ModelFile, KnowsEndsOfTurnsByTheirText) {
+  GgufBuilder b =
+      WithVocabulary({"<|endoftext|>", "a", "<|im_end|>", "</s>", "<eos>"}, {3, 1, 3, 1, 3});
+  b.Uint32("tokenizer.ggml.eos_token_id", 0);
+  // "</s>" is ordinary text here.
+  EXPECT_THAT(OpenBuilt(b).file->config().eos_ids, ElementsAre(0, 2, 4));
+  const GgufBuilder harmony =
+      WithVocabulary({"<|return|>", "<|call|>", "<|end|>", "<|endoftext|>"}, {3, 3, 3, 3});
+  EXPECT_THAT(OpenBuilt(harmony).file->config().eos_ids, ElementsAre(0, 1, 3));
+}
+
+TEST(ModelFile, Llama3BeginsWithBosUnlessTheFileSaysOtherwise) {
+  const auto adds = [](GgufBuilder b) { return OpenBuilt(b).file->tokenizer()->add_bos; };
+  GgufBuilder llama = WithVocabulary({"a", "b", "ab"}, {1, 1, 1}, "llama-bpe");
+  EXPECT_TRUE(adds(llama));
+  llama.Bool("tokenizer.ggml.add_bos_token", false);
+  EXPECT_FALSE(adds(llama));
+  EXPECT_FALSE(adds(WithVocabulary({"a", "b", "ab"}, {1, 1, 1}, "qwen2")));
+}
+
+TEST(ModelFile, RefusesKeysOfAnotherType) {
+  const auto error = [](const auto& add) {
+    GgufBuilder b = TinyLlama(TensorType::kF32);
+    add(b);
+    return OpenBuilt(b).status.message();
+  };
+  EXPECT_THAT(error([](GgufBuilder& b) { b.Strings("tokenizer.ggml.token_type", {"1"}); }),
+              HasSubstr("tokenizer.ggml.token_type is no list of integers"));
+  EXPECT_THAT(error([](GgufBuilder& b) { b.Uint32("tokenizer.ggml.add_bos_token", 1); }),
+              HasSubstr("tokenizer.ggml.add_bos_token is no boolean"));
+  EXPECT_THAT(error([](GgufBuilder& b) { b.String("tokenizer.ggml.eos_token_id", "2"); }),
+              HasSubstr("tokenizer.ggml.eos_token_id is no integer"));
+  const GgufBuilder b = WithVocabulary({"a", "b", "ab"}, {1, 1, 7});
+  EXPECT_THAT(OpenBuilt(b).file->tokenizer().status().message(),
+              HasSubstr("token_type of token 2 is 7"));
+}
+
+TEST(ModelFile, RefusesNumbersThatMakeNoSense) {
+  const auto error = [](std::string_view key, float value) {
+    std::vector<std::byte> bytes = TinyLlama(TensorType::kF32).Build();
+    std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    std::memcpy(bytes.data() + text.find(key) + key.size() + 4, &value, sizeof value);
+    auto gguf = GgufFile::Parse(bytes);
+    return ModelFile::FromGguf(std::move(*gguf), "memory").status().message();
+  };
+  for (const char* key : {"llama.rope.freq_base", "llama.attention.layer_norm_rms_epsilon"}) {
+    for (const float value : {0.0f, -1.0f, NAN, INFINITY})
+      EXPECT_THAT(error(key, value), HasSubstr(std::string(key) + " is ")) << value;
+  }
+}
+
+TEST(ModelFile, NamesAnUnknownArchitecture) {
+  GgufBuilder b;
+  b.String("general.architecture", "rwkv7");
+  EXPECT_THAT(OpenBuilt(b).status.message(),
+              HasSubstr("architecture \"rwkv7\" is not known; known: llama"));
+}
+
+TEST(ModelFile, ReadsTheNamedChatTemplates) {
+  GgufBuilder b = TinyLlama(TensorType::kF32);
+  b.String("tokenizer.chat_template", "{% bad");
+  b.Strings("tokenizer.chat_templates", {"tool_use", "absent"});
+  b.String("tokenizer.chat_template.tool_use", "tools");
+  const Opened opened = OpenBuilt(b);
+  const text::ChatTemplates templates = ReadChatTemplates(*opened.file);
+  EXPECT_TRUE(templates.Choose(/*with_tools=*/true).ok());
+  EXPECT_EQ(templates.Choose(/*with_tools=*/false).status().code(), StatusCode::kInvalidArgument);
 }
 
 TEST(ModelFile, RefusesOtherTokenizers) {

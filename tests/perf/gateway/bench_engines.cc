@@ -82,9 +82,16 @@ std::string Answer(const char* type, const std::string& body) {
          std::to_string(body.size()) + "\r\ncontent-type: " + type + "\r\n\r\n" + body;
 }
 
+// What a prefill engine says in its answer.
+constexpr const char* kLent =
+    R"(,"kv_transfer_params":{"do_remote_prefill":true,"do_remote_decode":false,)"
+    R"("remote_block_ids":[[17]],"remote_engine_id":"0b0f2a3e","remote_host":"127.0.0.1",)"
+    R"("remote_port":5557,"remote_request_id":"chatcmpl-0123456789abcdef","tp_size":1,)"
+    R"("remote_num_tokens":12})";
+
 class Farm {
  public:
-  Farm(int count, int resetting, bool full_page) : epoll_(epoll_create1(0)) {
+  Farm(int count, int resetting, bool full_page, bool lends) : epoll_(epoll_create1(0)) {
     if (full_page) {
       VllmPage page = VllmPageWriter().Write();
       page_ = page.before + VllmGauges(10, 10) + page.after;
@@ -99,7 +106,8 @@ class Farm {
         R"({"id":"chatcmpl-0123456789abcdef","object":"chat.completion","created":1764288000,)"
         R"("model":"m","choices":[{"index":0,"message":{"role":"assistant","content":)"
         R"("The quick brown fox."},"finish_reason":"stop"}],)"
-        R"("usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17}})");
+        R"("usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17})" +
+            std::string(lends ? kLent : "") + "}");
     for (int i = 0; i < count; ++i) ports_.push_back(Listen(i < resetting));
   }
 
@@ -328,12 +336,13 @@ int main(int argc, char** argv) {
   const int resetting = static_cast<int>(args.Number("resetting", 0));
   const std::string path = args.Text("endpoints", "");
   const bool full = args.Text("page", "full") == "full";
+  const bool lends = args.Number("lends", 0) != 0;
   args.Done();
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
-  llmd::perf::Farm farm(count, resetting, full);
+  llmd::perf::Farm farm(count, resetting, full, lends);
   if (!path.empty()) farm.WriteEndpoints(path);
   std::printf("ports");
   for (const int port : farm.ports()) std::printf(" %d", port);

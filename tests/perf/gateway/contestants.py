@@ -204,4 +204,21 @@ class VllmRouter(Contestant):
                                    "--worker-urls", *urls).wait_ready(self.port, "/health")
 
 
+class Relay(Contestant):
+    """The data plane with nothing to decide, to the first engine."""
+    name = "relay"
+
+    def start(self):
+        self.ready_ms = self.child(f"{self.bench.build}/bench/relay_proxy", self.port, LOOPS, f"127.0.0.1:{self.farm.ports[0]}").wait_ready(self.port, "/v1/models")
+
+
+class Sidecar(Contestant):
+    """In front of the first engine, with the log as it is by default, in a file."""
+    name = "sidecar"
+
+    def start(self):
+        self.ready_ms = self.child(f"{self.bench.build}/bin/llmd-sidecar", "--host", "127.0.0.1", "--port", self.port, "--secure-proxy=false",
+                                   "--model-server-port", self.farm.ports[0], "--loop-threads", LOOPS).wait_ready(self.port, "/ready")
+
+
 ALL = {c.name: c for c in (Ours, Nginx, Floor, OursEpp, Envoy, VllmRouter, Direct)}

@@ -36,10 +36,10 @@ class Farm:
 
 
 @contextlib.contextmanager
-def engines(bench, count=4, resetting=0, page="full"):
+def engines(bench, count=4, resetting=0, page="full", lends=0):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "endpoints.yaml")
-        argv = [f"{bench.build}/bench/bench_engines", "--count", count, "--resetting", resetting, "--endpoints", path, "--page", page]
+        argv = [f"{bench.build}/bench/bench_engines", "--count", count, "--resetting", resetting, "--endpoints", path, "--page", page, "--lends", lends]
         child = subprocess.Popen([str(a) for a in argv], stdout=subprocess.PIPE, text=True)
         try:
             yield Farm(child, path)
@@ -217,10 +217,27 @@ def epp(bench):
     bench.report.row("small with --epp: the picker's CPU a request, µs", {"ours --epp": key(closed, "other_cpu_us").get("ours --epp", [])})
 
 
+def sidecar(bench):
+    """The sidecar beside the plain relay: a request it passes through, one that is only decoded, one with a prefill leg."""
+    cases = {"pass-through": (contestants.Sidecar, False, {"path": "/v1/embeddings"}), "decode only": (contestants.Sidecar, False, {}),
+             "prefill leg": (contestants.Sidecar, True, {}), "relay": (contestants.Relay, False, {})}
+    out = {name: [] for name in cases}
+    for _ in range(bench.reps):
+        for name, (kind, prefill, options) in cases.items():
+            with engines(bench, 1) as farm, engines(bench, 1, lends=1) as lender, kind(bench, farm) as target:
+                if prefill:
+                    options = {"header": f"x-prefiller-host-port: 127.0.0.1:{lender.ports[0]}"}
+                out[name].append(load(bench, target, "small", **options))
+    bench.report.row("sidecar, small, closed loop of 64: requests/s", key(out, "rps"))
+    bench.report.row("sidecar, small, closed loop of 64: CPU a request, µs", key(out, "cpu_us"), report.times("relay", 1.2))
+    more = [a["cpu_us"] - b["cpu_us"] for a, b in zip(out["prefill leg"], out["pass-through"])]
+    bench.report.row("sidecar: CPU that the prefill leg adds, µs", {"prefill leg": more}, report.at_most(100))
+
+
 ROWS = {
     "small": small, "sse": sse, "220KB": large("220KB", report.times("nginx", 1.8)), "450KB": large("450KB", report.times("nginx", 1.8)),
     "messages": large("6000 messages", None), "ids": large("75000 ids", None), "japanese": large("japanese", None), "log": logs,
-    "streams": streams, "start": start, "epp": epp, "ejected": ejected,
+    "streams": streams, "start": start, "epp": epp, "ejected": ejected, "sidecar": sidecar,
 }
 
 

@@ -1,6 +1,6 @@
 // The load of scripts/bench.sh gateway, one thread on epoll.
 //   http_load --port P --bodies FILE [--path /v1/chat/completions] [--connections 64] [--seconds 2]
-//             [--warm 0.5] [--rate N] [--pids P,P] [--hold N] [--least N]
+//             [--warm 0.5] [--rate N] [--pids P,P] [--hold N] [--least N] [--header "Name: value"]
 // FILE holds the bodies, each behind its length as four bytes, lowest first; they are sent in turn.
 // Without --rate the loop is closed: each connection sends its next request when the answer is
 // there. With it requests are due every 1/N s and their time is taken from when they were due, so
@@ -257,7 +257,8 @@ class Load {
   Figures figures_;
 };
 
-std::vector<std::string> Requests(const std::string& file, const std::string& path) {
+std::vector<std::string> Requests(const std::string& file, const std::string& path,
+                                  const std::string& header) {
   std::ifstream in(file, std::ios::binary);
   const std::string all((std::istreambuf_iterator<char>(in)), {});
   std::vector<std::string> out;
@@ -268,7 +269,8 @@ std::vector<std::string> Requests(const std::string& file, const std::string& pa
                   " HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nUser-Agent: OpenAI/Python 1.99.1\r\n"
                   "Accept: application/json\r\nContent-Type: application/json\r\n"
                   "Authorization: Bearer sk-0123456789abcdef0123456789abcdef\r\n"
-                  "X-Stainless-Lang: python\r\nContent-Length: " +
+                  "X-Stainless-Lang: python\r\n" +
+                  (header.empty() ? "" : header + "\r\n") + "Content-Length: " +
                   std::to_string(size) + "\r\n\r\n" + all.substr(at + 4, size));
     at += 4 + size;
   }
@@ -301,7 +303,7 @@ Options Read(int argc, char** argv) {
   std::istringstream pids(args.Text("pids", ""));
   for (std::string pid; std::getline(pids, pid, ',');) out.pids.push_back(std::stoi(pid));
   const std::string path = args.Text("path", "/v1/chat/completions");
-  out.requests = Requests(args.Text("bodies", ""), path);
+  out.requests = Requests(args.Text("bodies", ""), path, args.Text("header", ""));
   args.Done();
   if (out.port == 0 || out.requests.empty()) {
     std::fprintf(stderr, "http_load: --port and a --bodies file that holds some are needed\n");

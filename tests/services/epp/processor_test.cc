@@ -224,7 +224,8 @@ TEST_F(ProcessorTest, PassesTheResponseAndTellsTheDirectorOnce) {
   EXPECT_EQ(director.response_body, "data: 1\n\n");
   EXPECT_EQ(director.response_ends, 1);
   EXPECT_EQ(sink->Body(Kind::kResponseBody), "data: 1\n\n");
-  EXPECT_THAT(sink->answers[2].set, ElementsAre(Pair("x-from-hook", "1")));
+  EXPECT_THAT(sink->answers[2].set,
+              ElementsAre(Pair("x-went-into-resp-headers", "true"), Pair("x-from-hook", "1")));
   p->Close();
   EXPECT_EQ(director.cancels, 0);
 }

@@ -62,7 +62,10 @@ struct CompletionRequest : CommonRequest {
 
 // The part of a chat request that becomes a prompt; /tokenize takes it too.
 struct ChatPrompt {
-  json::Array messages;   // objects with role; content a string or a list of {"type":"text"} parts
+  // Objects with role and content (null, a string or a list of {"type":"text"} parts) and what else
+  // templates are given: tool_calls (never empty, arguments an object), tool_call_id, reasoning,
+  // name, a developer's tools.
+  json::Array messages;
   json::Value tools;      // null or a non-empty array
   json::Value documents;  // null or an array
   json::Value chat_template_kwargs;

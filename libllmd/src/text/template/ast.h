@@ -35,6 +35,8 @@ enum class ExprKind {
   kArithmetic,  // args[0] ops[0] args[1] ops[1] …, left to right
   kCompare,     // the same, chained as in Python
   kCondition,   // args[0] if args[1] else args[2] (may be null)
+  kSplat,       // *args[0] among the arguments of a call
+  kMapSplat,    // **args[0] there
 };
 
 struct Expr {
@@ -61,6 +63,8 @@ enum class NodeKind {
   kMacro,
   kFilterBlock,
   kGeneration,
+  kCallBlock,
+  kWith,
   kBreak,
   kContinue
 };
@@ -78,12 +82,15 @@ struct Parameter {
 struct Node {
   NodeKind kind;
   Position at;
-  std::string text;                   // kText; the name of a macro; the attribute of `set ns.x`
-  std::vector<std::string> targets;   // kFor, kSet, kSetBlock
-  ExprPtr expr;                       // output, iterable, value, filter chain
-  ExprPtr condition;                  // for … if
-  std::vector<Branch> branches;       // kIf
-  std::vector<Parameter> parameters;  // kMacro
+  std::string text;                  // kText; the name of a macro; the attribute of `set ns.x`
+  std::vector<std::string> targets;  // kFor, kSet, kSetBlock
+  ExprPtr expr;                  // output, iterable, value, filter chain, the call of kCallBlock
+  ExprPtr condition;             // for … if
+  std::vector<Branch> branches;  // kIf
+  std::vector<Parameter> parameters;  // kMacro, kCallBlock; names and values of kWith
+  // Whether the body of a macro has the names that take what is left of the arguments, and the one
+  // for the body of a call block.
+  bool takes_varargs = false, takes_kwargs = false, takes_caller = false;
   Body body;
   Body otherwise;  // for … else
 };

@@ -35,7 +35,7 @@ Value Interpreter::EvalKind(const Expr& e) {
     case ExprKind::kList:
       return Value::MakeList(EvalAll(e.args, 0));
     case ExprKind::kTuple:
-      return Value::MakeList(EvalAll(e.args, 0), true);
+      return Value::MakeList(EvalAll(e.args, 0), ListKind::kTuple);
     case ExprKind::kDict:
       return EvalDict(e);
     case ExprKind::kAttribute:
@@ -57,10 +57,14 @@ Value Interpreter::EvalKind(const Expr& e) {
     }
     case ExprKind::kNot:
       return Value(!Eval(*e.args[0]).Truthy());
-    case ExprKind::kNegate:
-      return Arithmetic("-", Value::Int(0), Eval(*e.args[0]));
-    case ExprKind::kPlus:
-      return Arithmetic("+", Value::Int(0), Eval(*e.args[0]));
+    case ExprKind::kNegate: {
+      const Value value = Eval(*e.args[0]);
+      return value.is_double() ? Value(-value.number()) : Arithmetic("-", Value::Int(0), value);
+    }
+    case ExprKind::kPlus: {
+      const Value value = Eval(*e.args[0]);
+      return value.is_double() ? value : Arithmetic("+", Value::Int(0), value);
+    }
     case ExprKind::kAnd:
     case ExprKind::kOr:
     case ExprKind::kConcat:
@@ -73,6 +77,9 @@ Value Interpreter::EvalKind(const Expr& e) {
       if (Eval(*e.args[1]).Truthy()) return Eval(*e.args[0]);
       return e.args[2] ? Eval(*e.args[2])
                        : Value::MakeUndefined("the inline if-expression without else");
+    case ExprKind::kSplat:
+    case ExprKind::kMapSplat:
+      return Fail("* and ** only stand before the arguments of a call");
   }
   return Value();
 }
@@ -85,8 +92,25 @@ std::vector<Value> Interpreter::EvalAll(const std::vector<ExprPtr>& exprs, size_
 
 Arguments Interpreter::EvalArguments(const Expr& e) {
   Arguments args;
-  args.positional = EvalAll(e.args, 1);
+  for (size_t i = 1; i < e.args.size() && !failed(); ++i) {
+    const Expr& arg = *e.args[i];
+    if (arg.kind == ExprKind::kMapSplat) continue;  // behind the named ones
+    if (arg.kind != ExprKind::kSplat) {
+      args.positional.push_back(Eval(arg));
+      continue;
+    }
+    for (Value& value : Iterate(Eval(*arg.args[0]))) args.positional.push_back(std::move(value));
+  }
   for (const auto& [name, value] : e.named) args.named.emplace_back(name, Eval(*value));
+  for (size_t i = 1; i < e.args.size() && !failed(); ++i) {
+    if (e.args[i]->kind != ExprKind::kMapSplat) continue;
+    const Value more = Eval(*e.args[i]->args[0]);
+    if (!more.is_mapping()) Fail("argument after ** must be a mapping");
+    for (const Value& name : failed() ? std::vector<Value>() : Iterate(more)) {
+      if (!name.is_string()) Fail("keywords must be strings");
+      if (!failed()) args.named.emplace_back(name.str(), *more.dict().Find(name));
+    }
+  }
   return args;
 }
 
@@ -94,13 +118,13 @@ Value Interpreter::EvalDict(const Expr& e) {
   auto dict = std::make_shared<Dict>();
   for (size_t i = 0; i + 1 < e.args.size() && !failed(); i += 2) {
     Value key = Eval(*e.args[i]);
-    if (!Charge(dict->items.size() / 8)) break;
+    if (!CheckHashable(key) || !Charge(dict->items.size() / 8)) break;
     dict->Set(std::move(key), Eval(*e.args[i + 1]));
   }
   return Value(std::move(dict));
 }
 
-const LoopState* Interpreter::NearestLoop() const {
+LoopState* Interpreter::NearestLoop() const {
   for (int i = scope_; i >= 0; i = scopes_[i].parent) {
     if (scopes_[i].loop != nullptr) return scopes_[i].loop;
   }
@@ -117,9 +141,26 @@ Value Interpreter::LoopField(const LoopState& loop, const std::string& name) {
   if (name == "first") return Value(index == 0);
   if (name == "last") return Value(index + 1 == size);
   if (name == "length") return Value::Int(size);
+  // Of recursive loops only, of which there are none here.
+  if (name == "depth") return Value::Int(1);
+  if (name == "depth0") return Value::Int(0);
   if (name == "previtem" && index > 0) return (*loop.items)[loop.index - 1];
   if (name == "nextitem" && index + 1 < size) return (*loop.items)[loop.index + 1];
   return Value::MakeUndefined("'loop' has no attribute '" + name + "'");
+}
+
+Value Interpreter::CallLoopMethod(LoopState& loop, const std::string& name, const Arguments& args) {
+  if (name == "cycle") {
+    if (args.positional.empty()) return Fail("no items for cycling given");
+    return args.positional[loop.index % args.positional.size()];
+  }
+  const auto same = [](const std::vector<Value>& a, const std::vector<Value>& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                      [](const Value& x, const Value& y) { return Equal(x, y); });
+  };
+  const bool changed = !loop.last_changed || !same(*loop.last_changed, args.positional);
+  loop.last_changed = args.positional;
+  return Value(changed);
 }
 
 Value Interpreter::EvalName(const Expr& e) {
@@ -147,6 +188,13 @@ Value Interpreter::EvalAttribute(const Expr& e) {
 
 Value Interpreter::EvalCall(const Expr& e) {
   const Expr& target = *e.args[0];
+  if (target.kind == ExprKind::kAttribute && target.args[0]->kind == ExprKind::kName &&
+      target.args[0]->name == "loop" && (target.name == "cycle" || target.name == "changed") &&
+      Find("loop") == nullptr && NearestLoop() != nullptr) {
+    const Arguments args = EvalArguments(e);
+    LoopState* loop = NearestLoop();
+    return failed() ? Value() : CallLoopMethod(*loop, target.name, args);
+  }
   if (target.kind == ExprKind::kAttribute) {
     const Value self = Eval(*target.args[0]);
     if (const Operation method = failed() ? nullptr : FindMethod(self, target.name)) {
@@ -248,10 +296,6 @@ Value Interpreter::ApplyFilter(const std::string& name, const Value& input, cons
   return Charge(1) ? filter(*this, input, args) : Value();
 }
 
-bool Interpreter::KnownFilter(const std::string& name) const {
-  return FindFilter(name) != nullptr;
-}
-
 bool Interpreter::ApplyTest(const std::string& name, const Value& input, const Arguments& args) {
   const Predicate test = FindTest(name);
   if (test == nullptr) Fail("no test named '" + name + "'");
@@ -273,6 +317,10 @@ Value Interpreter::GetAttribute(const Value& object, const std::string& name) {
   }
   const Value* found = object.is_dict() ? object.dict().Find(name) : nullptr;
   if (found != nullptr) return *found;
+  if (object.is_list() && object.list_kind() == ListKind::kGroup) {
+    if (name == "grouper") return object.list()[0];
+    if (name == "list") return object.list()[1];
+  }
   return Value::MakeUndefined("'" + std::string(object.TypeName()) + " object' has no attribute '" +
                               name + "'");
 }
@@ -282,15 +330,15 @@ Value Interpreter::GetItem(const Value& object, const Value& key) {
   if (object.is_undefined())
     return Fail(object.undefined().what.empty() ? "undefined has no items"
                                                 : object.undefined().what);
-  if (object.is_dict() && !object.dict().is_namespace) {
-    if (const Value* found = object.dict().Find(key)) return *found;
-  } else if ((object.is_list() || object.is_string()) && key.is_integral()) {
+  if (object.is_mapping()) {
+    if (const Value* found = key.Hashable() ? object.dict().Find(key) : nullptr) return *found;
+  } else if ((object.is_indexed() || object.is_string()) && key.is_integral()) {
     const auto characters =
         object.is_string() ? Characters(object.str()) : std::vector<std::string_view>();
     if (!Charge(characters.size() / 64)) return Value();
     const auto size =
         static_cast<int64_t>(object.is_string() ? characters.size() : object.list().size());
-    const int64_t at = key.integer() < 0 ? key.integer() + size : key.integer();
+    const int64_t at = key.index() < 0 ? key.index() + size : key.index();
     if (at >= 0 && at < size)
       return object.is_string() ? Value::Str(std::string(characters[at])) : object.list()[at];
   }

@@ -7,8 +7,7 @@ namespace llmd::text::tmpl {
 
 class Interpreter::ScopeGuard {
  public:
-  ScopeGuard(Interpreter& in, int parent, const LoopState* loop = nullptr)
-      : in_(in), outer_(in.scope_) {
+  ScopeGuard(Interpreter& in, int parent, LoopState* loop = nullptr) : in_(in), outer_(in.scope_) {
     in.scopes_.push_back({{}, parent, in.next_scope_id_++, loop});
     in.scope_ = static_cast<int>(in.scopes_.size()) - 1;
   }
@@ -134,7 +133,11 @@ void Interpreter::ExecNode(const Node& node) {
       return Write(ToText(EvalFilter(*node.expr, &text)));
     }
     case NodeKind::kGeneration:
-      return Exec(node.body);
+      return Write(Capture(node.body));
+    case NodeKind::kCallBlock:
+      return ExecCallBlock(node);
+    case NodeKind::kWith:
+      return ExecWith(node);
     case NodeKind::kBreak:
       flow_ = Flow::kBreak;
       return;
@@ -158,18 +161,21 @@ std::string Interpreter::Capture(const Body& body) {
 void Interpreter::ExecFor(const Node& node) {
   std::vector<Value> items = Filtered(node, Iterate(Eval(*node.expr)));
   if (failed()) return;
-  if (items.empty()) {
-    const ScopeGuard scope(*this, scope_);
-    return Exec(node.otherwise);
-  }
-  LoopState loop{&items, 0};
+  LoopState loop;
+  loop.items = &items;
+  bool completed = false;  // a round went to its end: without one jinja runs the else branch
   for (; loop.index < items.size() && !failed(); ++loop.index) {
     if (!Charge(1)) return;
     const ScopeGuard scope(*this, scope_, &loop);
     Bind(node.targets, items[loop.index]);
     Exec(node.body);
-    if (std::exchange(flow_, Flow::kNormal) == Flow::kBreak) break;
+    const Flow flow = std::exchange(flow_, Flow::kNormal);
+    if (flow == Flow::kBreak) break;
+    completed = completed || flow == Flow::kNormal;
   }
+  if (completed || failed()) return;
+  const ScopeGuard scope(*this, scope_);
+  Exec(node.otherwise);
 }
 
 std::vector<Value> Interpreter::Filtered(const Node& node, std::vector<Value> items) {
@@ -217,14 +223,86 @@ void Interpreter::ExecSet(const Node& node, const Value& value) {
   target->dict_object().Set(Value::Str(node.text), value);
 }
 
-void Interpreter::ExecMacro(const Node& node) {
+Value Interpreter::MakeMacro(const Node& node) {
   auto macro = std::make_shared<Callable>();
   macro->name = node.text;
   macro->call = [&node, scope = scope_, id = scopes_[scope_].id](Interpreter& in,
                                                                  const Arguments& args) {
     return in.CallMacro(node, scope, id, args);
   };
-  Set(node.text, Value(std::shared_ptr<const Callable>(std::move(macro))));
+  return Value(std::shared_ptr<const Callable>(std::move(macro)));
+}
+
+void Interpreter::ExecMacro(const Node& node) {
+  Set(node.text, MakeMacro(node));
+}
+
+void Interpreter::ExecCallBlock(const Node& node) {
+  const Expr& call = *node.expr;
+  const Value callee = Eval(*call.args[0]);
+  Arguments args = EvalArguments(call);
+  if (failed()) return;
+  if (!callee.is_callable()) {
+    Fail("'" + std::string(callee.TypeName()) + "' object is not callable");
+    return;
+  }
+  args.named.emplace_back("caller", MakeMacro(node));
+  Write(ToText(callee.callable().call(*this, args)));
+}
+
+void Interpreter::ExecWith(const Node& node) {
+  std::vector<Value> values;
+  for (const Parameter& variable : node.parameters) values.push_back(Eval(*variable.fallback));
+  if (failed()) return;
+  const ScopeGuard scope(*this, scope_);
+  for (size_t i = 0; i < values.size(); ++i) Set(node.parameters[i].name, values[i]);
+  Exec(node.body);
+}
+
+bool Interpreter::CheckMacroArguments(const Node& node, const Arguments& args) {
+  if (args.positional.size() > node.parameters.size() && !node.takes_varargs) {
+    Fail("macro '" + node.text + "' takes not more than " + std::to_string(node.parameters.size()) +
+         " argument(s)");
+    return false;
+  }
+  for (const auto& [name, value] : args.named) {
+    const auto same = [&name = name](const Parameter& p) { return p.name == name; };
+    const auto known = std::find_if(node.parameters.begin(), node.parameters.end(), same);
+    const auto place = static_cast<size_t>(known - node.parameters.begin());
+    const bool twice = known != node.parameters.end() && place < args.positional.size();
+    const bool taken = name == "caller" ? node.takes_caller : node.takes_kwargs;
+    if (twice || (known == node.parameters.end() && !taken)) {
+      Fail("macro '" + node.text + "' takes no keyword argument '" + name + "'");
+      return false;
+    }
+  }
+  return true;
+}
+
+void Interpreter::BindParameters(const Node& node, const Arguments& args) {
+  for (size_t i = 0; i < node.parameters.size(); ++i) {
+    const Parameter& p = node.parameters[i];
+    const Value* given = args.Get(i, p.name);
+    Set(p.name, given != nullptr ? *given
+                : p.fallback     ? Eval(*p.fallback)
+                             : Value::MakeUndefined("parameter '" + p.name + "' was not provided"));
+  }
+  if (node.takes_varargs) {
+    const size_t used = std::min(args.positional.size(), node.parameters.size());
+    Set("varargs", Value::MakeList({args.positional.begin() + static_cast<ptrdiff_t>(used),
+                                    args.positional.end()},
+                                   ListKind::kTuple));
+  }
+  auto rest = std::make_shared<Dict>();
+  for (const auto& [name, value] : args.named) {
+    const auto same = [&name = name](const Parameter& p) { return p.name == name; };
+    if (name == "caller") {
+      Set("caller", value);
+    } else if (std::none_of(node.parameters.begin(), node.parameters.end(), same)) {
+      rest->Set(Value::Str(name), value);
+    }
+  }
+  if (node.takes_kwargs) Set("kwargs", Value(std::move(rest)));
 }
 
 Value Interpreter::CallMacro(const Node& node, int scope, uint64_t scope_id,
@@ -234,14 +312,7 @@ Value Interpreter::CallMacro(const Node& node, int scope, uint64_t scope_id,
         "macros call each other more than " + std::to_string(limits_.max_depth) + " deep";
     return FailPlainly(ResourceExhausted(TemplateError(at_, deep).message()));
   }
-  if (args.positional.size() > node.parameters.size())
-    return Fail("macro '" + node.text + "' takes fewer arguments");
-  for (const auto& [name, value] : args.named) {
-    const auto same = [&name = name](const Parameter& p) { return p.name == name; };
-    if (std::none_of(node.parameters.begin(), node.parameters.end(), same)) {
-      return Fail("macro '" + node.text + "' has no parameter '" + name + "'");
-    }
-  }
+  if (!CheckMacroArguments(node, args)) return Value();
   // The scope that defined the macro may be gone; what is left of it then are the globals.
   const bool alive = scope < static_cast<int>(scopes_.size()) && scopes_[scope].id == scope_id;
   ++calls_;
@@ -249,13 +320,7 @@ Value Interpreter::CallMacro(const Node& node, int scope, uint64_t scope_id,
   std::string* const outer = std::exchange(out_, &text);
   {
     const ScopeGuard guard(*this, alive ? scope : 0);
-    for (size_t i = 0; i < node.parameters.size(); ++i) {
-      const Parameter& p = node.parameters[i];
-      const Value* given = args.Get(i, p.name);
-      Set(p.name, given != nullptr ? *given
-                  : p.fallback     ? Eval(*p.fallback)
-                                   : Value::MakeUndefined("parameter '" + p.name + "'"));
-    }
+    BindParameters(node, args);
     Exec(node.body);
   }
   out_ = outer;

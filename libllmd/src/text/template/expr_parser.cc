@@ -1,6 +1,6 @@
 #include "text/template/expr_parser.h"
 
-#include <charconv>
+#include "text/template/strings.h"
 
 namespace llmd::text::tmpl {
 
@@ -197,16 +197,13 @@ ExprPtr ExprParser::ParseNumber() {
   ExprPtr e = New(ExprKind::kLiteral);
   const bool real = s_.Is(TokenKind::kFloat);
   const std::string& text = s_.Peek().text;
-  int64_t integer = 0;
-  double number = 0;
-  const char* const end = text.data() + text.size();
-  const auto error = real ? std::from_chars(text.data(), end, number).ec
-                          : std::from_chars(text.data(), end, integer).ec;
-  if (error != std::errc()) {
+  const auto number = real ? ParseFloat(text) : std::nullopt;
+  const auto integer = real ? std::nullopt : ParseInteger(text, 0);
+  if (!number && !integer) {
     s_.Fail("a number out of range");
     return e;
   }
-  e->literal = real ? Value(number) : Value::Int(integer);
+  e->literal = real ? Value(*number) : Value::Int(*integer);
   s_.Take();
   return e;
 }
@@ -292,7 +289,12 @@ ExprPtr ExprParser::ParseSubscript(ExprPtr base) {
 void ExprParser::ParseArguments(Expr& call) {
   s_.ExpectOperator("(");
   while (!s_.failed() && !s_.IsOperator(")")) {
-    if (s_.Is(TokenKind::kName) && s_.IsOperator("=", 1)) {
+    if (s_.IsOperator("*") || s_.IsOperator("**")) {
+      ExprPtr splat = New(s_.IsOperator("*") ? ExprKind::kSplat : ExprKind::kMapSplat);
+      s_.Take();
+      splat->args.push_back(Parse());
+      call.args.push_back(std::move(splat));
+    } else if (s_.Is(TokenKind::kName) && s_.IsOperator("=", 1)) {
       std::string name = s_.Take().text;
       s_.Take();
       call.named.emplace_back(std::move(name), Parse());
@@ -328,6 +330,7 @@ ExprPtr ExprParser::ParseFilters(ExprPtr base) {
 ExprPtr ExprParser::ParseOneFilter(ExprPtr base) {
   ExprPtr e = New(ExprKind::kFilter);
   e->name = s_.ExpectName("a filter's name");
+  while (s_.TakeOperator(".")) e->name += "." + s_.ExpectName("a filter's name");
   e->args.push_back(std::move(base));
   if (s_.IsOperator("(")) ParseArguments(*e);
   return e;

@@ -2,6 +2,7 @@
 // first, every operation gives undefined and every loop ends.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,7 @@ namespace llmd::text::tmpl {
 struct LoopState {
   const std::vector<Value>* items = nullptr;
   size_t index = 0;
+  std::optional<std::vector<Value>> last_changed;  // what loop.changed was asked last
 };
 
 class Interpreter {
@@ -35,11 +37,12 @@ class Interpreter {
   Value GetItem(const Value& object, const Value& key);
   Value ApplyFilter(const std::string& name, const Value& input, const Arguments& args);
   bool ApplyTest(const std::string& name, const Value& input, const Arguments& args);
-  bool KnownFilter(const std::string& name) const;
   // The items a `for` walks: characters of a string, keys of a dict. Fails on what cannot be
   // iterated.
   std::vector<Value> Iterate(const Value& value);
   bool Contains(const Value& container, const Value& item);
+  // Fails for what cannot be a key.
+  bool CheckHashable(const Value& key);
   Value Arithmetic(const std::string& op, const Value& a, const Value& b);
   Value Slice(const Value& object, const Value* start, const Value* stop, const Value* step);
 
@@ -48,7 +51,7 @@ class Interpreter {
     std::vector<std::pair<std::string, Value>> variables;
     int parent = -1;
     uint64_t id = 0;
-    const LoopState* loop = nullptr;
+    LoopState* loop = nullptr;
   };
   class ScopeGuard;
   class DepthGuard;
@@ -61,6 +64,11 @@ class Interpreter {
   void ExecIf(const Node& node);
   void ExecSet(const Node& node, const Value& value);
   void ExecMacro(const Node& node);
+  void ExecCallBlock(const Node& node);
+  void ExecWith(const Node& node);
+  Value MakeMacro(const Node& node);
+  bool CheckMacroArguments(const Node& node, const Arguments& args);
+  void BindParameters(const Node& node, const Arguments& args);
   Value CallMacro(const Node& node, int scope, uint64_t scope_id, const Arguments& args);
   std::string Capture(const Body& body);
   void Bind(const std::vector<std::string>& targets, const Value& value);
@@ -81,7 +89,8 @@ class Interpreter {
   std::vector<Value> EvalAll(const std::vector<ExprPtr>& exprs, size_t from);
   Arguments EvalArguments(const Expr& e);
   Value LoopField(const LoopState& loop, const std::string& name);
-  const LoopState* NearestLoop() const;
+  Value CallLoopMethod(LoopState& loop, const std::string& name, const Arguments& args);
+  LoopState* NearestLoop() const;
   const Value* Find(const std::string& name) const;
   void Set(const std::string& name, Value value);
 
@@ -100,9 +109,13 @@ class Interpreter {
 };
 
 using Operation = Value (*)(Interpreter&, const Value& self, const Arguments&);
-// Null pointer for an unknown name.
+// Null pointer for an unknown name. The filters of sequences have a table of their own.
+Operation FindSequenceFilter(std::string_view name);
 Operation FindFilter(std::string_view name);
 Operation FindMethod(const Value& self, std::string_view name);
+Operation FindStringMethod(std::string_view name);
+// "a.b.0" from an item; `path` is text or a place.
+Value AttributePath(Interpreter& in, Value item, const Value& path);
 using Predicate = bool (*)(Interpreter&, const Value& self, const Arguments&);
 Predicate FindTest(std::string_view name);
 // namespace, raise_exception, range, dict, strftime_now; undefined for another name.

@@ -90,7 +90,7 @@ class Lexer {
     }
     const char kind = source_[open + 1], sign = CharAt(open + 2);
     EmitTextBefore(start, open, kind, sign);
-    at_ = open + (sign == '-' || (sign == '+' && kind != '{') ? 3 : 2);
+    at_ = open + (sign == '-' || sign == '+' ? 3 : 2);
     if (kind == '#') return SkipComment(open);
     if (kind == '%' && LexRaw(open)) return;
     Emit(kind == '%' ? TokenKind::kBlockBegin : TokenKind::kVariableBegin, "", open);
@@ -201,6 +201,11 @@ class Lexer {
   }
   void LexNumber() {
     const size_t start = at_;
+    const char letter = static_cast<char>(CharAt(at_ + 1) | 0x20);
+    if (CharAt(at_) == '0' && (letter == 'x' || letter == 'o' || letter == 'b')) {
+      for (at_ += 2; IsDigit(CharAt(at_)) || IsNameStart(CharAt(at_));) ++at_;
+      return Emit(TokenKind::kInteger, source_.substr(start, at_ - start), start);
+    }
     const auto digits = [this] {
       while (IsDigit(CharAt(at_)) || (CharAt(at_) == '_' && IsDigit(CharAt(at_ + 1)))) ++at_;
     };
@@ -236,13 +241,19 @@ class Lexer {
     Emit(TokenKind::kString, std::move(text), start);
   }
   void TakeEscape(std::string& text) {
-    static constexpr std::string_view kFrom = "\\'\"nrtbfav0", kTo("\\'\"\n\r\t\b\f\a\v\0", 11);
+    static constexpr std::string_view kFrom = "\\'\"nrtbfav", kTo = "\\'\"\n\r\t\b\f\a\v";
     const char c = source_[at_ + 1];
     if (const size_t i = kFrom.find(c); i != kFrom.npos) {
       text += kTo[i];
       at_ += 2;
     } else if (c == '\n') {
       at_ += 2;
+    } else if (c >= '0' && c <= '7') {
+      uint32_t code = 0;
+      size_t digits = 0;
+      for (++at_; digits < 3 && CharAt(at_) >= '0' && CharAt(at_) <= '7'; ++digits, ++at_)
+        code = code * 8 + static_cast<uint32_t>(CharAt(at_) - '0');
+      AppendUtf8(text, code);
     } else if (c == 'x' || c == 'u' || c == 'U') {
       TakeHex(text, c == 'x' ? 2 : c == 'u' ? 4 : 8);
     } else {

@@ -4,6 +4,7 @@
 
 #include "text/template/expr_parser.h"
 #include "text/template/token_stream.h"
+#include "text/template/visit.h"
 
 namespace llmd::text::tmpl {
 namespace {
@@ -69,7 +70,11 @@ class Parser {
     if (s_.IsName("filter")) return ParseFilterBlock();
     if (s_.IsName("generation")) return ParseGeneration();
     if (s_.IsName("break") || s_.IsName("continue")) return ParseJump();
-    s_.Fail("unknown tag; known: for, if, set, macro, filter, generation, break, continue, raw");
+    if (s_.IsName("call")) return ParseCallBlock();
+    if (s_.IsName("with")) return ParseWith();
+    s_.Fail(
+        "unknown tag; known: for, if, set, macro, call, with, filter, generation, break, continue, "
+        "raw");
     return nullptr;
   }
   NodePtr ParseFor() {
@@ -142,22 +147,65 @@ class Parser {
     NodePtr node = New(NodeKind::kMacro);
     s_.Take();
     node->text = s_.ExpectName("a macro's name");
-    s_.ExpectOperator("(");
+    if (!s_.IsOperator("(")) s_.ExpectOperator("(");
+    ParseParameters(*node);
+    EndTag();
+    node->body = ParseBodyOutsideLoops("endmacro");
+    s_.TakeName("endmacro");
+    if (s_.Is(TokenKind::kName)) s_.Take();
+    EndTag();
+    ForEachExpr(node->body, [&](const Expr& e) {
+      if (e.kind != ExprKind::kName) return;
+      node->takes_varargs = node->takes_varargs || e.name == "varargs";
+      node->takes_kwargs = node->takes_kwargs || e.name == "kwargs";
+      node->takes_caller = node->takes_caller || e.name == "caller";
+    });
+    return node;
+  }
+  // "(a, b=1)" when there is one.
+  void ParseParameters(Node& node) {
+    if (!s_.TakeOperator("(")) return;
     while (!s_.failed() && !s_.IsOperator(")")) {
       Parameter parameter;
       parameter.name = s_.ExpectName("a parameter's name");
       if (s_.TakeOperator("=")) parameter.fallback = exprs_.Parse();
-      node->parameters.push_back(std::move(parameter));
+      node.parameters.push_back(std::move(parameter));
       if (!s_.TakeOperator(",")) break;
     }
     s_.ExpectOperator(")");
-    EndTag();
+  }
+  Body ParseBodyOutsideLoops(std::string_view end) {
     const int outer_loops = std::exchange(loops_, 0);
-    node->body = ParseBody({"endmacro"});
+    Body body = ParseBody({end});
     loops_ = outer_loops;
-    s_.TakeName("endmacro");
-    if (s_.Is(TokenKind::kName)) s_.Take();
+    return body;
+  }
+  NodePtr ParseCallBlock() {
+    NodePtr node = New(NodeKind::kCallBlock);
+    s_.Take();
+    ParseParameters(*node);
+    node->text = "caller";
+    node->expr = exprs_.Parse();
+    if (node->expr->kind != ExprKind::kCall) s_.Fail("a call block needs a call");
     EndTag();
+    node->body = ParseBodyOutsideLoops("endcall");
+    End("endcall");
+    return node;
+  }
+  NodePtr ParseWith() {
+    NodePtr node = New(NodeKind::kWith);
+    s_.Take();
+    while (!s_.failed() && !s_.Is(TokenKind::kBlockEnd)) {
+      Parameter variable;
+      variable.name = s_.ExpectName("a variable's name");
+      s_.ExpectOperator("=");
+      variable.fallback = exprs_.Parse();
+      node->parameters.push_back(std::move(variable));
+      if (!s_.TakeOperator(",")) break;
+    }
+    EndTag();
+    node->body = ParseBody({"endwith"});
+    End("endwith");
     return node;
   }
   NodePtr ParseFilterBlock() {

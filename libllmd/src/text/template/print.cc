@@ -4,8 +4,10 @@
 #include <cmath>
 #include <cstdio>
 
+#include "text/case_map.h"
 #include "text/template/value.h"
 #include "text/unicode.h"
+#include "utf8.h"
 
 namespace llmd::text::tmpl {
 namespace {
@@ -18,38 +20,53 @@ void AppendHex(std::string& out, const char* format, uint32_t code) {
   out += buffer;
 }
 
+void AppendReprChar(std::string& out, uint32_t code, char quote) {
+  static constexpr std::string_view kFrom = "\n\r\t\\", kTo = "nrt\\";
+  if (const size_t i = code < 0x80 ? kFrom.find(static_cast<char>(code)) : kFrom.npos;
+      i != kFrom.npos) {
+    out += '\\', out += kTo[i];
+  } else if (code == static_cast<uint32_t>(quote)) {
+    out += '\\', out += quote;
+  } else if (IsPrintable(code)) {
+    AppendUtf8(out, code);
+  } else {
+    AppendHex(out, code < 0x100 ? "\\x%02x" : code < 0x10000 ? "\\u%04x" : "\\U%08x", code);
+  }
+}
+
 void AppendReprString(std::string& out, std::string_view s) {
   const bool has_single = s.find('\'') != s.npos, has_double = s.find('"') != s.npos;
   const char quote = has_single && !has_double ? '"' : '\'';
   out += quote;
-  for (const char c : s) {
-    if (c == quote || c == '\\') {
-      out += '\\', out += c;
-    } else if (c == '\n') {
-      out += "\\n";
-    } else if (c == '\r') {
-      out += "\\r";
-    } else if (c == '\t') {
-      out += "\\t";
-    } else if (static_cast<uint8_t>(c) < 0x20 || c == 0x7F) {
-      AppendHex(out, "\\x%02x", static_cast<uint8_t>(c));
-    } else {
-      out += c;
-    }
-  }
+  for (const char32_t c : ToCodePoints(s)) AppendReprChar(out, c, quote);
   out += quote;
 }
 
 void AppendRepr(std::string& out, const Value& value, int depth);
 
+void AppendReprRange(std::string& out, const List& list) {
+  out += "range(" + IntegerText(list.range[0]) + ", " + IntegerText(list.range[1]);
+  if (list.range[2] != 1) out += ", " + IntegerText(list.range[2]);
+  out += ')';
+}
+
 void AppendReprList(std::string& out, const List& list, int depth) {
-  out += list.tuple ? '(' : '[';
+  static constexpr std::string_view kOpen[] = {
+      "[", "(", "(", "", "dict_keys([", "dict_values([", "dict_items(["};
+  static constexpr std::string_view kClose[] = {"]", ")", ")", "", "])", "])", "])"};
+  if (list.kind == ListKind::kRange) return AppendReprRange(out, list);
+  if (list.kind == ListKind::kIterator) {
+    out += "<generator object>";
+    return;
+  }
+  const auto kind = static_cast<size_t>(list.kind);
+  out += kOpen[kind];
   for (size_t i = 0; i < list.items.size(); ++i) {
     if (i > 0) out += ", ";
     AppendRepr(out, list.items[i], depth + 1);
   }
-  if (list.tuple && list.items.size() == 1) out += ',';
-  out += list.tuple ? ')' : ']';
+  if (kOpen[kind] == "(" && list.items.size() == 1) out += ',';
+  out += kClose[kind];
 }
 
 void AppendReprDict(std::string& out, const Dict& dict, int depth) {
@@ -76,7 +93,7 @@ void AppendRepr(std::string& out, const Value& value, int depth) {
   } else if (value.is_bool()) {
     out += value.integer() != 0 ? "True" : "False";
   } else if (value.is_int()) {
-    out += std::to_string(value.integer());
+    out += IntegerText(value.integer());
   } else if (value.is_double()) {
     out += FloatText(value.number());
   } else if (value.is_string()) {
@@ -100,7 +117,7 @@ class JsonWriter {
     } else if (v.is_bool()) {
       out_ += v.integer() != 0 ? "true" : "false";
     } else if (v.is_int()) {
-      out_ += std::to_string(v.integer());
+      out_ += IntegerText(v.integer());
     } else if (v.is_double()) {
       const double d = v.number();
       out_ += std::isnan(d)   ? "NaN"
@@ -108,7 +125,7 @@ class JsonWriter {
                               : FloatText(d);
     } else if (v.is_string()) {
       WriteString(v.str());
-    } else if (v.is_list()) {
+    } else if (v.is_plain_list() || v.is_tuple()) {
       return WriteList(v.list(), depth);
     } else if (v.is_dict() && !v.dict().is_namespace) {
       return WriteDict(v.dict(), depth);
@@ -125,8 +142,11 @@ class JsonWriter {
     return false;
   }
   void NewLine(int depth) {
-    if (style_.indent >= 0)
-      out_.append("\n").append(static_cast<size_t>(depth) * style_.indent, ' ');
+    if (style_.indent < 0) return;
+    out_ += '\n';
+    for (int i = 0; i < depth; ++i)
+      style_.indent_text.empty() ? out_.append(static_cast<size_t>(style_.indent), ' ')
+                                 : out_.append(style_.indent_text);
   }
   bool WriteList(const std::vector<Value>& items, int depth) {
     out_ += '[';
@@ -142,7 +162,10 @@ class JsonWriter {
   bool WriteDict(const Dict& dict, int depth) {
     std::vector<std::pair<std::string, const Value*>> members;
     members.reserve(dict.items.size());
-    for (const auto& [key, value] : dict.items) members.emplace_back(KeyText(key), &value);
+    for (const auto& [key, value] : dict.items) {
+      if (key.is_undefined() || key.is_list()) return Refuse(key.TypeName());
+      members.emplace_back(KeyText(key), &value);
+    }
     if (style_.sort_keys) {
       std::sort(members.begin(), members.end(),
                 [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -216,6 +239,20 @@ std::string FloatText(double d) {
   std::string text(buffer, end);
   if (text.find_first_of(".e") == text.npos) text += ".0";
   return text;
+}
+
+std::string IntegerText(Integer i, unsigned base) {
+  static constexpr std::string_view kDigits = "0123456789abcdef";
+  __extension__ typedef unsigned __int128 Unsigned;
+  auto left = i < 0 ? -static_cast<Unsigned>(i) : static_cast<Unsigned>(i);
+  std::string out;
+  do {
+    out += kDigits[static_cast<size_t>(left % base)];
+    left /= base;
+  } while (left != 0);
+  if (i < 0) out += '-';
+  std::reverse(out.begin(), out.end());
+  return out;
 }
 
 std::string Repr(const Value& value) {

@@ -1,64 +1,60 @@
 #include "text/template/strings.h"
 
 #include <algorithm>
-#include <cstdio>
+#include <charconv>
 
+#include "text/case_map.h"
 #include "text/unicode.h"
+#include "utf8.h"
 
 namespace llmd::text::tmpl {
 namespace {
 
-constexpr int kWidestField = 1000;
-
-bool IsPythonSpace(std::string_view c) {
-  const uint32_t code = DecodeValid(c.data()).code;
-  return ClassOf(code) == CharClass::kSpace || (code >= 0x1C && code <= 0x1F);
+bool IsAscii(std::string_view text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return static_cast<uint8_t>(c) < 0x80; });
 }
 
-char LowerByte(char c) {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c;
-}
-char UpperByte(char c) {
-  return c >= 'a' && c <= 'z' ? static_cast<char>(c & ~0x20) : c;
-}
-
-std::vector<std::string> SplitWhite(std::string_view text, int64_t most) {
+std::vector<std::string> SplitWhite(std::u32string_view text, int64_t most) {
   std::vector<std::string> parts;
-  const auto chars = Characters(text);
   size_t i = 0;
   const auto skip = [&] {
-    while (i < chars.size() && IsPythonSpace(chars[i])) ++i;
+    while (i < text.size() && IsPythonSpace(text[i])) ++i;
   };
-  for (skip(); i < chars.size(); skip()) {
-    const char* const start = chars[i].data();
+  for (skip(); i < text.size(); skip()) {
     if (most >= 0 && static_cast<int64_t>(parts.size()) == most) {
-      parts.emplace_back(start, text.data() + text.size());
+      parts.push_back(ToUtf8(text.substr(i)));
       break;
     }
     const size_t first = i;
-    while (i < chars.size() && !IsPythonSpace(chars[i])) ++i;
-    const char* const end = chars[i - 1].data() + chars[i - 1].size();
-    parts.emplace_back(chars[first].data(), end);
+    while (i < text.size() && !IsPythonSpace(text[i])) ++i;
+    parts.push_back(ToUtf8(text.substr(first, i - first)));
   }
   return parts;
 }
 
-std::vector<std::string> SplitBy(const std::string& text, const std::string& separator,
-                                 int64_t most, bool from_right) {
+std::vector<std::string> SplitWhiteFromRight(std::u32string_view text, int64_t most) {
   std::vector<std::string> parts;
-  if (from_right) {
-    size_t end = text.size();
-    while (most < 0 || static_cast<int64_t>(parts.size()) < most) {
-      const size_t at =
-          end < separator.size() ? text.npos : text.rfind(separator, end - separator.size());
-      if (at == text.npos) break;
-      parts.push_back(text.substr(at + separator.size(), end - at - separator.size()));
-      end = at;
+  size_t end = text.size();
+  const auto skip = [&] {
+    while (end > 0 && IsPythonSpace(text[end - 1])) --end;
+  };
+  for (skip(); end > 0; skip()) {
+    if (most >= 0 && static_cast<int64_t>(parts.size()) == most) {
+      parts.push_back(ToUtf8(text.substr(0, end)));
+      break;
     }
-    parts.push_back(text.substr(0, end));
-    std::reverse(parts.begin(), parts.end());
-    return parts;
+    const size_t last = end;
+    while (end > 0 && !IsPythonSpace(text[end - 1])) --end;
+    parts.push_back(ToUtf8(text.substr(end, last - end)));
   }
+  std::reverse(parts.begin(), parts.end());
+  return parts;
+}
+
+std::vector<std::string> SplitBy(const std::string& text, const std::string& separator,
+                                 int64_t most) {
+  std::vector<std::string> parts;
   size_t start = 0;
   while (most < 0 || static_cast<int64_t>(parts.size()) < most) {
     const size_t at = text.find(separator, start);
@@ -70,60 +66,70 @@ std::vector<std::string> SplitBy(const std::string& text, const std::string& sep
   return parts;
 }
 
-bool FormatOne(const std::string& spec, char kind, const Value& v, std::string& out) {
-  char buffer[2 * kWidestField];
-  int n = -1;
-  if (kind == 's' || kind == 'r') {
-    const std::string text = kind == 's' ? ToText(v) : Repr(v);
-    if (spec == "%") {
-      out += text;
-      return true;
-    }
-    n = std::snprintf(buffer, sizeof buffer, (spec + "s").c_str(),
-                      text.substr(0, kWidestField).c_str());
-  } else if (!v.is_number()) {
-    return false;
-  } else if (kind == 'd' || kind == 'i' || kind == 'x' || kind == 'X' || kind == 'o') {
-    const auto integer =
-        v.is_double() ? static_cast<long long>(v.number()) : static_cast<long long>(v.integer());
-    n = std::snprintf(buffer, sizeof buffer, (spec + "ll" + kind).c_str(), integer);
-  } else {
-    n = std::snprintf(buffer, sizeof buffer, (spec + kind).c_str(), v.number());
+std::vector<std::string> SplitByFromRight(const std::string& text, const std::string& separator,
+                                          int64_t most) {
+  std::vector<std::string> parts;
+  size_t end = text.size();
+  while (most < 0 || static_cast<int64_t>(parts.size()) < most) {
+    const size_t at =
+        end < separator.size() ? text.npos : text.rfind(separator, end - separator.size());
+    if (at == text.npos) break;
+    parts.push_back(text.substr(at + separator.size(), end - at - separator.size()));
+    end = at;
   }
-  if (n < 0 || n >= static_cast<int>(sizeof buffer)) return false;
-  out.append(buffer, static_cast<size_t>(n));
-  return true;
+  parts.push_back(text.substr(0, end));
+  std::reverse(parts.begin(), parts.end());
+  return parts;
 }
 
-// "%-08.3" up to the conversion letter; false for a width or precision out of bounds.
-bool TakeSpec(const std::string& format, size_t& at, std::string& spec) {
-  spec = "%";
-  while (at < format.size() &&
-         std::string_view("-+ 0#").find(format[at]) != std::string_view::npos && spec.size() < 8)
-    spec += format[at++];
-  for (int part = 0; part < 2; ++part) {
-    int number = 0;
-    if (part == 1) {
-      if (at >= format.size() || format[at] != '.') break;
-      spec += format[at++];
+bool EndsLine(char32_t c) {
+  return (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 ||
+         c == 0x2029;
+}
+
+// Digits to ASCII, blanks around and underscores between digits away; nothing for stray
+// underscores.
+std::optional<std::string> PlainDigits(std::string_view text) {
+  std::string out;
+  const std::u32string code = ToCodePoints(Strip(text, nullptr, "lr"));
+  for (size_t i = 0; i < code.size(); ++i) {
+    if (code[i] == '_') {
+      const auto digit = [&](size_t at) {
+        return at < code.size() &&
+               (ClassOf(code[at]) == CharClass::kLetter || DecimalValue(code[at]) >= 0);
+      };
+      if (i == 0 || !digit(i - 1) || !digit(i + 1)) return std::nullopt;
+      continue;
     }
-    for (; at < format.size() && format[at] >= '0' && format[at] <= '9' && number <= kWidestField;
-         ++at) {
-      number = number * 10 + (format[at] - '0');
-      spec += format[at];
-    }
-    if (number > kWidestField / 2) return false;
+    const int value = DecimalValue(code[i]);
+    if (value < 0 && code[i] >= 0x80) return std::nullopt;
+    out += value >= 0 ? static_cast<char>('0' + value) : static_cast<char>(code[i]);
   }
-  return at < format.size();
+  return out;
+}
+
+// "0x", "0o", "0b": taken off, and the base it means; `base` stays when there is none.
+unsigned TakePrefix(std::string_view& digits, unsigned base) {
+  const char letter =
+      digits.size() > 2 && digits[0] == '0' ? static_cast<char>(digits[1] | 0x20) : ' ';
+  const unsigned meant = letter == 'x' ? 16 : letter == 'o' ? 8 : letter == 'b' ? 2 : 0;
+  if (meant == 0 || (base != 0 && base != meant)) return base;
+  digits.remove_prefix(2);
+  return meant;
 }
 
 }  // namespace
 
+bool IsPythonSpace(char32_t code) {
+  return ClassOf(code) == CharClass::kSpace || (code >= 0x1C && code <= 0x1F);
+}
+
 std::string Strip(std::string_view text, const Value* chars, std::string_view sides) {
-  const bool white = chars == nullptr || chars->is_none() || !chars->is_string();
-  const auto set = white ? std::vector<std::string_view>() : Characters(chars->str());
+  const bool white = chars == nullptr || !chars->is_string();
+  const std::u32string set = white ? std::u32string() : ToCodePoints(chars->str());
   const auto goes = [&](std::string_view c) {
-    return white ? IsPythonSpace(c) : std::find(set.begin(), set.end(), c) != set.end();
+    const char32_t code = DecodeValid(c.data()).code;
+    return white ? IsPythonSpace(code) : set.find(code) != set.npos;
   };
   const char* begin = text.data();
   const char* end = begin + text.size();
@@ -142,32 +148,48 @@ std::string Strip(std::string_view text, const Value* chars, std::string_view si
 }
 
 std::string Lower(std::string_view text) {
+  if (!IsAscii(text)) return ToUtf8(text::Lower(ToCodePoints(text)));
   std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), LowerByte);
+  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c;
   return out;
 }
 
 std::string Upper(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), UpperByte);
-  return out;
+  return ToUtf8(text::Upper(ToCodePoints(text)));
 }
 
 std::string Capitalize(std::string_view text) {
-  std::string out = Lower(text);
-  if (!out.empty()) out[0] = UpperByte(out[0]);
+  return ToUtf8(text::Capitalize(ToCodePoints(text)));
+}
+
+std::string EscapeHtml(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const std::string_view entity = c == '&'    ? "&amp;"
+                                    : c == '<'  ? "&lt;"
+                                    : c == '>'  ? "&gt;"
+                                    : c == '"'  ? "&#34;"
+                                    : c == '\'' ? "&#39;"
+                                                : "";
+    entity.empty() ? out += c : out += entity;
+  }
   return out;
 }
 
-std::string Title(std::string_view text) {
-  std::string out = Lower(text);
-  bool start = true;
-  for (char& c : out) {
-    const bool letter = (c >= 'a' && c <= 'z') || static_cast<uint8_t>(c) >= 0x80;
-    if (start && letter) c = UpperByte(c);
-    start = !letter;
+std::string TitleWords(std::string_view text) {
+  const std::u32string code = ToCodePoints(text);
+  const auto begins = [](char32_t c) {
+    return IsPythonSpace(c) || std::u32string_view(U"-({[<").find(c) != std::u32string_view::npos;
+  };
+  std::u32string out;
+  for (size_t i = 0; i < code.size();) {
+    size_t end = i;
+    while (end < code.size() && begins(code[end]) == begins(code[i])) ++end;
+    const std::u32string_view word = std::u32string_view(code).substr(i, end - i);
+    out += text::Upper(word.substr(0, 1)) + text::Lower(word.substr(1));
+    i = end;
   }
-  return out;
+  return ToUtf8(out);
 }
 
 Value Replace(Interpreter& in, const std::string& text, const std::string& from,
@@ -202,10 +224,9 @@ Value Split(Interpreter& in, const std::string& text, const Value* separator, in
   if (!white && (!separator->is_string() || separator->str().empty()))
     return in.Fail("split: the separator must be a non-empty string");
   if (!in.Charge(text.size() / 16 + 1)) return Value();
-  if (white && from_right && most >= 0)
-    return in.Fail("rsplit by white space takes no maxsplit here");
-  const auto parts =
-      white ? SplitWhite(text, most) : SplitBy(text, separator->str(), most, from_right);
+  const auto parts = white
+                         ? (from_right ? SplitWhiteFromRight : SplitWhite)(ToCodePoints(text), most)
+                         : (from_right ? SplitByFromRight : SplitBy)(text, separator->str(), most);
   if (!in.Charge(parts.size())) return Value();
   std::vector<Value> items;
   items.reserve(parts.size());
@@ -213,63 +234,74 @@ Value Split(Interpreter& in, const std::string& text, const Value* separator, in
   return Value::MakeList(std::move(items));
 }
 
-Value FormatPercent(Interpreter& in, const std::string& format, const Arguments& args) {
-  std::string out, spec;
-  size_t next = 0;
-  for (size_t at = 0; at < format.size();) {
-    if (format[at] != '%') {
-      out += format[at++];
-      continue;
-    }
-    ++at;
-    if (!TakeSpec(format, at, spec)) return in.Fail("format: a bad % specification");
-    const char kind = format[at++];
-    if (kind == '%') {
-      out += '%';
-      continue;
-    }
-    if (std::string_view("srdixXofFeEgG").find(kind) == std::string_view::npos)
-      return in.Fail("format: unknown conversion %" + std::string(1, kind));
-    if (next >= args.positional.size()) return in.Fail("not enough arguments for format string");
-    const Value& v = args.positional[next++];
-    if (!FormatOne(spec, kind, v, out))
-      return in.Fail("format: %" + std::string(1, kind) + " does not take '" +
-                     std::string(v.TypeName()) + "'");
-    if (!in.Charge(out.size() / 1024)) return Value();
+std::vector<std::string> SplitLines(std::string_view text, bool keep_ends) {
+  std::vector<std::string> lines;
+  const std::u32string code = ToCodePoints(text);
+  const std::u32string_view all = code;
+  for (size_t start = 0; start < all.size();) {
+    size_t end = start;
+    while (end < all.size() && !EndsLine(all[end])) ++end;
+    const size_t mark = end == all.size() ? 0 : all.substr(end, 2) == U"\r\n" ? 2 : 1;
+    lines.push_back(ToUtf8(all.substr(start, end - start + (keep_ends ? mark : 0))));
+    start = end + mark;
   }
-  if (next < args.positional.size())
-    return in.Fail("not all arguments converted during string formatting");
-  return in.Str(std::move(out));
+  return lines;
 }
 
-Value FormatBraces(Interpreter& in, const std::string& format, const Arguments& args) {
-  std::string out;
-  size_t next = 0;
-  for (size_t at = 0; at < format.size(); ++at) {
-    const char c = format[at];
-    if ((c == '{' || c == '}') && at + 1 < format.size() && format[at + 1] == c) {
-      out += c, ++at;
-      continue;
-    }
-    if (c != '{') {
-      out += c;
-      continue;
-    }
-    const size_t end = format.find('}', at);
-    if (end == format.npos) return in.Fail("format: a '{' without '}'");
-    const std::string field = format.substr(at + 1, end - at - 1);
-    const bool numbered =
-        !field.empty() && field.size() < 4 && field.find_first_not_of("0123456789") == field.npos;
-    const size_t index = field.empty() ? next++
-                         : numbered    ? static_cast<size_t>(std::stoi(field))
-                                       : SIZE_MAX;
-    const Value* value = args.Get(index, field);
-    if (value == nullptr) return in.Fail("format: no argument for '{" + field + "}'");
-    out += ToText(*value);
-    if (!in.Charge(out.size() / 1024)) return Value();
-    at = end;
+std::optional<Bounds> ReadBounds(const Value* start, const Value* end, size_t size) {
+  const auto length = static_cast<int64_t>(size);
+  const auto read = [length](const Value* v, int64_t fallback) -> std::optional<int64_t> {
+    if (v == nullptr || v->is_none()) return fallback;
+    if (!v->is_integral()) return std::nullopt;
+    return v->index() >= 0 ? v->index() : std::max<int64_t>(v->index() + length, 0);
+  };
+  const auto from = read(start, 0), to = read(end, length);
+  if (!from || !to) return std::nullopt;
+  return Bounds{*from, std::min(*to, length)};
+}
+
+std::optional<Integer> ParseInteger(std::string_view text, unsigned base, bool* too_large) {
+  const auto plain = PlainDigits(text);
+  if (!plain || plain->empty()) return std::nullopt;
+  std::string_view digits = *plain;
+  const bool negative = digits[0] == '-';
+  if (negative || digits[0] == '+') digits.remove_prefix(1);
+  const unsigned used = TakePrefix(digits, base);
+  const bool zeros = digits.find_first_not_of('0') == digits.npos;
+  if (used == 0 && !zeros && digits.starts_with('0')) return std::nullopt;
+  if (digits.empty()) return std::nullopt;
+  const Integer radix = used == 0 ? 10 : used;
+  Integer value = 0;
+  bool over = false;
+  for (const char c : digits) {
+    const char low = static_cast<char>(c | 0x20);
+    const int digit = c >= '0' && c <= '9'       ? c - '0'
+                      : low >= 'a' && low <= 'z' ? low - 'a' + 10
+                                                 : 99;
+    if (digit >= radix) return std::nullopt;
+    over = over || __builtin_mul_overflow(value, radix, &value) ||
+           __builtin_add_overflow(value, Integer{digit}, &value);
   }
-  return in.Str(std::move(out));
+  if (too_large != nullptr) *too_large = over;
+  if (over) return std::nullopt;
+  return negative ? -value : value;
+}
+
+std::optional<double> ParseFloat(std::string_view text) {
+  const auto plain = PlainDigits(text);
+  if (!plain || plain->empty()) return std::nullopt;
+  std::string_view digits = *plain;
+  if (digits[0] == '+') digits.remove_prefix(1);
+  if (digits.empty() || digits[0] == '+') return std::nullopt;
+  double number = 0;
+  const char* const end = digits.data() + digits.size();
+  const auto read = std::from_chars(digits.data(), end, number);
+  if (read.ptr != end || digits.find('(') != digits.npos) return std::nullopt;
+  if (read.ec == std::errc()) return number;
+  // Out of range: to infinity or zero, as strtod has it.
+  return read.ec == std::errc::result_out_of_range
+             ? std::optional<double>(std::strtod(std::string(digits).c_str(), nullptr))
+             : std::nullopt;
 }
 
 }  // namespace llmd::text::tmpl

@@ -15,11 +15,16 @@ bool Kind(Interpreter&, const Value& v, const Arguments&) {
 bool Defined(Interpreter&, const Value& v, const Arguments&) {
   return !v.is_undefined();
 }
-bool Mapping(Interpreter&, const Value& v, const Arguments&) {
-  return v.is_dict() && !v.dict().is_namespace;
+// Has a length and places.
+bool Sequence(Interpreter&, const Value& v, const Arguments&) {
+  return v.is_string() || v.is_indexed() || v.is_mapping() || v.is_undefined();
 }
-bool Sequence(Interpreter& in, const Value& v, const Arguments& a) {
-  return v.is_string() || v.is_list() || v.is_undefined() || Mapping(in, v, a);
+bool Iterable(Interpreter&, const Value& v, const Arguments&) {
+  return v.is_string() || v.is_list() || v.is_mapping() || v.is_undefined();
+}
+// An undefined value has a call operator, which fails.
+bool CallableTest(Interpreter&, const Value& v, const Arguments&) {
+  return v.is_callable() || v.is_undefined();
 }
 bool True(Interpreter&, const Value& v, const Arguments&) {
   return v.is_bool() && v.Truthy();
@@ -27,32 +32,49 @@ bool True(Interpreter&, const Value& v, const Arguments&) {
 bool False(Interpreter&, const Value& v, const Arguments&) {
   return v.is_bool() && !v.Truthy();
 }
-bool Odd(Interpreter&, const Value& v, const Arguments&) {
-  return v.is_integral() && v.integer() % 2 != 0;
+// The rest of a division by an integer, for odd, even and divisibleby.
+bool DividesTo(Interpreter& in, const Value& v, const Value& by, Integer rest) {
+  const Value left = in.Arithmetic("%", v, by);
+  return !in.failed() && Equal(left, Value::Int(rest));
 }
-bool Even(Interpreter&, const Value& v, const Arguments&) {
-  return v.is_integral() && v.integer() % 2 == 0;
+bool Odd(Interpreter& in, const Value& v, const Arguments&) {
+  return DividesTo(in, v, Value::Int(2), 1);
+}
+bool Even(Interpreter& in, const Value& v, const Arguments&) {
+  return DividesTo(in, v, Value::Int(2), 0);
 }
 bool DivisibleBy(Interpreter& in, const Value& v, const Arguments& a) {
   const Value* by = a.Get(0, "num");
-  if (v.is_integral() && by != nullptr && by->is_integral() && by->integer() > 0)
-    return v.integer() % by->integer() == 0;
-  in.Fail("divisibleby needs integers, the divisor above zero");
-  return false;
+  if (by == nullptr) in.Fail("divisibleby needs a number");
+  return by != nullptr && DividesTo(in, v, *by, 0);
 }
-bool IsLower(Interpreter&, const Value& v, const Arguments&) {
-  const std::string text = ToText(v);
-  return text == Lower(text) && text != Upper(text);
+bool CallsTrue(Interpreter& in, const Value& v, const char* method) {
+  return FindStringMethod(method)(in, Value::Str(ToText(v)), {}).Truthy();
 }
-bool IsUpper(Interpreter&, const Value& v, const Arguments&) {
-  const std::string text = ToText(v);
-  return text == Upper(text) && text != Lower(text);
+bool IsLower(Interpreter& in, const Value& v, const Arguments&) {
+  return CallsTrue(in, v, "islower");
+}
+bool IsUpper(Interpreter& in, const Value& v, const Arguments&) {
+  return CallsTrue(in, v, "isupper");
 }
 bool In(Interpreter& in, const Value& v, const Arguments& a) {
   return !a.positional.empty() && in.Contains(a.positional[0], v);
 }
 bool FilterExists(Interpreter& in, const Value& v, const Arguments&) {
-  return in.KnownFilter(ToText(v));
+  if (v.Hashable()) return v.is_string() && FindFilter(v.str()) != nullptr;
+  return in.CheckHashable(v);
+}
+bool TestExists(Interpreter& in, const Value& v, const Arguments&) {
+  if (v.Hashable()) return v.is_string() && FindTest(v.str()) != nullptr;
+  return in.CheckHashable(v);
+}
+// The same object; equal values of the same kind for what has none of its own.
+bool SameAs(Interpreter&, const Value& v, const Arguments& a) {
+  if (a.positional.empty()) return false;
+  const Value& other = a.positional[0];
+  if (v.is_list() && other.is_list()) return &v.list_object() == &other.list_object();
+  if (v.is_dict() && other.is_dict()) return v.dict_pointer() == other.dict_pointer();
+  return v.TypeName() == other.TypeName() && Equal(v, other);
 }
 
 enum class Order { kEqual, kNotEqual, kLess, kLessEqual, kGreater, kGreaterEqual };
@@ -74,19 +96,33 @@ bool Ordered(Interpreter& in, const Value& v, const Arguments& a) {
                                        : c >= 0;
 }
 
+// dict(mapping or pairs, name=value…).
+Value MakeDict(Interpreter& in, const Arguments& args) {
+  auto dict = std::make_shared<Dict>();
+  if (args.positional.size() > 1) return in.Fail("dict takes one mapping or list of pairs");
+  if (!args.positional.empty() && args.positional[0].is_mapping()) {
+    dict->items = args.positional[0].dict().items;
+  } else if (!args.positional.empty()) {
+    if (args.positional[0].is_undefined()) return in.Fail(args.positional[0].undefined().what);
+    for (const Value& pair : in.Iterate(args.positional[0])) {
+      const std::vector<Value> parts = in.Iterate(pair);
+      if (in.failed() || parts.size() != 2) return in.Fail("dict: an element is no pair");
+      if (!in.CheckHashable(parts[0]) || !in.Charge(dict->items.size() / 8 + 1)) return Value();
+      dict->Set(parts[0], parts[1]);
+    }
+  }
+  for (const auto& [name, value] : args.named) dict->Set(Value::Str(name), value);
+  return in.Charge(dict->items.size()) ? Value(std::move(dict)) : Value();
+}
 Value Namespace(Interpreter& in, const Arguments& args) {
   Value made = in.NewNamespace();
-  if (!args.positional.empty() && args.positional[0].is_dict())
-    made.dict_object().items = args.positional[0].dict().items;
+  if (!args.positional.empty()) {
+    const Value from = MakeDict(in, {{args.positional[0]}, {}});
+    if (in.failed()) return Value();
+    made.dict_object().items = from.dict().items;
+  }
   for (const auto& [name, value] : args.named) made.dict_object().Set(Value::Str(name), value);
   return made;
-}
-Value MakeDict(Interpreter&, const Arguments& args) {
-  auto dict = std::make_shared<Dict>();
-  if (!args.positional.empty() && args.positional[0].is_dict())
-    dict->items = args.positional[0].dict().items;
-  for (const auto& [name, value] : args.named) dict->Set(Value::Str(name), value);
-  return Value(std::move(dict));
 }
 Value RaiseException(Interpreter& in, const Arguments& args) {
   return in.FailPlainly(InvalidArgument(args.positional.empty()
@@ -99,17 +135,19 @@ Value Range(Interpreter& in, const Arguments& args) {
   }
   const size_t n = args.positional.size();
   if (n < 1 || n > 3) return in.Fail("range takes one to three integers");
-  const int64_t start = n > 1 ? args.positional[0].integer() : 0;
-  const int64_t stop = args.positional[n > 1 ? 1 : 0].integer();
-  const int64_t step = n > 2 ? args.positional[2].integer() : 1;
+  const Integer start = n > 1 ? args.positional[0].integer() : 0;
+  const Integer stop = args.positional[n > 1 ? 1 : 0].integer();
+  const Integer step = n > 2 ? args.positional[2].integer() : 1;
   if (step == 0) return in.Fail("range: the step must not be zero");
-  std::vector<Value> items;
-  for (int64_t i = start; step > 0 ? i < stop : i > stop;) {
+  auto list = std::make_shared<List>();
+  list->kind = ListKind::kRange;
+  list->range = {start, stop, step};
+  for (Integer i = start; step > 0 ? i < stop : i > stop;) {
     if (!in.Charge(1)) return Value();
-    items.push_back(Value::Int(i));
+    list->items.push_back(Value::Int(i));
     if (__builtin_add_overflow(i, step, &i)) break;
   }
-  return Value::MakeList(std::move(items));
+  return Value(std::move(list));
 }
 Value StrftimeNow(Interpreter& in, const Arguments& args) {
   if (args.positional.size() != 1 || !args.positional[0].is_string())
@@ -137,7 +175,7 @@ Predicate FindTest(std::string_view name) {
       {">", Ordered<Order::kGreater>},
       {">=", Ordered<Order::kGreaterEqual>},
       {"boolean", Kind<&Value::is_bool>},
-      {"callable", Kind<&Value::is_callable>},
+      {"callable", CallableTest},
       {"defined", Defined},
       {"divisibleby", DivisibleBy},
       {"eq", Ordered<Order::kEqual>},
@@ -151,19 +189,20 @@ Predicate FindTest(std::string_view name) {
       {"gt", Ordered<Order::kGreater>},
       {"in", In},
       {"integer", Kind<&Value::is_int>},
-      {"iterable", Sequence},
+      {"iterable", Iterable},
       {"le", Ordered<Order::kLessEqual>},
       {"lessthan", Ordered<Order::kLess>},
       {"lower", IsLower},
       {"lt", Ordered<Order::kLess>},
-      {"mapping", Mapping},
+      {"mapping", Kind<&Value::is_mapping>},
       {"ne", Ordered<Order::kNotEqual>},
       {"none", Kind<&Value::is_none>},
       {"number", Kind<&Value::is_number>},
       {"odd", Odd},
-      {"sameas", Ordered<Order::kEqual>},
+      {"sameas", SameAs},
       {"sequence", Sequence},
       {"string", Kind<&Value::is_string>},
+      {"test", TestExists},
       {"true", True},
       {"undefined", Kind<&Value::is_undefined>},
       {"upper", IsUpper}};

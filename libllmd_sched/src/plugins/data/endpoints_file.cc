@@ -182,6 +182,7 @@ StatusOr<PoolFile> ParsePoolFile(std::string_view text, const std::string& defau
     if (Status status = params.Finish(); !status.ok()) top.Fail(status);
   }
   out.policy = ReadPolicy(top);
+  (void)top.node("routes");  // of llmd-gateway, which reads them itself
   LLMD_RETURN_IF_ERROR(top.Finish());
   out.warnings = Doubts(out.endpoints);
   return out;

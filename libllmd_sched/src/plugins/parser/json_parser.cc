@@ -1,19 +1,38 @@
 #include "plugins/parser/json_parser.h"
 
+#include <charconv>
 #include <span>
 
+#include "llmd/json_scan.h"
 #include "plugins/common.h"
 #include "plugins/parser/body_reader.h"
 
 namespace llmd::sched {
 namespace {
 
-void Merge(const json::Value& from, std::string_view key, int64_t* into) {
-  const json::Value* value = from.Find(key);
-  if (value == nullptr || !value->is_number()) return;
-  const double count = value->AsDouble();
-  if (count >= 0 && count < 0x1p53) *into = static_cast<int64_t>(count);
-}
+// The members of one JSON object; the last of a name counts.
+struct Members {
+  std::string_view text;
+  std::vector<json::ScannedMember> list;  // its memory is used again
+
+  bool Read(std::string_view object) {
+    text = object;
+    return json::ScanObjectInto(object, {}, list).ok();
+  }
+  std::string_view Find(std::string_view key) const {
+    for (auto member = list.rbegin(); member != list.rend(); ++member) {
+      if (member->KeyText(text) == key) return member->value.In(text);
+    }
+    return {};
+  }
+  void Merge(std::string_view key, int64_t* into) const {
+    const std::string_view value = Find(key);
+    double count = -1;
+    const char* const end = value.data() + value.size();
+    if (value.empty() || std::from_chars(value.data(), end, count).ptr != end) return;
+    if (count >= 0 && count < 0x1p53) *into = static_cast<int64_t>(count);
+  }
+};
 
 std::string_view PromptOf(const RequestContext& request) {
   for (const char* key : {"prompt", "messages", "input"}) {
@@ -84,17 +103,18 @@ Status CheckPrompt(const RequestContext& request) {
 }  // namespace
 
 void ReadJsonUsage(std::string_view json_object, Usage* usage) {
-  const StatusOr<json::Value> value = json::Parse(json_object);
-  if (!value.ok() || !value->is_object()) return;
+  static thread_local Members members, details;
+  if (!members.Read(json_object)) return;
   for (const char* key : {"input_tokens", "prompt_tokens"})
-    Merge(*value, key, &usage->prompt_tokens);
+    members.Merge(key, &usage->prompt_tokens);
   for (const char* key : {"output_tokens", "completion_tokens"})
-    Merge(*value, key, &usage->completion_tokens);
-  Merge(*value, "total_tokens", &usage->total_tokens);
-  Merge(*value, "cache_read_input_tokens", &usage->cached_tokens);
+    members.Merge(key, &usage->completion_tokens);
+  members.Merge("total_tokens", &usage->total_tokens);
+  members.Merge("cache_read_input_tokens", &usage->cached_tokens);
   for (const char* key : {"input_tokens_details", "prompt_tokens_details"}) {
-    if (const json::Value* details = value->Find(key))
-      Merge(*details, "cached_tokens", &usage->cached_tokens);
+    const std::string_view inner = members.Find(key);
+    if (inner.starts_with('{') && details.Read(inner))
+      details.Merge("cached_tokens", &usage->cached_tokens);
   }
 }
 

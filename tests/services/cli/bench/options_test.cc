@@ -131,9 +131,32 @@ TEST(CommandLine, RefusesByName) {
   EXPECT_THAT(Refusal({t, "--rate=1", "--requests=1", "--profile=/nowhere.yaml"}),
               HasSubstr("/nowhere.yaml"));
   EXPECT_THAT(Refusal({t, "--rate=1", "--requests=1", "--header=Host: x"}), HasSubstr("Host"));
-  EXPECT_THAT(Refusal({t, "--rate=1", "--requests=1", "--tls-ca=/nowhere.pem"}),
+  EXPECT_THAT(Refusal({"--target=https://a", "--rate=1", "--requests=1", "--tls-ca=/nowhere.pem"}),
               HasSubstr("/nowhere.pem"));
   EXPECT_THAT(Refusal({t, "--rate=1", "--requests=1", "--conections=3"}), HasSubstr("conections"));
+}
+
+TEST(CommandLine, FlagsThatWouldChangeNothingAreRefused) {
+  const std::pair<std::vector<const char*>, const char*> cases[] = {
+      {{"--concurrency=1", "--arrivals=poisson"}, "--arrivals needs an open loop"},
+      {{"--rate=1", "--stage-pause=1s"}, "--stage-pause needs"},
+      {{"--rate=1", "--think-time=1s"}, "--think-time needs --turns"},
+      {{"--rate=1", "--speed=2"}, "--speed needs --trace"},
+      {{"--trace=t.csv", "--prompt-tokens=5"}, "--prompt-tokens needs"},
+      {{"--trace=t.csv", "--output-tokens=5"}, "--output-tokens needs"},
+      {{"--rate=1", "--prefix-tokens=5"}, "--prefix-tokens needs --prefix-groups"},
+      {{"--rate=1", "--prefix-groups=2", "--prefix-tokens=5", "--prefix-prompts=2",
+        "--distinct-prompts=3"},
+       "--distinct-prompts needs"},
+      {{"--rate=1", "--api=raw", "--model=m"}, "--model needs"},
+      {{"--rate=1", "--no-stream", "--no-usage"}, "--usage needs --stream"},
+      {{"--rate=1", "--no-tls-verify"}, "--tls-verify needs a target with https"},
+  };
+  for (const auto& [words, said] : cases) {
+    std::vector<const char*> all = {"--target=http://a:1", "--requests=1"};
+    all.insert(all.end(), words.begin(), words.end());
+    EXPECT_THAT(Refusal(all), HasSubstr(said));
+  }
 }
 
 const std::string kProfile = "tests/data/bench/profile.yaml";

@@ -37,7 +37,7 @@ struct ServingOptions {
 struct ServingContext {
   Engine& engine;
   const text::Tokenizer& tokenizer;
-  const text::ChatTemplate* chat_template;  // null: chat is refused
+  const text::ChatTemplates& chat_templates;  // without one that parses chat is refused
   ServingMetrics& metrics;
   const Clock& clock;
   Logger logger;

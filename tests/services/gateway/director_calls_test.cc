@@ -1,0 +1,425 @@
+// The gateway in front of a scripted Director: what is sent, tried, refused and taken back.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <deque>
+#include <mutex>
+#include <thread>
+
+#include "core/http/raw_socket.h"
+#include "gateway/front.h"
+#include "llmd/json.h"
+
+namespace llmd::gateway {
+namespace {
+
+using http::testing::RawSocket;
+using http::testing::ScriptedPeer;
+using std::chrono::milliseconds;
+using testing::AllOf;
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using testing::Pair;
+using testing::StartsWith;
+
+// Gives the scripted routings in turn (the last for ever) and records what it was asked and shown.
+class FakeDirector final : public sched::Director {
+ public:
+  struct Asked {
+    sched::HeaderList headers;
+    std::string body, first_target;
+    bool has_body = false, again = false;
+    std::vector<sched::EndpointId> exclude;
+  };
+
+  void Route(sched::RequestInput input, std::function<void(sched::Routing)> done) override {
+    done(Next(input));
+  }
+  bool RouteNow(sched::RequestInput input, sched::Routing& routing,
+                std::function<void(sched::Routing)> later) override {
+    const std::lock_guard lock(mutex_);
+    sched::Routing next = Next(input);
+    if (queues) {
+      waiting = [later = std::move(later), next] { later(next); };
+      return false;
+    }
+    routing = std::move(next);
+    return true;
+  }
+  void Cancel(const std::shared_ptr<sched::RequestState>&) override { ++cancels; }
+  void OnServed(const std::shared_ptr<sched::RequestState>&, std::string_view by) override {
+    const std::lock_guard lock(mutex_);
+    served = by;
+  }
+  sched::HeaderList OnResponseHeaders(const std::shared_ptr<sched::RequestState>&, int code,
+                                      const sched::HeaderList&) override {
+    status = code;
+    sched::HeaderList set;
+    set.emplace_back("x-from-picker", "1");
+    return set;
+  }
+  bool OnResponseBody(const std::shared_ptr<sched::RequestState>&, std::string_view chunk, bool end,
+                      std::string* replaced) override {
+    const std::lock_guard lock(mutex_);
+    response += chunk;
+    ends += end ? 1 : 0;
+    if (replacement.empty()) return false;
+    *replaced = replacement;
+    return true;
+  }
+  bool wants_response_body() const override { return true; }
+  bool ready() const override { return true; }
+  std::vector<sched::EndpointInfo> Endpoints() const override { return {}; }
+  StatusOr<std::string> Explain(std::string_view) const override { return NotFound("none"); }
+  void Stop() override {}
+
+  std::deque<sched::Routing> script;
+  bool queues = false;
+  std::string replacement;
+  std::function<void()> waiting;
+  std::vector<Asked> asked;
+  std::function<void(const sched::Denial&)> evict;  // the last request
+  std::string served, response;
+  std::atomic<int> cancels{0}, ends{0}, status{0};
+
+ private:
+  sched::Routing Next(const sched::RequestInput& input) {
+    Asked& one = asked.emplace_back();
+    one.headers = *input.headers;
+    one.body = input.body;
+    one.has_body = input.has_body;
+    one.first_target = input.first_target;
+    one.again = input.first_received != TimePoint();
+    one.exclude.assign(input.exclude.begin(), input.exclude.end());
+    evict = input.evicted;
+    sched::Routing routing = script.front();
+    if (script.size() > 1) script.pop_front();
+    // Never looked into here.
+    const auto owner = std::make_shared<int>(1);
+    routing.state = {owner, reinterpret_cast<sched::RequestState*>(owner.get())};
+    return routing;
+  }
+  std::mutex mutex_;
+};
+
+sched::EndpointId Id(uint64_t n) {
+  return static_cast<sched::EndpointId>(n);
+}
+
+sched::Routing To(const std::vector<uint16_t>& ports) {
+  sched::Routing routing;
+  routing.ok = true;
+  for (const uint16_t port : ports) {
+    routing.endpoints.push_back("127.0.0.1:" + std::to_string(port));
+    routing.handles.push_back(Id(port));
+  }
+  return routing;
+}
+
+sched::Routing Refusal(int status, std::string message, std::string reason, int retry_after_s) {
+  sched::Routing routing;
+  routing.denial = {status, std::move(message), std::move(reason), retry_after_s, {}};
+  return routing;
+}
+
+std::string ReadRequest(RawSocket& socket) {
+  std::string seen;
+  while (seen.find("\r\n\r\n") == std::string::npos && socket.Receive(&seen)) {
+  }
+  const size_t head = seen.find("\r\n\r\n"), at = seen.find("Content-Length: ");
+  const size_t length = at < head ? std::stoul(seen.substr(at + 16)) : 0;
+  while (head != std::string::npos && seen.size() < head + 4 + length && socket.Receive(&seen)) {
+  }
+  return seen;
+}
+
+// Answers what it received.
+class EchoEngine {
+ public:
+  EchoEngine()
+      : peer_(1, [](RawSocket& socket, int) {
+          for (std::string seen = ReadRequest(socket); !seen.empty(); seen = ReadRequest(socket)) {
+            socket.Send("HTTP/1.1 200 OK\r\nContent-Length: " + std::to_string(seen.size()) +
+                        "\r\n\r\n" + seen);
+          }
+        }) {}
+  uint16_t port() const { return peer_.port(); }
+
+ private:
+  ScriptedPeer peer_;
+};
+
+uint16_t NobodyThere() {
+  ScriptedPeer peer(0, [](RawSocket&, int) {});
+  return peer.port();
+}
+
+class DirectorCalls : public testing::Test {
+ protected:
+  void Open(int max_attempts = 3) {
+    FrontOptions options;
+    options.max_attempts = max_attempts;
+    front_ = *MakeRelayFront(options, director_, {}, Logger(log_, LogLevel::kInfo), metrics_);
+  }
+  // Engines end after the front, which keeps connections to them.
+  EchoEngine& Engine() { return *(echo_ = std::make_unique<EchoEngine>()); }
+  ScriptedPeer& Scripted(std::function<void(RawSocket&, int)> script) {
+    return *(scripted_ = std::make_unique<ScriptedPeer>(1, std::move(script)));
+  }
+  // To the end of the connection.
+  std::string Post(const std::string& lines = "", const std::string& body = "{\"model\":\"m\"}") {
+    if (!front_) Open();
+    RawSocket socket = RawSocket::Connect(front_->port());
+    socket.Send("POST /v1/completions HTTP/1.1\r\nHost: h\r\nConnection: close\r\n" + lines +
+                "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    return socket.ReadToEnd();
+  }
+  double Metric(const std::string& name) const {
+    const std::string page = metrics_.Expose();
+    const size_t at = page.find("\n" + name + " ");
+    return at == std::string::npos ? -1 : std::stod(page.substr(at + name.size() + 2));
+  }
+
+  std::shared_ptr<MemoryLogSink> log_ = std::make_shared<MemoryLogSink>();
+  MetricsRegistry metrics_;
+  FakeDirector director_;
+  std::unique_ptr<EchoEngine> echo_;
+  std::unique_ptr<ScriptedPeer> scripted_;
+  std::unique_ptr<Front> front_;
+};
+
+TEST_F(DirectorCalls, SendsTheBodyUntouchedAndTellsOfTheAnswer) {
+  EchoEngine& engine = Engine();
+  director_.script = {To({engine.port()})};
+  const std::string body = "{ \"model\" : \"m\",\"x\":1.0, \"big\":9007199254740993 }";
+  const std::string seen = Post("", body);
+  EXPECT_THAT(seen, AllOf(StartsWith("HTTP/1.1 200"), HasSubstr(body),
+                          HasSubstr("x-from-picker: 1"), Not(HasSubstr("x-went-into"))));
+  front_->Stop(Duration::zero());
+  EXPECT_EQ(director_.asked[0].body, body);
+  EXPECT_EQ(director_.served, "127.0.0.1:" + std::to_string(engine.port()));
+  EXPECT_EQ(director_.status, 200);
+  EXPECT_THAT(director_.response, HasSubstr(body));
+  EXPECT_EQ(director_.ends, 1);
+  EXPECT_EQ(director_.cancels, 0);
+}
+
+TEST_F(DirectorCalls, KeepsTheClientsRequestIdAndMakesOneWhenAbsent) {
+  EchoEngine& engine = Engine();
+  director_.script = {To({engine.port()})};
+  const std::string given = Post("X-Request-Id: mine\r\n");
+  EXPECT_EQ(RawSocket::Count(given, "x-request-id: mine\r\n"), 2);  // the engine's and ours
+  const std::string made = Post();
+  const size_t at = made.find("x-request-id: ");
+  const std::string id = made.substr(at + 14, 36);
+  EXPECT_EQ(RawSocket::Count(made, "x-request-id: " + id + "\r\n"), 2);
+  front_->Stop(Duration::zero());
+  EXPECT_THAT(director_.asked[0].headers, Contains(Pair("x-request-id", "mine")));
+  EXPECT_THAT(director_.asked[1].headers, Contains(Pair("x-request-id", id)));
+}
+
+TEST_F(DirectorCalls, DropsRoutingHeadersOfTheClientAndSetsTheDirectors) {
+  EchoEngine& engine = Engine();
+  sched::Routing routing = To({engine.port()});
+  routing.set_headers.emplace_back("traceparent", "00-t");
+  routing.remove_headers.emplace_back("x-llm-d-explain");
+  director_.script = {routing};
+  const std::string seen = Post(
+      "X-Prefiller-Host-Port: evil:1\r\nx-gateway-destination-endpoint: evil:2\r\n"
+      "traceparent: theirs\r\nX-LLM-D-Explain: secret\r\nX-Mixed: Kept\r\n");
+  EXPECT_THAT(seen,
+              AllOf(HasSubstr("traceparent: 00-t"), HasSubstr("X-Mixed: Kept"),
+                    Not(HasSubstr("evil")), Not(HasSubstr("theirs")), Not(HasSubstr("secret"))));
+  front_->Stop(Duration::zero());
+  EXPECT_THAT(director_.asked[0].headers, Contains(Pair("x-mixed", "Kept")));
+  EXPECT_THAT(director_.asked[0].headers, Not(Contains(Pair("x-prefiller-host-port", "evil:1"))));
+  EXPECT_THAT(director_.asked[0].headers, Contains(Pair(":path", "/v1/completions")));
+}
+
+TEST_F(DirectorCalls, SendsTheEditedBodyWithItsLength) {
+  EchoEngine& engine = Engine();
+  sched::Routing routing = To({engine.port()});
+  routing.body_edits.push_back({10, 11, "longer-name"});
+  director_.script = {routing};
+  EXPECT_THAT(Post(),
+              AllOf(HasSubstr("{\"model\":\"longer-name\"}"), HasSubstr("Content-Length: 23")));
+}
+
+TEST_F(DirectorCalls, ManyEditsAreOneBodyToo) {
+  EchoEngine& engine = Engine();
+  sched::Routing routing = To({engine.port()});
+  std::string body, expected;
+  for (size_t i = 0; i < 100; ++i) {
+    routing.body_edits.push_back({i * 2, i * 2 + 1, "yy"});
+    body += "x,";
+    expected += "yy,";
+  }
+  director_.script = {routing};
+  EXPECT_THAT(Post("", body), HasSubstr("\r\n\r\n" + expected));
+}
+
+TEST_F(DirectorCalls, PutsTheModelsNameBack) {
+  EchoEngine& engine = Engine();
+  sched::Routing routing = To({engine.port()});
+  routing.edits_response = true;
+  director_.script = {routing};
+  director_.replacement = "replaced";
+  EXPECT_THAT(Post(), AllOf(HasSubstr("Transfer-Encoding: chunked"), HasSubstr("replaced")));
+}
+
+TEST_F(DirectorCalls, TriesTheFallbackWhenTheFirstRefuses) {
+  EchoEngine& engine = Engine();
+  director_.script = {To({NobodyThere(), engine.port()})};
+  EXPECT_THAT(Post(), StartsWith("HTTP/1.1 200"));
+  front_->Stop(Duration::zero());
+  EXPECT_EQ(director_.asked.size(), 1U);
+  EXPECT_EQ(director_.served, "127.0.0.1:" + std::to_string(engine.port()));
+  EXPECT_EQ(Metric("llmd_gateway_retries_total"), 1);
+}
+
+TEST_F(DirectorCalls, AsksAgainWithoutTheEndpointThatFailedAndSaysItIsTheSameRequest) {
+  EchoEngine& engine = Engine();
+  const uint16_t dead = NobodyThere();
+  sched::Routing first = To({dead});
+  first.target_model = "tuned";
+  director_.script = {first, To({engine.port()})};
+  EXPECT_THAT(Post(), StartsWith("HTTP/1.1 200"));
+  front_->Stop(Duration::zero());
+  ASSERT_EQ(director_.asked.size(), 2U);
+  EXPECT_FALSE(director_.asked[0].again);
+  EXPECT_TRUE(director_.asked[1].again);
+  EXPECT_EQ(director_.asked[1].first_target, "tuned");
+  EXPECT_THAT(director_.asked[1].exclude, ElementsAre(Id(dead)));
+  EXPECT_EQ(director_.cancels, 1);  // the failed try was over before the next was asked for
+}
+
+TEST_F(DirectorCalls, IsSentToNoMoreEndpointsThanAllowed) {
+  std::vector<uint16_t> dead;
+  for (int i = 0; i < 5; ++i) dead.push_back(NobodyThere());
+  director_.script = {To(dead)};
+  Open(3);
+  EXPECT_THAT(Post(), StartsWith("HTTP/1.1 503"));
+  EXPECT_EQ(Metric("llmd_gateway_retries_total"), 2);
+}
+
+TEST_F(DirectorCalls, TriesEndpointsThatAreOutWhenNothingElseIsLeft) {
+  const uint16_t dead = NobodyThere();
+  director_.script = {To({dead}), Refusal(503, "none left", "rejected-no-endpoints", 0),
+                      Refusal(503, "no endpoint is in the subset", "rejected-no-endpoints", 0),
+                      To({dead})};
+  EXPECT_THAT(Post(), StartsWith("HTTP/1.1 503"));
+  EXPECT_THAT(Post(), AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("no model server answered")));
+  front_->Stop(Duration::zero());
+  ASSERT_GE(director_.asked.size(), 4U);
+  EXPECT_THAT(director_.asked[2].exclude, ElementsAre(Id(dead)));
+  EXPECT_THAT(director_.asked[3].exclude, IsEmpty());
+  EXPECT_EQ(Metric("llmd_gateway_panic_attempts_total"), 1);
+}
+
+TEST_F(DirectorCalls, Gives503WithAnErrorObjectThatNamesNoEngine) {
+  const uint16_t dead = NobodyThere();
+  director_.script = {To({dead}), Refusal(503, "none left", "rejected-no-endpoints", 0)};
+  const std::string seen = Post();
+  EXPECT_THAT(seen, AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("\"code\":503"),
+                          HasSubstr("x-request-id: "), Not(HasSubstr(std::to_string(dead)))));
+}
+
+TEST_F(DirectorCalls, RelaysARefusalWithReasonAndRetryAfter) {
+  director_.script = {Refusal(429, "the queue is full", "rejected-saturated", 7)};
+  const std::string seen = Post();
+  EXPECT_THAT(seen, AllOf(StartsWith("HTTP/1.1 429"), HasSubstr("retry-after: 7"),
+                          HasSubstr("x-llm-d-request-dropped-reason: rejected-saturated"),
+                          HasSubstr("\"message\":\"the queue is full\"")));
+}
+
+TEST_F(DirectorCalls, WaitsForADecisionThatQueues) {
+  EchoEngine& engine = Engine();
+  director_.script = {To({engine.port()})};
+  director_.queues = true;
+  Open();
+  std::thread decides([&] {
+    std::this_thread::sleep_for(milliseconds(50));
+    director_.waiting();
+  });
+  EXPECT_THAT(Post(), StartsWith("HTTP/1.1 200"));
+  decides.join();
+}
+
+TEST_F(DirectorCalls, AClientThatLeavesTheQueueIsCancelledAndItsRequestStaysReadable) {
+  director_.script = {To({NobodyThere()})};
+  director_.queues = true;
+  Open();
+  {
+    RawSocket socket = RawSocket::Connect(front_->port());
+    socket.Send("POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}");
+    std::this_thread::sleep_for(milliseconds(50));
+  }
+  std::this_thread::sleep_for(milliseconds(50));
+  director_.waiting();  // the decision comes all the same, and goes nowhere
+  std::this_thread::sleep_for(milliseconds(50));
+  front_->Stop(Duration::zero());
+  EXPECT_EQ(Metric("llmd_gateway_client_gone_total"), 1);
+  EXPECT_EQ(Metric("llmd_gateway_retries_total"), 0);
+  EXPECT_EQ(Metric("llmd_gateway_requests_inflight"), 0);
+}
+
+class Evictions : public DirectorCalls {
+ protected:
+  const sched::Denial denial_{429, "request evicted by flow control", "evicted-priority", 9, {}};
+};
+
+TEST_F(Evictions, MidStreamBecomesAnErrorEvent) {
+  ScriptedPeer& engine = Scripted([&](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "9\r\ndata: 1\n\n\r\n");
+    std::this_thread::sleep_for(milliseconds(50));
+    director_.evict(denial_);
+    ReadRequest(socket);
+  });
+  director_.script = {To({engine.port()})};
+  const std::string seen = Post();
+  EXPECT_THAT(seen, AllOf(HasSubstr("data: 1\n\n"), HasSubstr("data: {\"error\""),
+                          HasSubstr("evicted by flow control"), Not(HasSubstr("[DONE]"))));
+  front_->Stop(Duration::zero());
+  EXPECT_EQ(director_.cancels, 1);
+}
+
+TEST_F(Evictions, BeforeTheAnswerIsA429AndNoOtherEndpointIsTried) {
+  ScriptedPeer& engine = Scripted([&](RawSocket& socket, int) {
+    ReadRequest(socket);
+    director_.evict(denial_);
+    ReadRequest(socket);
+  });
+  director_.script = {To({engine.port(), NobodyThere()})};
+  EXPECT_THAT(Post(), AllOf(StartsWith("HTTP/1.1 429"), HasSubstr("retry-after: 9")));
+  EXPECT_EQ(Metric("llmd_gateway_retries_total"), 0);
+}
+
+TEST_F(DirectorCalls, RoutesByTheHeadAlone) {
+  director_.script = {Refusal(500, "not to be asked", "", 0)};
+  Open();
+  const auto ask = [&](const std::string& line) {
+    RawSocket socket = RawSocket::Connect(front_->port());
+    socket.Send(line + " HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    return socket.ReadToEnd();
+  };
+  EXPECT_THAT(ask("GET /nowhere"), AllOf(StartsWith("HTTP/1.1 404"), HasSubstr("not_found_error")));
+  EXPECT_THAT(ask("PUT /v1/x"), AllOf(StartsWith("HTTP/1.1 405"), HasSubstr("allow: GET")));
+  EXPECT_THAT(ask("OPTIONS /v1/x"), AllOf(StartsWith("HTTP/1.1 204"), HasSubstr("allow: GET")));
+  for (const char* path : {"/v1/../metrics", "/v1/..%2fmetrics", "/v1/..;/metrics", "/v1/..\\x"})
+    EXPECT_THAT(ask(std::string("GET ") + path), StartsWith("HTTP/1.1 400")) << path;
+  const std::string bad = ask("GET /v1/x HTTP/9.9\r\nX:");
+  EXPECT_THAT(bad, AllOf(StartsWith("HTTP/1.1 505"), HasSubstr("x-request-id: ")));
+  front_->Stop(Duration::zero());
+  EXPECT_THAT(director_.asked, IsEmpty());
+  EXPECT_EQ(log_->Lines().size(), 8U);  // each was logged
+}
+
+}  // namespace
+}  // namespace llmd::gateway
