@@ -243,10 +243,12 @@ TEST_F(DirectorFlowTest, ARefusalAfterTheQueueIsNotChargedToItsFlow) {
 TEST_F(DirectorFlowTest, AStateDroppedWhileQueuedOrInFlightLeavesNothingBehind) {
   Begin(", enableEviction: true");
   Asked* const batch = Ask("batch");
+  Answered(*batch);
   ASSERT_TRUE(batch->routing.ok);
   batch->routing = {};
   batch->state.reset();
   Asked* const next = Ask("");
+  Answered(*next);
   EXPECT_TRUE(next->routing.ok);
 }
 

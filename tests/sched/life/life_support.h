@@ -1,11 +1,13 @@
 // A Director whose one endpoint takes one request at a time, and a producer that answers when told.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <future>
 #include <mutex>
 #include <stdexcept>
+#include <thread>
 
 #include "llmd/sched/discovery.h"
 #include "llmd/sched/hooks.h"
@@ -164,7 +166,7 @@ class LifeFixture : public DirectorFixture {
   struct Asked {
     HeaderList headers;
     std::shared_ptr<RequestState> state;
-    int answers = 0;
+    std::atomic<int> answers = 0;
     Routing routing;
     std::vector<Denial> evictions;
     std::function<void(Asked&)> then;  // at the end of the callback
@@ -249,11 +251,18 @@ class LifeFixture : public DirectorFixture {
     input.state = &asked->state;
     input.evicted = [asked](const Denial& d) { asked->evictions.push_back(d); };
     director_->Route(std::move(input), [asked](Routing r) {
-      ++asked->answers;
       asked->routing = std::move(r);
+      ++asked->answers;
       if (asked->then) asked->then(*asked);
     });
     return asked;
+  }
+  // The director's own thread may be the one that dispatches it.
+  static void Answered(const Asked& asked) {
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    while (asked.answers == 0 && std::chrono::steady_clock::now() < limit)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    ASSERT_EQ(asked.answers, 1);
   }
   // Ends the program where a deadlock would hang it.
   static void Returns(const std::function<void()>& call) {

@@ -23,8 +23,8 @@ TEST_F(LifeTest, ACallbackThatDropsAQueuedRequestDoesNotDeadlock) {
   Asked* const third = Ask("");
   ASSERT_EQ(second->answers, 0);
   Returns([&] { director_->Cancel(first->state); });
-  EXPECT_EQ(second->answers, 1);
-  EXPECT_EQ(third->answers, 1) << "the dropped one left its place";
+  Answered(*second);
+  Answered(*third);  // the dropped one left its place
 }
 
 TEST_F(LifeTest, ACallbackMayCancelItsOwnRequest) {
@@ -33,8 +33,8 @@ TEST_F(LifeTest, ACallbackMayCancelItsOwnRequest) {
   Asked* const second = Ask("", {}, [this](Asked& a) { director_->Cancel(a.routing.state); });
   Asked* const third = Ask("");
   Returns([&] { director_->Cancel(first->state); });
-  EXPECT_EQ(second->answers, 1);
-  EXPECT_EQ(third->answers, 1);
+  Answered(*second);
+  Answered(*third);
 }
 
 TEST_F(LifeTest, ACallbackMayCancelTheOthersThatWait) {

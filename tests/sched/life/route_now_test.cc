@@ -22,12 +22,23 @@ class RouteNowTest : public LifeFixture {
   }
   bool Now(Routing& routing, RequestInput input) {
     return director_->RouteNow(std::move(input), routing, [this](Routing r) {
-      ++later_;
       later_routing_ = std::move(r);
+      ++later_;
     });
   }
+  // As Now for one that may go at once; the director's own thread may be the one that sees it.
+  bool NowOrSoon(Routing& routing) {
+    if (Now(routing, Input())) return true;
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    while (later_ == 0 && std::chrono::steady_clock::now() < limit)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (later_ != 1) return false;
+    routing = std::move(later_routing_);
+    later_ = 0;
+    return true;
+  }
   void SetUp() override { headers_ = {{":path", "/v1/completions"}}; }
-  int later_ = 0;
+  std::atomic<int> later_ = 0;
   Routing later_routing_;
   void TearDown() override {
     later_routing_ = {};
@@ -53,10 +64,13 @@ TEST_F(RouteNowTest, AnswersInTheCallWhereItCan) {
 TEST_F(RouteNowTest, AQueuedOneIsAnsweredLaterAndOnce) {
   Begin();
   Routing first, second;
-  ASSERT_TRUE(Now(first, Input()));
+  ASSERT_TRUE(NowOrSoon(first));
   EXPECT_FALSE(Now(second, Input()));
   EXPECT_EQ(later_, 0);
   director_->Cancel(first.state);
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+  while (later_ == 0 && std::chrono::steady_clock::now() < limit)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   EXPECT_EQ(later_, 1);
   EXPECT_TRUE(later_routing_.ok);
   EXPECT_FALSE(second.ok);
