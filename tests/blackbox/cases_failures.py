@@ -599,7 +599,7 @@ def a_client_that_leaves_while_the_picker_hangs_is_seen(b):
 
     def run(connection, request):
         own.gateway.picker.send_signal(signal.SIGSTOP)
-        connection.send(answer())
+        connection.send(stream_head() + wire.chunk(b"data: {}\n\n"))
         s.note("gone", connection.wait_gone(5))
     s = own.script(run)
     c = own.send(s)
