@@ -569,6 +569,7 @@ def a_picker_that_dies_costs_503(b):
     own = with_picker(b)
     own.well()
     own.gateway.picker.kill()
+    own.gateway.picker.wait()
     begun = time.monotonic()
     error_object(own.post(own.script(), client=own.client(timeout=20)), 503)
     assert time.monotonic() - begun < 10
