@@ -569,6 +569,7 @@ def a_picker_that_dies_costs_503(b):
     own = with_picker(b)
     own.well()
     own.gateway.picker.kill()
+    own.gateway.picker.wait()
     begun = time.monotonic()
     error_object(own.post(own.script(), client=own.client(timeout=20)), 503)
     assert time.monotonic() - begun < 10
@@ -599,7 +600,7 @@ def a_client_that_leaves_while_the_picker_hangs_is_seen(b):
 
     def run(connection, request):
         own.gateway.picker.send_signal(signal.SIGSTOP)
-        connection.send(answer())
+        connection.send(stream_head() + wire.chunk(b"data: {}\n\n"))
         s.note("gone", connection.wait_gone(5))
     s = own.script(run)
     c = own.send(s)

@@ -8,35 +8,14 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+from case_list import load_cases  # noqa: E402
+
 
 def pytest_addoption(parser):
     group = parser.getgroup("blackbox")
     group.addoption("--gateway-url", help="http://HOST:PORT of a gateway that runs already; needs --engine-ports")
     group.addoption("--engine-ports", help="ports on 127.0.0.1 where that gateway looks for its engines, with commas")
     group.addoption("--blackbox-all", action="store_true", help="also slow cases and the wrong gateways (minutes)")
-
-
-def load_cases():
-    """Fills the registry; in this order they are listed."""
-    import cases_doors  # noqa: F401
-    import cases_failures  # noqa: F401
-    import cases_looking  # noqa: F401
-    import cases_streams  # noqa: F401
-    import cases_surface  # noqa: F401
-    import cases_wire  # noqa: F401
-    from registry import CASES
-    return CASES
-
-
-def listed(path):
-    """{(kind, case): reason} of a list of expected failures; `*` stands for every kind."""
-    out = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if line.strip() and not line.startswith("#"):
-            parts = [p.strip() for p in line.split("|")]
-            assert len(parts) == 3 and all(parts), f"{path}:{number}: KIND | CASE | REASON is expected"
-            out[parts[0], parts[1]] = parts[2]
-    return out
 
 
 def kinds(config):

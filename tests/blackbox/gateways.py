@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.parse
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 from ports import free_port  # noqa: E402
 
 from engines import Farm  # noqa: E402

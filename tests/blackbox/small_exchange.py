@@ -357,6 +357,9 @@ class Exchange:
         order = self.g.order()
         wanted = [e for e in order if self.model in self.g.models.get(e, [])]
         order = wanted or order
+        if "obeys-destination" in self.wrong:
+            asked = values(self.headers, "x-gateway-destination-endpoint")
+            order = [e for e in order if f"{e[0]}:{e[1]}" in asked] or order
         if "no-retry" in self.wrong:
             order = order[:1]
         if "asks-again-and-again" in self.wrong:

@@ -2,7 +2,7 @@
 import pathlib
 
 import pytest
-from conftest import listed
+from case_list import listed, load_cases
 from runner import Skip
 
 FAILS = pathlib.Path(__file__).resolve().parent / "llmd_fails.txt"
@@ -23,6 +23,5 @@ def test_case(kind, case_name, outcomes):
 
 
 def test_the_list_names_cases_and_kinds(request):
-    from conftest import load_cases
     unknown = [k for k in listed(FAILS) if k[1] not in load_cases() or k[0] not in ("*", "in-process", "epp")]
     assert not unknown, unknown

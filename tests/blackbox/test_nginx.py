@@ -4,7 +4,7 @@ import re
 
 import gateways
 import runner
-from conftest import load_cases
+from case_list import load_cases
 
 FAILS = pathlib.Path(__file__).resolve().parent / "nginx_fails.txt"
 

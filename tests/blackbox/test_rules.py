@@ -2,7 +2,7 @@
 import pathlib
 import re
 
-from conftest import load_cases
+from case_list import load_cases
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/reference/gateway.md"
 

@@ -6,7 +6,7 @@ import re
 import gateways
 import pytest
 import runner
-from conftest import load_cases
+from case_list import load_cases
 
 HERE = pathlib.Path(__file__).resolve().parent
 RIGHT = "nothing"  # not wrong at all: what one slow thread cannot do
