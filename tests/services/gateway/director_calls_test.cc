@@ -446,13 +446,14 @@ TEST_F(DirectorCalls, RoutesByTheHeadAlone) {
   EXPECT_THAT(ask("GET /nowhere"), AllOf(StartsWith("HTTP/1.1 404"), HasSubstr("not_found_error")));
   EXPECT_THAT(ask("PUT /v1/x"), AllOf(StartsWith("HTTP/1.1 405"), HasSubstr("allow: GET")));
   EXPECT_THAT(ask("OPTIONS /v1/x"), AllOf(StartsWith("HTTP/1.1 204"), HasSubstr("allow: GET")));
-  for (const char* path : {"/v1/../metrics", "/v1/..%2fmetrics", "/v1/..;/metrics", "/v1/..\\x"})
+  for (const char* path : {"/v1/../metrics", "/v1/..%2fmetrics", "/v1/..;/metrics", "/v1/..\\x",
+                           "/v1/%252e%252e/x", "/v1/%c0%ae%c0%ae/x"})
     EXPECT_THAT(ask(std::string("GET ") + path), StartsWith("HTTP/1.1 400")) << path;
   const std::string bad = ask("GET /v1/x HTTP/9.9\r\nX:");
   EXPECT_THAT(bad, AllOf(StartsWith("HTTP/1.1 505"), HasSubstr("x-request-id: ")));
   front_->Stop(Duration::zero());
   EXPECT_THAT(director_.asked, IsEmpty());
-  EXPECT_EQ(log_->Lines().size(), 8U);  // each was logged
+  EXPECT_EQ(log_->Lines().size(), 10U);  // each was logged
 }
 
 }  // namespace
