@@ -73,7 +73,10 @@ class DirectorPolicy final : public PolicyBase {
   };
   static Request& Mine(relay::Call& call) { return static_cast<Request&>(Of(call)); }
 
+  sched::RequestInput InputOf(relay::Call& call, Request& request);
   void Decide(relay::Call& call, Request& request);
+  void DecideElsewhere(relay::Call& call, sched::RequestInput input,
+                       std::function<void(sched::Routing)> later);
   void Exclude(Request& request);
   void Decided(relay::Call& call, Request& request);
   bool TryNext(relay::Call& call, Request& request);

@@ -13,6 +13,9 @@ namespace {
 using relay::Call;
 using relay::HeaderEdit;
 
+// From here on a body is read and hashed on another thread.
+constexpr size_t kLargeBodyBytes = 1 << 20;
+
 // What is left cannot serve the request; perhaps what is out can.
 bool NoneLeft(const sched::Routing& routing) {
   return !routing.ok && routing.denial.http_status == 503 &&
@@ -25,13 +28,11 @@ bool Contains(const std::vector<sched::EndpointId>& list, sched::EndpointId id) 
 
 }  // namespace
 
-void DirectorPolicy::Decide(Call& call, Request& request) {
-  Exclude(request);
+sched::RequestInput DirectorPolicy::InputOf(Call& call, Request& request) {
   sched::RequestInput input;
   input.headers = &request.headers;
   input.body = call.body();
   input.has_body = call.has_body() || call.request().method == "POST";
-  input.state = &request.state;
   input.exclude = request.exclude;
   if (request.sent > 0) {
     input.first_received = request.asked;
@@ -41,18 +42,48 @@ void DirectorPolicy::Decide(Call& call, Request& request) {
   input.evicted = [ref = call.ref()](const sched::Denial& denial) {
     (void)ref.Post([denial](Call& taken) { Mine(taken).owner->Evicted(taken, denial); });
   };
+  return input;
+}
+
+void DirectorPolicy::Decide(Call& call, Request& request) {
+  Exclude(request);
   request.next = 0;
   request.deciding = true;
-  const bool decided = own_.director.RouteNow(
-      std::move(input), request.routing, [ref = call.ref()](sched::Routing routing) {
-        auto late = std::make_shared<sched::Routing>(std::move(routing));
-        (void)ref.Post([late](Call& waiting) {
-          Request& asked = Mine(waiting);
-          asked.routing = std::move(*late);
-          asked.owner->Decided(waiting, asked);
-        });
-      });
-  if (decided) Decided(call, request);
+  const auto later = [ref = call.ref()](sched::Routing routing) {
+    auto late = std::make_shared<sched::Routing>(std::move(routing));
+    (void)ref.Post([late](Call& waiting) {
+      Request& asked = Mine(waiting);
+      asked.routing = std::move(*late);
+      asked.owner->Decided(waiting, asked);
+    });
+  };
+  sched::RequestInput input = InputOf(call, request);
+  if (input.body.size() >= kLargeBodyBytes) return DecideElsewhere(call, std::move(input), later);
+  input.state = &request.state;
+  if (own_.director.RouteNow(std::move(input), request.routing, later)) Decided(call, request);
+}
+
+// A large body takes long to read and to hash: other requests of the loop do not wait for it. What
+// the input refers to stays until the decision has come, whether the client waits for it or not.
+void DirectorPolicy::DecideElsewhere(Call& call, sched::RequestInput input,
+                                     std::function<void(sched::Routing)> later) {
+  auto work = [director = &own_.director, ref = call.ref(),
+               input = std::make_shared<sched::RequestInput>(std::move(input)),
+               later = std::move(later)] {
+    std::shared_ptr<sched::RequestState> state;
+    input->state = &state;
+    director->Route(std::move(*input), later);
+    (void)ref.Post([state](Call& waiting) {
+      Request& asked = Mine(waiting);
+      if (!asked.deciding) return;
+      asked.state = state;
+      if (asked.abandoned) asked.owner->own_.director.Cancel(state);
+    });
+  };
+  const Status queued = parts().workers.Submit(std::move(work));
+  if (queued.ok()) return;
+  Mine(call).deciding = false;
+  Answer(call, 503, "too many large requests are being read");
 }
 
 void DirectorPolicy::Decided(Call& call, Request& request) {

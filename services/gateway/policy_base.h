@@ -20,7 +20,7 @@ struct PolicyParts {
   const Routes& routes;
   GatewayMetrics& metrics;
   relay::UpstreamHealth& health;
-  WorkerPool& workers;  // for pages that take long to write
+  WorkerPool& workers;  // for what takes long: pages, large bodies
   const Logger logger;
   const bool access_log = true;  // a line for each request
 };

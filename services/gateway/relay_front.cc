@@ -60,7 +60,7 @@ StatusOr<std::unique_ptr<Front>> MakeRelayFront(const FrontOptions& options,
                                                 std::vector<LocalPage> pages, const Logger& logger,
                                                 MetricsRegistry& metrics) {
   LLMD_ASSIGN_OR_RETURN(std::unique_ptr<WorkerPool> workers,
-                        WorkerPool::Create({.name = "pages", .threads = 1, .max_queued = 64}));
+                        WorkerPool::Create({.name = "gateway", .threads = 2, .max_queued = 1024}));
   auto front = std::make_unique<RelayFront>(options, director, std::move(pages), std::move(workers),
                                             logger, metrics);
   LLMD_RETURN_IF_ERROR(front->Start(options, logger));

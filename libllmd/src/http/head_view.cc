@@ -29,6 +29,14 @@ char TakeCharacter(std::string_view path, size_t* at) {
   return static_cast<char>(high * 16 + low);
 }
 
+// Whether an escape undone begins another one, or one of the overlong forms of an ASCII character
+// that UTF-8 forbids.
+bool StartsEscape(char c, std::string_view rest) {
+  const auto byte = static_cast<unsigned char>(c);
+  if (byte == 0xC0 || byte == 0xC1) return true;
+  return c == '%' && rest.size() >= 2 && HexDigit(rest[0]) >= 0 && HexDigit(rest[1]) >= 0;
+}
+
 // One segment without its slashes.
 bool IsPlainSegment(std::string_view segment) {
   size_t dots = 0;
@@ -36,7 +44,8 @@ bool IsPlainSegment(std::string_view segment) {
   for (size_t at = 0; at < segment.size();) {
     const bool escaped = segment[at] == '%';
     const char c = TakeCharacter(segment, &at);
-    if (c == '\\' || c == '\0' || (escaped && c == '/')) return false;
+    if (c == '\\' || c == '\0' || (escaped && (c == '/' || StartsEscape(c, segment.substr(at)))))
+      return false;
     parameters |= c == ';';
     if (parameters) continue;
     only_dots &= c == '.';

@@ -187,7 +187,7 @@ TEST(Limits, IdleUpstreamsCloseInTime) {
 TEST(Limits, IdleUpstreamsAreBounded) {
   std::atomic<int> waiting{0};
   std::vector<std::thread> engines;
-  ScriptedPeer engine(3, [&](RawSocket& socket, int) {
+  auto engine = std::make_unique<ScriptedPeer>(3, [&](RawSocket& socket, int) {
     engines.emplace_back([&waiting, own = std::make_shared<RawSocket>(std::move(socket))] {
       ReadRequest(*own);
       ++waiting;
@@ -199,7 +199,7 @@ TEST(Limits, IdleUpstreamsAreBounded) {
   RelayOptions options;
   options.max_idle_per_upstream = 2;
   {
-    TestRelay relay(To(engine.port()), options);
+    TestRelay relay(To(engine->port()), options);
     std::vector<RawSocket> clients;
     for (int i = 0; i < 3; ++i) {
       clients.push_back(relay.Connect());
@@ -209,6 +209,7 @@ TEST(Limits, IdleUpstreamsAreBounded) {
     relay.journal.WaitForEnds(3);
     EXPECT_EQ(relay.Sum().upstream_idle, 2U);
   }
+  engine.reset();  // its thread fills the list
   for (std::thread& each : engines) each.join();
 }
 

@@ -37,7 +37,10 @@ class FakeDirector final : public sched::Director {
   };
 
   void Route(sched::RequestInput input, std::function<void(sched::Routing)> done) override {
-    done(Next(input));
+    std::this_thread::sleep_for(slow);
+    sched::Routing routing = Locked(input);
+    if (input.state != nullptr) *input.state = routing.state;
+    done(std::move(routing));
   }
   bool RouteNow(sched::RequestInput input, sched::Routing& routing,
                 std::function<void(sched::Routing)> later) override {
@@ -79,6 +82,7 @@ class FakeDirector final : public sched::Director {
 
   std::deque<sched::Routing> script;
   bool queues = false;
+  milliseconds slow{0};
   std::string replacement;
   std::function<void()> waiting;
   std::vector<Asked> asked;
@@ -87,6 +91,10 @@ class FakeDirector final : public sched::Director {
   std::atomic<int> cancels{0}, ends{0}, status{0};
 
  private:
+  sched::Routing Locked(const sched::RequestInput& input) {
+    const std::lock_guard lock(mutex_);
+    return Next(input);
+  }
   sched::Routing Next(const sched::RequestInput& input) {
     Asked& one = asked.emplace_back();
     one.headers = *input.headers;
@@ -336,6 +344,32 @@ TEST_F(DirectorCalls, RelaysARefusalWithReasonAndRetryAfter) {
                           HasSubstr("\"message\":\"the queue is full\"")));
 }
 
+TEST_F(DirectorCalls, LargeBodiesAreReadOnAnotherThread) {
+  EchoEngine& engine = Engine();
+  director_.script = {To({engine.port()})};
+  director_.slow = milliseconds(300);
+  Open();
+  std::thread large([&] { EXPECT_THAT(Post("", std::string(1 << 20, 'x')), HasSubstr("200 OK")); });
+  std::this_thread::sleep_for(milliseconds(100));
+  const auto begun = std::chrono::steady_clock::now();
+  RawSocket other = RawSocket::Connect(front_->port());
+  other.Send("GET /nowhere HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+  EXPECT_THAT(other.ReadToEnd(), StartsWith("HTTP/1.1 404"));
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, milliseconds(150));
+  large.join();
+  // One whose client leaves meanwhile ends when the decision has come.
+  {
+    RawSocket leaves = RawSocket::Connect(front_->port());
+    leaves.Send("POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Length: 2000000\r\n\r\n" +
+                std::string(2'000'000, 'y'));
+    std::this_thread::sleep_for(milliseconds(100));
+  }
+  std::this_thread::sleep_for(milliseconds(500));
+  front_->Stop(Duration::zero());
+  EXPECT_EQ(director_.asked.back().body.size(), 2'000'000U);
+  EXPECT_EQ(Metric("llmd_gateway_requests_inflight"), 0);
+}
+
 TEST_F(DirectorCalls, WaitsForADecisionThatQueues) {
   EchoEngine& engine = Engine();
   director_.script = {To({engine.port()})};
@@ -412,13 +446,14 @@ TEST_F(DirectorCalls, RoutesByTheHeadAlone) {
   EXPECT_THAT(ask("GET /nowhere"), AllOf(StartsWith("HTTP/1.1 404"), HasSubstr("not_found_error")));
   EXPECT_THAT(ask("PUT /v1/x"), AllOf(StartsWith("HTTP/1.1 405"), HasSubstr("allow: GET")));
   EXPECT_THAT(ask("OPTIONS /v1/x"), AllOf(StartsWith("HTTP/1.1 204"), HasSubstr("allow: GET")));
-  for (const char* path : {"/v1/../metrics", "/v1/..%2fmetrics", "/v1/..;/metrics", "/v1/..\\x"})
+  for (const char* path : {"/v1/../metrics", "/v1/..%2fmetrics", "/v1/..;/metrics", "/v1/..\\x",
+                           "/v1/%252e%252e/x", "/v1/%c0%ae%c0%ae/x"})
     EXPECT_THAT(ask(std::string("GET ") + path), StartsWith("HTTP/1.1 400")) << path;
   const std::string bad = ask("GET /v1/x HTTP/9.9\r\nX:");
   EXPECT_THAT(bad, AllOf(StartsWith("HTTP/1.1 505"), HasSubstr("x-request-id: ")));
   front_->Stop(Duration::zero());
   EXPECT_THAT(director_.asked, IsEmpty());
-  EXPECT_EQ(log_->Lines().size(), 8U);  // each was logged
+  EXPECT_EQ(log_->Lines().size(), 10U);  // each was logged
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The body of a request on its way into the buffer that it is sent from.
+// The body of a request on its way into the buffer that it is sent from, and what comes behind it.
 #include <algorithm>
 #include <utility>
 
@@ -8,6 +8,7 @@
 namespace llmd::relay {
 namespace {
 
+constexpr size_t kMaxAheadBytes = 256 * 1024;
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 
 }  // namespace
@@ -142,6 +143,47 @@ void Client::ArmBody() {
     due = std::min(due, body_started_ + options.body_grace + earned);
   }
   loop_.wheel().Set(timer_, due);
+}
+
+// What a client sends while its request is under way is taken up to a bound: its leaving may stand
+// behind it.
+void Client::ReadAhead() {
+  const std::atomic<size_t>& in_flight = loop_.shared().body_bytes;
+  const size_t limit = loop_.options().max_body_bytes_in_flight;
+  while (readable_ && ahead_.size() < kMaxAheadBytes &&
+         (limit == 0 || in_flight.load(std::memory_order_relaxed) <= limit)) {
+    ahead_.Reserve(loop_.buffers(), 4096);
+    size_t got = 0;
+    switch (socket_.Receive(ahead_.room(), ahead_.room_bytes(), &got)) {
+      case Io::kDone:
+        ahead_.Added(got);
+        counted_ahead_ += got;
+        loop_.shared().body_bytes.fetch_add(got, std::memory_order_relaxed);
+        break;
+      case Io::kAgain:
+        readable_ = false;
+        break;
+      case Io::kEnd:
+        hung_up_ = true;
+        return;
+      case Io::kError:
+        broken_ = true;
+        return;
+    }
+  }
+  if (ahead_.empty()) ahead_.Free();
+}
+
+// What was read ahead stands behind what is left of the input.
+void Client::TakeAhead() {
+  loop_.shared().body_bytes.fetch_sub(std::exchange(counted_ahead_, 0), std::memory_order_relaxed);
+  if (!ahead_.has_block()) return;
+  if (in_.empty()) {
+    in_ = std::move(ahead_);
+  } else {
+    in_.Append(loop_.buffers(), ahead_.view());
+  }
+  ahead_.Free();
 }
 
 bool Client::Dispatch(std::string_view body) {
