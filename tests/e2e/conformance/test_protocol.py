@@ -148,7 +148,7 @@ def recorded(send):
         def __init__(self):
             self.request, self.protocol = messages()("envoy.service.ext_proc.v3.ProcessingRequest"), None
 
-        def send(self, message, subset=None):
+        def send(self, message, subset=None, exclude=()):
             self.message = message
     recorder = Recorder()
     send(recorder)
