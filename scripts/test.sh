@@ -4,7 +4,7 @@
 #   default: release build, style and layer checks, unit tests, Python and end-to-end tests (the engine's a second time
 #            on the AVX2 kernels, whatever the CPU has) with the wheel built by g++, as pip builds it, the libraries under
 #            AddressSanitizer, clang-tidy on the files changed since the last release of main
-#   --all:   also ThreadSanitizer, all tests with g++, the Python tests with clang's wheel, clang-tidy on every file, the fuzzers for a minute each
+#   --all:   also the gateway's black-box cases and two minutes of chaos, ThreadSanitizer, all tests with g++, the Python tests with clang's wheel, clang-tidy on every file, the fuzzers for a minute each
 set -euo pipefail
 cd "$(dirname "$0")/.."
 all=false; setup=true
@@ -60,6 +60,10 @@ step "clang-tidy on changed files"
 scripts/tidy.sh
 
 if $all; then
+  step "the gateway's rules, case by case, against llmd-gateway, nginx and gateways that are wrong on purpose"
+  LLMD_BUILD_DIR=$PWD/build/release $python -m pytest -q tests/blackbox --blackbox-all
+  step "chaos"
+  LLMD_CHAOS_SECONDS=120 LLMD_BUILD_DIR=$PWD/build/release $python -m pytest -q tests/e2e/test_chaos.py
   step "ThreadSanitizer"
   cmake --preset tsan >/dev/null
   ninja -C build/tsan

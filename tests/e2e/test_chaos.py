@@ -57,7 +57,7 @@ def runs():
 
 @pytest.mark.parametrize("name", [
     "in process", "with a picker", "picker closes", "picker opens",
-    pytest.param("long stops", marks=pytest.mark.xfail(strict=True, reason=STOPPED)), "real engines"])
+    pytest.param("long stops", marks=pytest.mark.xfail(strict=False, reason=STOPPED)), "real engines"])
 def test_chaos(runs, name):
     """Nothing lost, wrong or left. While the picker is away: `close` refuses with 503 at once, `open` refuses nothing."""
     code, text = runs(name)
