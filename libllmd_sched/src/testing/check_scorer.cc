@@ -106,16 +106,17 @@ class ScorerCheck {
   // Of endpoints whose gauges are known.
   void NoNan(const std::vector<EndpointState>& pool) {
     const auto plugin = subject_.Make();
-    for (const auto& scene : {subject_.Stage(*plugin, pool).release(),
-                              subject_.StageWithoutFacts(*plugin, pool).release()}) {
-      const std::unique_ptr<Scene> owned(scene);
-      const std::vector<double> scores = Score(*plugin, *scene);
-      for (size_t i = 0; i < scores.size(); ++i) {
-        if (!std::isnan(scores[i]) || IsUnwritten(scores[i])) continue;
-        subject_.Fail("'" + scene->snapshot.info(i).name + "' of " + std::to_string(scores.size()) +
-                      " endpoints has score NaN although its gauges are known; leave a score "
-                      "untouched that you do not know");
-      }
+    const auto scene = subject_.Stage(*plugin, pool);
+    NoNanOf(*scene, Score(*plugin, *scene));
+    const auto bare = subject_.StageWithoutFacts(*plugin, pool);
+    NoNanOf(*bare, Score(*plugin, *bare));
+  }
+  void NoNanOf(const Scene& scene, const std::vector<double>& scores) {
+    for (size_t i = 0; i < scores.size(); ++i) {
+      if (!std::isnan(scores[i]) || IsUnwritten(scores[i])) continue;
+      subject_.Fail("'" + scene.snapshot.info(i).name + "' of " + std::to_string(scores.size()) +
+                    " endpoints has score NaN although its gauges are known; leave a score "
+                    "untouched that you do not know");
     }
   }
 
