@@ -37,18 +37,12 @@ class ExtProcFront final : public PickerFront {
   ~ExtProcFront() override { StopClients(); }
 
   Status Start(const FrontOptions& options, const Logger& logger) {
-    relay::RelayOptions relay;
-    relay.server.host = options.host;
-    relay.server.port = options.port;
-    relay.server.max_body_bytes = options.max_body_bytes;
-    relay.loops = options.loops;
-    relay.allow_half_close = options.allow_half_close;
     const auto policy = [this](relay::Loop& loop) -> std::unique_ptr<relay::Policy> {
       clients_.push_back(MakeClient(loop));
       return std::make_unique<ExtProcPolicy>(parts_, own_, *clients_.back(), loop);
     };
     clients_.reserve(static_cast<size_t>(options.loops));
-    LLMD_ASSIGN_OR_RETURN(relay_, relay::Relay::Create(std::move(relay), policy, logger));
+    LLMD_ASSIGN_OR_RETURN(relay_, relay::Relay::Create(RelayOptionsOf(options), policy, logger));
     started_ = true;
     return OkStatus();
   }

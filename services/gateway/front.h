@@ -9,6 +9,7 @@
 
 #include "gateway/ext_proc_options.h"
 #include "gateway/routes.h"
+#include "llmd/http/relay/relay.h"
 #include "llmd/log.h"
 #include "llmd/metrics.h"
 #include "llmd/sched/director.h"
@@ -26,6 +27,8 @@ struct FrontOptions {
   bool allow_half_close = false;  // of the relay
   bool access_log = true;         // of the relay
 };
+
+relay::RelayOptions RelayOptionsOf(const FrontOptions& options);
 
 // Thread-safe.
 class Front {

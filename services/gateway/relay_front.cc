@@ -17,16 +17,10 @@ class RelayFront final : public Front {
         own_{director, OptionsOf(options)} {}
 
   Status Start(const FrontOptions& options, const Logger& logger) {
-    relay::RelayOptions relay;
-    relay.server.host = options.host;
-    relay.server.port = options.port;
-    relay.server.max_body_bytes = options.max_body_bytes;
-    relay.loops = options.loops;
-    relay.allow_half_close = options.allow_half_close;
     const auto policy = [this](relay::Loop& loop) -> std::unique_ptr<relay::Policy> {
       return std::make_unique<DirectorPolicy>(parts_, own_, loop);
     };
-    LLMD_ASSIGN_OR_RETURN(relay_, relay::Relay::Create(std::move(relay), policy, logger));
+    LLMD_ASSIGN_OR_RETURN(relay_, relay::Relay::Create(RelayOptionsOf(options), policy, logger));
     return OkStatus();
   }
 
@@ -54,6 +48,16 @@ class RelayFront final : public Front {
 };
 
 }  // namespace
+
+relay::RelayOptions RelayOptionsOf(const FrontOptions& options) {
+  relay::RelayOptions out;
+  out.server.host = options.host;
+  out.server.port = options.port;
+  out.server.max_body_bytes = options.max_body_bytes;
+  out.loops = options.loops;
+  out.allow_half_close = options.allow_half_close;
+  return out;
+}
 
 StatusOr<std::unique_ptr<Front>> MakeRelayFront(const FrontOptions& options,
                                                 sched::Director& director,

@@ -1,5 +1,6 @@
 #include "gateway/doors/refusal.h"
 
+#include "llmd/http/error_body.h"
 #include "llmd/json.h"
 
 namespace llmd::doors {
@@ -19,32 +20,11 @@ void Refusal::Set(int http_status, std::string_view error_code, std::string_view
   message.assign(text);
 }
 
-std::string_view ErrorType(int status) {
-  switch (status) {
-    case 401:
-      return "authentication_error";
-    case 403:
-      return "permission_error";
-    case 404:
-      return "not_found_error";
-    case 413:
-      return "request_too_large";
-    case 429:
-      return "rate_limit_error";
-    case 502:
-    case 503:
-    case 504:
-      return "service_unavailable";
-    default:
-      return status < 500 ? "invalid_request_error" : "server_error";
-  }
-}
-
 void AppendErrorBody(const Refusal& refusal, bool anthropic, std::string& out) {
   out += anthropic ? R"({"type":"error","error":{"message":)" : R"({"error":{"message":)";
   json::AppendQuoted(out, refusal.message);
   out += R"(,"type":)";
-  json::AppendQuoted(out, ErrorType(refusal.status));
+  json::AppendQuoted(out, http::ErrorType(refusal.status));
   out += R"(,"param":)";
   if (refusal.param.empty())
     out += "null";

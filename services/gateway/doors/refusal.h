@@ -23,8 +23,6 @@ struct Refusal {
            std::string_view field = {});
 };
 
-// The `type` of an error object by its status, the same at every layer.
-std::string_view ErrorType(int status);
 // Appends {"error":{message,type,param,code}}; for Anthropic's paths with "type":"error" before it,
 // so that their clients find theirs.
 void AppendErrorBody(const Refusal& refusal, bool anthropic, std::string& out);
