@@ -103,6 +103,11 @@ const Value& Value::operator[](std::string_view key) const {
   return found ? *found : kNull;
 }
 
+const Value& Value::operator[](size_t index) const {
+  const Array& array = AsArray();
+  return index < array.size() ? array[index] : kNull;
+}
+
 void Value::Set(std::string_view key, Value value) {
   if (is_null()) v_ = Object{};
   LLMD_CHECK(is_object());

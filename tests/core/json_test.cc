@@ -198,6 +198,16 @@ TEST(JsonParse, GivesDuplicateKeysTheFirstPlaceAndTheLastValue) {
   EXPECT_EQ(value.AsObject().front().first, "k0");
 }
 
+TEST(JsonValue, ElementsByIndexAreNullPastTheEndAndInWhatIsNoArray) {
+  const Value value = *Parse(R"([{"a":[5]},7])");
+  EXPECT_EQ(value[0]["a"][0].AsInt(), 5);
+  EXPECT_EQ(value[1].AsInt(), 7);
+  EXPECT_TRUE(value[2].is_null());
+  EXPECT_TRUE(value[-1].is_null());
+  EXPECT_TRUE(value["a"].is_null());
+  EXPECT_TRUE(value[1][0].is_null());
+}
+
 TEST(JsonParse, DeepNestingIsAnErrorNotACrash) {
   for (const char* open : {"[", "{\"a\":"}) {
     std::string deep;

@@ -3,8 +3,12 @@
 
 #include <unistd.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <mutex>
 
 #include "llmd/sched/director.h"
 #include "sched/support.h"
@@ -16,6 +20,43 @@ inline std::string Applied(std::string body, const std::vector<BodyEdit>& edits)
     body.replace(it->begin, it->end - it->begin, it->text);
   return body;
 }
+
+// The answers to requests that may wait, in their order. A director that is not manual has a thread
+// that dispatches too, so what a call brought about may come a little after the call; and an answer
+// may come when the test is over.
+class Answers {
+ public:
+  std::function<void(Routing)> To(std::string request) const {
+    return [inbox = inbox_, request = std::move(request)](Routing routing) {
+      const std::lock_guard lock(inbox->mutex);
+      inbox->names.push_back(request);
+      inbox->routings.push_back(std::move(routing));
+      inbox->changed.notify_all();
+    };
+  }
+  // The names of all so far, once there are `count`, or 5 s later.
+  std::vector<std::string> Names(size_t count) const {
+    std::unique_lock lock(inbox_->mutex);
+    inbox_->changed.wait_for(lock, std::chrono::seconds(5),
+                             [&] { return inbox_->names.size() >= count; });
+    return inbox_->names;
+  }
+  std::vector<std::string> Names() const { return Names(0); }
+  // Of the request of that place in the order; one that is not ok when there is none.
+  Routing At(size_t index) const {
+    const std::lock_guard lock(inbox_->mutex);
+    return index < inbox_->routings.size() ? inbox_->routings[index] : Routing();
+  }
+
+ private:
+  struct Inbox {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::vector<std::string> names;
+    std::vector<Routing> routings;
+  };
+  std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
+};
 
 class DirectorFixture : public ::testing::Test {
  protected:
@@ -52,9 +93,10 @@ class DirectorFixture : public ::testing::Test {
     input.body = body_;
     input.subset = std::move(subset);
     input.has_subset = has_subset;
-    Routing out;
-    director_->Route(std::move(input), [&](Routing r) { out = std::move(r); });
-    return out;
+    const Answers answers;
+    director_->Route(std::move(input), answers.To("it"));
+    answers.Names(1);
+    return answers.At(0);
   }
   std::vector<std::string> Messages(const std::string& request_id = "") const {
     std::vector<std::string> out;

@@ -78,6 +78,8 @@ class Value {
   Value* Find(std::string_view key);
   // Member by key; a shared null value when absent.
   const Value& operator[](std::string_view key) const;
+  // Element by index; a shared null value when this is no array or ends before it.
+  const Value& operator[](size_t index) const;
   // Sets or replaces a member, keeping its place; turns null into an object.
   void Set(std::string_view key, Value value);
   // Removes a member; false when absent.

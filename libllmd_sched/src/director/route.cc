@@ -191,7 +191,11 @@ Status DirectorImpl::Read(RequestState& q) {
   request.slo_tpot_ms = Millis(EitherHeader(request, "x-llm-d-slo-tpot-ms", "x-slo-tpot-ms"));
   LLMD_ASSIGN_OR_RETURN(q.ttl, OwnTtl(request.Header("x-llm-d-inference-ttl")));
   const std::shared_ptr<const PoolPolicy> policy = Policy();
-  if (policy) request.priority = policy->PriorityOf(request.objective);
+  if (q.input.priority) {
+    request.priority = *q.input.priority;
+  } else if (policy) {
+    request.priority = policy->PriorityOf(request.objective);
+  }
   if (!request.has_body) return OkStatus();
   Parser* parser = graph.FindParser(request.path);
   if (parser == nullptr) return InvalidArgument("no parser takes the path '" + request.path + "'");

@@ -277,15 +277,11 @@ TEST_F(DirectorFixture, AnEmptyPoolWithFlowControlQueuesUntilAnEndpointComes) {
   input.body = kBody;
   std::shared_ptr<RequestState> state;
   input.state = &state;
-  Routing out;
-  int calls = 0;
-  director_->Route(std::move(input), [&](Routing r) {
-    ++calls;
-    out = std::move(r);
-  });
-  EXPECT_EQ(calls, 0) << "waits: " << out.denial.message;
+  const Answers answers;
+  director_->Route(std::move(input), answers.To("it"));
+  EXPECT_THAT(answers.Names(), IsEmpty()) << "waits: " << answers.At(0).denial.message;
   director_->Cancel(state);
-  EXPECT_EQ(calls, 1);
+  EXPECT_THAT(answers.Names(1), SizeIs(1));
 }
 
 TEST_F(DirectorFixture, FlowControlQueuesAndDispatchesOnCompletion) {
@@ -297,33 +293,29 @@ TEST_F(DirectorFixture, FlowControlQueuesAndDispatchesOnCompletion) {
   Routing first = Route(kBody);
   ASSERT_TRUE(first.ok);
   const HeaderList headers = {{":path", "/v1/completions"}};
-  const auto ask = [&](std::shared_ptr<RequestState>* state, Routing* out, int* calls) {
+  const Answers answers;
+  const auto ask = [&](const char* name) {
+    std::shared_ptr<RequestState> state;
     RequestInput input;
     input.headers = &headers;
     input.body = kBody;
-    input.state = state;
-    director_->Route(std::move(input), [out, calls](Routing r) {
-      ++*calls;
-      *out = std::move(r);
-    });
+    input.state = &state;
+    director_->Route(std::move(input), answers.To(name));
+    return state;
   };
-  std::shared_ptr<RequestState> state;
-  Routing waiting, refused, cancelled;
-  int calls = 0, refused_calls = 0, cancelled_calls = 0;
-  ask(&state, &waiting, &calls);
-  EXPECT_EQ(calls, 0);
-  ask(nullptr, &refused, &refused_calls);
-  EXPECT_EQ(refused_calls, 1);
-  EXPECT_EQ(refused.denial.http_status, 429);
+  ask("waiting");
+  EXPECT_THAT(answers.Names(), IsEmpty());
+  ask("refused");
+  EXPECT_THAT(answers.Names(1), ElementsAre("refused"));
+  EXPECT_EQ(answers.At(0).denial.http_status, 429);
   director_->Cancel(first.state);
-  EXPECT_EQ(calls, 1);
-  EXPECT_TRUE(waiting.ok);
-  std::shared_ptr<RequestState> queued;
-  ask(&queued, &cancelled, &cancelled_calls);
-  EXPECT_EQ(cancelled_calls, 0);
+  EXPECT_THAT(answers.Names(2), ElementsAre("refused", "waiting"));
+  EXPECT_TRUE(answers.At(1).ok);
+  const std::shared_ptr<RequestState> queued = ask("cancelled");
+  EXPECT_THAT(answers.Names(), SizeIs(2));
   director_->Cancel(queued);
-  EXPECT_EQ(cancelled_calls, 1);
-  EXPECT_EQ(cancelled.denial.dropped_reason, "rejected-context-cancelled");
+  EXPECT_THAT(answers.Names(3), SizeIs(3));
+  EXPECT_EQ(answers.At(2).denial.dropped_reason, "rejected-context-cancelled");
 }
 
 }  // namespace

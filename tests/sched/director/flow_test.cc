@@ -219,25 +219,24 @@ TEST_F(DirectorFlowTest, ARefusalAfterTheQueueIsNotChargedToItsFlow) {
         {"{type: virtual-token-counter-fairness-policy}"});
   Asked* const running = Ask("", {{"x-llm-d-inference-fairness-id", "other"}});
   ASSERT_TRUE(running->routing.ok);
-  std::vector<std::string> order;
+  const Answers answers;
+  std::deque<HeaderList> headers;  // held: the requests wait
   const auto ask = [&](const std::string& name, const char* flow, bool refused) {
-    Asked* const asked = &asked_.emplace_back();
-    asked->headers = {{":path", "/v1/completions"}, {"x-llm-d-inference-fairness-id", flow}};
+    headers.push_back({{":path", "/v1/completions"}, {"x-llm-d-inference-fairness-id", flow}});
     RequestInput input;
-    input.headers = &asked->headers;
+    input.headers = &headers.back();
     input.body = kBody;
     input.has_subset = refused;
-    director_->Route(std::move(input), [&order, asked, name](Routing r) {
-      order.push_back(name + (r.ok ? "" : " refused"));
-      asked->routing = std::move(r);
-    });
+    director_->Route(std::move(input), answers.To(name));
   };
   ask("a1", "a", true);
   ask("a2", "a", false);
   ask("b1", "b", false);
   director_->Cancel(running->state);
-  EXPECT_THAT(order, ElementsAre("a1 refused", "a2"));
-  director_->Stop();  // b1 is told while there is an order
+  ASSERT_THAT(answers.Names(2), ElementsAre("a1", "a2"));
+  EXPECT_FALSE(answers.At(0).ok);
+  EXPECT_TRUE(answers.At(1).ok);
+  director_->Stop();  // while b1's headers are there
 }
 
 TEST_F(DirectorFlowTest, AStateDroppedWhileQueuedOrInFlightLeavesNothingBehind) {

@@ -1,6 +1,8 @@
 // Objectives, rewrites, admitters and request header hooks as a request meets them.
 #include "llmd/sched/policy.h"
 
+#include <deque>
+
 #include "llmd/sched/request_context.h"
 #include "sched/director_support.h"
 
@@ -88,29 +90,22 @@ TEST_F(DirectorFixture, BandsFollowTheObjectives) {
         "schedulingProfiles: [{name: p}]\nfeatureGates: [flowControl]\n"
         "flowControl: {saturationDetector: {pluginRef: concurrency-detector}}");
   Routing first = Route(kBody);
-  std::vector<std::string> order;
-  std::vector<Routing> kept(3);
-  const auto ask = [&](const std::string& objective, size_t i) {
-    // Held by the lambda: the request waits.
-    auto headers = std::make_shared<HeaderList>(
-        HeaderList{{":path", "/v1/completions"}, {"x-llm-d-inference-objective", objective}});
+  const Answers answers;
+  std::deque<HeaderList> headers;  // held: the requests wait
+  for (const char* objective : {"low", "zero", "high"}) {
+    headers.push_back({{":path", "/v1/completions"}, {"x-llm-d-inference-objective", objective}});
     RequestInput input;
-    input.headers = headers.get();
+    input.headers = &headers.back();
     input.body = kBody;
-    director_->Route(std::move(input), [&, headers, objective, i](Routing r) {
-      order.push_back(objective);
-      kept[i] = std::move(r);
-    });
-  };
-  ask("low", 0);
-  ask("zero", 1);
-  ask("high", 2);
-  EXPECT_THAT(order, IsEmpty());
+    director_->Route(std::move(input), answers.To(objective));
+  }
+  EXPECT_THAT(answers.Names(), IsEmpty());
   director_->Cancel(first.state);
-  EXPECT_THAT(order, ElementsAre("high"));
-  director_->Cancel(kept[2].state);
-  director_->Cancel(kept[1].state);
-  EXPECT_THAT(order, ElementsAre("high", "zero", "low"));
+  EXPECT_THAT(answers.Names(1), ElementsAre("high"));
+  director_->Cancel(answers.At(0).state);
+  EXPECT_THAT(answers.Names(2), ElementsAre("high", "zero"));
+  director_->Cancel(answers.At(1).state);
+  EXPECT_THAT(answers.Names(3), ElementsAre("high", "zero", "low"));
 }
 
 TEST_F(DirectorFixture, WithoutAnyEndpointASheddableRequestIs503) {

@@ -126,28 +126,24 @@ TEST_F(Reload, QueuedRequestsKeepTheirPlaceAndTakeTheNewProfiles) {
   Start("{name: a, address: 127.0.0.1, port: 8001}", {"{type: queue-scorer}", gate}, flow);
   const Routing running = Route(kBody);
   ASSERT_TRUE(running.ok);
-  std::vector<std::string> order;
-  std::vector<Routing> routed;
+  const Answers answers;
   const HeaderList headers = {{":path", "/v1/completions"}};
   for (const char* name : {"one", "two"}) {
     RequestInput input;
     input.headers = &headers;
     input.body = kBody;
-    director_->Route(std::move(input), [&, name](Routing r) {
-      order.push_back(name);
-      routed.push_back(std::move(r));
-    });
+    director_->Route(std::move(input), answers.To(name));
   }
-  ASSERT_THAT(order, SizeIs(0));
+  ASSERT_THAT(answers.Names(), IsEmpty());
   ASSERT_TRUE(director_->Reload(Yaml({"{type: load-aware-scorer}", gate}, flow)).ok());
-  EXPECT_THAT(order, SizeIs(0)) << "the gate is still closed";
+  EXPECT_THAT(answers.Names(), IsEmpty()) << "the gate is still closed";
   director_->Cancel(running.state);
-  ASSERT_THAT(order, ElementsAre("one"));
-  EXPECT_THAT(RawOf(routed[0], "load-aware-scorer"), SizeIs(1));
+  ASSERT_THAT(answers.Names(1), ElementsAre("one"));
+  EXPECT_THAT(RawOf(answers.At(0), "load-aware-scorer"), SizeIs(1));
 
   ASSERT_TRUE(director_->Reload(Yaml({"{type: load-aware-scorer}"})).ok());
-  ASSERT_THAT(order, ElementsAre("one", "two")) << "without the gate nothing waits";
-  EXPECT_TRUE(routed[1].ok);
+  ASSERT_THAT(answers.Names(2), ElementsAre("one", "two")) << "without the gate nothing waits";
+  EXPECT_TRUE(answers.At(1).ok);
 }
 
 TEST_F(Reload, FlowControlCanBeTurnedOn) {
@@ -163,15 +159,16 @@ TEST_F(Reload, FlowControlCanBeTurnedOn) {
   const Routing running = Route(kBody);
   const HeaderList headers = {{":path", "/v1/completions"}};
   std::shared_ptr<RequestState> waiting;
-  int cancelled = 0;
+  const Answers answers;
   RequestInput input;
   input.headers = &headers;
   input.body = kBody;
   input.state = &waiting;
-  director_->Route(std::move(input), [&](Routing r) { cancelled += !r.ok; });
+  director_->Route(std::move(input), answers.To("it"));
   EXPECT_EQ(Route(kBody).denial.message, "the queue is full");
   director_->Cancel(waiting);
-  EXPECT_EQ(cancelled, 1);
+  ASSERT_THAT(answers.Names(1), SizeIs(1));
+  EXPECT_FALSE(answers.At(0).ok);
 }
 
 TEST_F(Reload, DiscoveryRunsOnUnlessItChanged) {

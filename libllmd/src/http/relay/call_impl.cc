@@ -150,7 +150,8 @@ void CallImpl::DropUpstream() {
 }
 
 // The upstream's connection is over, by its fault or by its silence.
-void CallImpl::OnLegFailed(Failure failure, std::string what) {
+void CallImpl::OnLegFailed(Failure failure, std::string_view what) {
+  const std::string text = Where().append(what);
   DropUpstream();
   switch (phase_) {
     case Phase::kLeg:
@@ -158,11 +159,10 @@ void CallImpl::OnLegFailed(Failure failure, std::string what) {
     case Phase::kCollecting: {
       phase_ = Phase::kDeciding;
       collected_.Free();
-      const std::string text = Where() + what;
       return loop_.policy().OnFailure(*this, failure, text);
     }
     case Phase::kRelaying:
-      return Cut(failure, Where() + what);
+      return Cut(failure, text);
     default:
       return;
   }

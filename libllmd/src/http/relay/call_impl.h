@@ -87,7 +87,7 @@ class CallImpl final : public Call {
   void UpstreamBytesMoved(const char* from, const char* to);
   // The upstream ended its side in order, or broke off.
   void OnUpstreamEnd(bool in_order);
-  void OnLegFailed(Failure failure, std::string what);
+  void OnLegFailed(Failure failure, std::string_view what);
   // The request was swallowed by a connection that had been idle.
   void Replay();
   bool answer_begun() const { return phase_ != Phase::kLeg; }

@@ -155,7 +155,7 @@ void Upstream::OnHandshake() {
 void Upstream::Fail(Failure failure, std::string what) {
   CallImpl& call = *std::exchange(call_, nullptr);
   Close();
-  call.OnLegFailed(failure, std::move(what));
+  call.OnLegFailed(failure, what);
 }
 
 // Takes what has come as long as the call wants it.

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -87,6 +88,8 @@ struct RequestInput {
   // be chosen).
   TimePoint first_received{};
   std::string first_target;
+  // Instead of the priority of the objective that the headers name, e.g. that of the client's key.
+  std::optional<int> priority;
   std::string pool;  // which pool is to answer, where there are several; "" = by the request
   // When given, *state is set before Route returns or queues, so that a request still waiting can
   // be cancelled.
@@ -199,6 +202,7 @@ class Director {
   // when it wants to be called next unless something else happens before; max = not by time. `now`
   // is what the clock says. A director that is not manual does this by itself.
   virtual TimePoint Tick(TimePoint now) { return TimePoint::max(); }
+  // NOLINTBEGIN(performance-unnecessary-value-param): the directors that can do it keep what is given
   // Replaces the members, as discovery would; for a manual director. INVALID_ARGUMENT, and nothing
   // changes, when two of them have the same ns/name, address and port.
   virtual Status SetEndpoints(std::vector<EndpointInfo> endpoints) {
@@ -213,6 +217,7 @@ class Director {
   virtual Status SetMetrics(EndpointId id, EndpointMetrics metrics) {
     return Unimplemented("metrics cannot be given to this director");
   }
+  // NOLINTEND(performance-unnecessary-value-param)
   // Goes over to another configuration. An error, with every fault of it, leaves all as it was.
   // Requests on their way to an engine end under the configuration that routed them; queued ones
   // keep their place and are routed by the new one. Plugins of equal name, type and parameters keep
