@@ -361,6 +361,46 @@ def test_a_plugin_must_not_call_a_director():
         d.route(BODY)
 
 
+def test_bands_go_by_priority():
+    d, running = full()
+    order = []
+    for priority in (-1, 0, 5):
+        d.route(BODY, priority=priority, on_answer=lambda r, p=priority: order.append((p, r)))
+    running.end()
+    order[0][1].end()
+    order[1][1].end()
+    assert [p for p, _ in order] == [5, 0, -1]
+    with pytest.raises(TypeError):
+        d.route(BODY, priority=2**40)
+
+
+def test_who_is_taken_back_is_told_and_has_ended():
+    d = director("{type: queue-scorer}", ONE, flow=", enableEviction: true")
+    taken = []
+    batch = d.route(BODY, priority=-1, on_evicted=taken.append)
+    assert batch.ok and not taken
+    chat = []
+    d.route(BODY, priority=5, on_answer=chat.append)
+    while not chat:
+        d.tick(d.tick() or d.now + 1)
+    (refusal,) = taken
+    assert (refusal.ok, refusal.denied_status, refusal.denied_reason) == (False, 429, "evicted-priority")
+    assert repr(batch).endswith("ended>") and chat[0].ok
+    batch.end()  # without effect
+    with pytest.raises(TypeError, match="on_evicted is not callable"):
+        d.route(BODY, on_evicted=5)
+
+
+def test_without_on_evicted_nobody_is_taken_back():
+    d = director("{type: queue-scorer}", ONE, flow=", enableEviction: true")
+    batch = d.route(BODY, priority=-1)
+    chat = d.route(BODY, priority=5)
+    d.tick(60)
+    assert isinstance(chat, llmd.Pending) and chat.routing is None
+    batch.end()
+    assert chat.routing.ok
+
+
 def test_pages():
     d = director("{type: queue-scorer}")
     for i in range(3):

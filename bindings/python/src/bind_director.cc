@@ -117,25 +117,32 @@ std::vector<sched::EndpointId> Excluded(const DirectorCore& core, const py::iter
   return out;
 }
 
+py::object Callback(const char* name, const py::object& callback) {
+  if (!callback.is_none() && PyCallable_Check(callback.ptr()) == 0)
+    throw py::type_error(std::string(name) + " is not callable");
+  return callback;
+}
+
 std::shared_ptr<Asked> MakeAsked(const DirectorCore& core, const py::object& request,
                                  const std::string& path,
                                  const std::optional<std::map<std::string, std::string>>& headers,
-                                 const py::object& on_answer, const py::iterable& exclude) {
+                                 const py::iterable& exclude) {
   auto asked = std::make_shared<Asked>();
   BodyText(request, asked->body);
   if (headers) asked->headers = LowerHeaders(*headers);
   asked->headers.emplace_back(":path", path.empty() ? PathOfBody(asked->body) : path);
   asked->exclude = Excluded(core, exclude);
-  if (!on_answer.is_none() && PyCallable_Check(on_answer.ptr()) == 0)
-    throw py::type_error("on_answer is not callable");
-  asked->on_answer = on_answer;
   return asked;
 }
 
 py::object Route(DirectorCore& core, const py::object& request, const std::string& path,
                  const std::optional<std::map<std::string, std::string>>& headers,
-                 const py::object& on_answer, const py::iterable& exclude) {
-  const std::shared_ptr<Asked> asked = MakeAsked(core, request, path, headers, on_answer, exclude);
+                 const py::object& on_answer, const py::iterable& exclude,
+                 std::optional<int32_t> priority, const py::object& on_evicted) {
+  const std::shared_ptr<Asked> asked = MakeAsked(core, request, path, headers, exclude);
+  asked->on_answer = Callback("on_answer", on_answer);
+  asked->on_evicted = Callback("on_evicted", on_evicted);
+  const bool may_be_evicted = !on_evicted.is_none();
   sched::Routing routing;
   bool answered = false;
   try {
@@ -145,6 +152,11 @@ py::object Route(DirectorCore& core, const py::object& request, const std::strin
       input.body = asked->body;
       input.exclude = asked->exclude;
       input.state = &asked->state;
+      input.priority = priority;
+      if (may_be_evicted)
+        input.evicted = [asked](const sched::Denial& denial) {
+          DirectorCore::Evicted(asked, denial);
+        };
       answered = d.RouteNow(std::move(input), routing, [asked](sched::Routing later) {
         DirectorCore::Answered(asked, std::move(later));
       });
@@ -158,7 +170,9 @@ py::object Route(DirectorCore& core, const py::object& request, const std::strin
     throw;
   }
   if (!answered) return py::cast(PyPending{core.shared_from_this(), asked});
-  return py::cast(MakeRouting(core.shared_from_this(), std::move(routing)));
+  auto made = MakeRouting(core.shared_from_this(), std::move(routing));
+  asked->answered = made;
+  return py::cast(std::move(made));
 }
 
 void Reload(DirectorCore& core, const std::string& config) {
@@ -277,12 +291,16 @@ void BindState(py::class_<DirectorCore, Core>& c) {
 void BindRoute(py::class_<DirectorCore, Core>& c) {
   c.def("route", &Route, py::arg("request"), py::kw_only(), py::arg("path") = "",
         py::arg("headers") = py::none(), py::arg("on_answer") = py::none(),
-        py::arg("exclude") = py::tuple(),
+        py::arg("exclude") = py::tuple(), py::arg("priority") = py::none(),
+        py::arg("on_evicted") = py::none(),
         "Asks where an OpenAI body (dict, str or bytes) is to go: a Routing, or a Pending when it "
         "has to wait; on_answer(routing) is then called once, by the call that answers it.\n\n"
         "path: '' = by the body, as for Scheduler.schedule, or InvalidArgumentError. headers: "
         "x-request-id, x-llm-d-inference-fairness-id, x-llm-d-inference-ttl … exclude: names of "
-        "endpoints that earlier requests were routed to. What is wrong with a request is a "
+        "endpoints that earlier requests were routed to. priority: its band, below 0 = sheddable; "
+        "None "
+        "= 0. on_evicted(refusal): it may be taken back after it was routed, which ends it. What "
+        "is wrong with a request is a "
         "refusal. A Python plugin that fails makes the call that ran it raise llmd.Error "
         "(INTERNAL); when route raises, its request has ended.")
       .def("reload", &Reload, py::arg("config"),

@@ -24,23 +24,37 @@ struct Failure {
   py::object exception;
 };
 
+// Whom to tell of it, and what.
+std::pair<py::object, py::object> CallbackOf(const std::shared_ptr<DirectorCore>& core,
+                                             Answer& answer) {
+  Asked& asked = *answer.asked;
+  if (!answer.evicted) return {std::exchange(asked.on_answer, py::none()), asked.routing};
+  if (const auto routed = asked.answered.lock()) core->End(std::move(routed->routing.state));
+  return {std::exchange(asked.on_evicted, py::none()),
+          py::cast(MakeRouting(core, std::move(answer.routing)))};
+}
+
 // Tells everybody; the first that raises counts when `raises`.
 std::optional<py::error_already_set> Tell(const std::shared_ptr<DirectorCore>& core,
                                           Answers& answers, bool raises) {
-  core->waiting -= static_cast<int64_t>(answers.size());
-  for (auto& [asked, routing] : answers)
-    asked->routing = py::cast(MakeRouting(core, std::move(routing)));
+  for (auto& [asked, routing, evicted] : answers) {
+    if (evicted) continue;
+    --core->waiting;
+    auto made = MakeRouting(core, std::move(routing));
+    asked->answered = made;
+    asked->routing = py::cast(std::move(made));
+  }
   std::optional<py::error_already_set> first;
-  for (const auto& [asked, routing] : answers) {
-    const py::object on_answer = std::exchange(asked->on_answer, py::none());
-    if (on_answer.is_none()) continue;
+  for (Answer& answer : answers) {
+    const auto [callback, what] = CallbackOf(core, answer);
+    if (callback.is_none()) continue;
     try {
-      on_answer(asked->routing);
+      callback(what);
     } catch (py::error_already_set& error) {
       if (raises && !first)
         first.emplace(std::move(error));
       else
-        error.discard_as_unraisable(on_answer);
+        error.discard_as_unraisable(callback);
     }
   }
   return first;
@@ -54,6 +68,7 @@ const char kAnyDirector = 0;
 Asked::~Asked() {
   const py::gil_scoped_acquire gil;
   on_answer = py::object();
+  on_evicted = py::object();
   routing = py::object();
 }
 
@@ -63,12 +78,18 @@ DirectorCore::~DirectorCore() {
   const py::gil_scoped_release release;
   dropped.clear();
   director.reset();
-  for (auto& [asked, routing] : untold) routing.Clear();
+  for (Answer& answer : untold) answer.routing.Clear();
 }
 
 void DirectorCore::Answered(const std::shared_ptr<Asked>& asked, sched::Routing routing) {
   asked->state.reset();
-  if (g_answers != nullptr) g_answers->emplace_back(asked, std::move(routing));
+  if (g_answers != nullptr) g_answers->push_back({asked, std::move(routing)});
+}
+
+void DirectorCore::Evicted(const std::shared_ptr<Asked>& asked, const sched::Denial& denial) {
+  if (g_answers == nullptr) return;
+  Answer& answer = g_answers->emplace_back(asked, sched::Routing(), /*evicted=*/true);
+  answer.routing.denial = denial;
 }
 
 bool DirectorCore::Run(const std::function<void(sched::Director&)>& work) {

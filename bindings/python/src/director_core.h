@@ -19,6 +19,8 @@
 
 namespace llmd::python {
 
+struct PyRouting;
+
 // A request that was asked. Its body and headers are read until it is answered.
 struct Asked {
   std::string body;
@@ -26,12 +28,19 @@ struct Asked {
   std::vector<sched::EndpointId> exclude;
   std::shared_ptr<sched::RequestState> state;  // until it is answered
   py::object on_answer = py::none();           // with the GIL held only, as what follows
-  py::object routing = py::none();             // the answer: llmd.Routing
+  py::object on_evicted = py::none();
+  py::object routing = py::none();    // the answer: llmd.Routing
+  std::weak_ptr<PyRouting> answered;  // the same
   ~Asked();
 };
 
-// What came of requests during a call, in order.
-using Answers = std::vector<std::pair<std::shared_ptr<Asked>, sched::Routing>>;
+// What came of a request during a call: its answer, or that it was taken back after it.
+struct Answer {
+  std::shared_ptr<Asked> asked;
+  sched::Routing routing;
+  bool evicted = false;
+};
+using Answers = std::vector<Answer>;  // in order
 
 // Everything but `director` is touched with the GIL held only. Objects of requests keep it alive,
 // so that nothing of a request outlives the director.
@@ -51,13 +60,14 @@ struct DirectorCore : std::enable_shared_from_this<DirectorCore> {
   ~DirectorCore();
 
   // Runs work(director) without the GIL. Then calls on_answer of every request that was answered
-  // meanwhile, and raises what a plugin or else one of those raised; the others' go to
-  // sys.unraisablehook. True when somebody was answered.
+  // meanwhile and on_evicted of those that were taken back, and raises what a plugin or else one of
+  // those raised; the others' go to sys.unraisablehook. True when somebody was told.
   bool Run(const std::function<void(sched::Director&)>& work);
   // The request is given up; where nothing can be raised: all goes to sys.unraisablehook.
   void End(std::shared_ptr<sched::RequestState> state) noexcept;
-  // What RequestInput::later is to call, from any call of this thread.
+  // What a request's callbacks are to call, from any call of this thread.
   static void Answered(const std::shared_ptr<Asked>& asked, sched::Routing routing);
+  static void Evicted(const std::shared_ptr<Asked>& asked, const sched::Denial& denial);
 };
 
 // The answer to a request.
