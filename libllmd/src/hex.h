@@ -11,11 +11,11 @@ inline char HexDigit(uint64_t v) {
   return "0123456789abcdef"[v & 0xF];
 }
 
-// The low `digits` hexadecimal digits of `v`.
+// The low `digits` hexadecimal digits of `v`, at most 16.
 inline void AppendHex(std::string& out, uint64_t v, int digits) {
-  for (int shift = (digits - 1) * 4; shift >= 0; shift -= 4) {
-    out += HexDigit(v >> shift);
-  }
+  char text[16];
+  for (int i = digits; i-- > 0; v >>= 4) text[i] = HexDigit(v);
+  out.append(text, static_cast<size_t>(digits));
 }
 
 // All of `text` as at most 16 lower-case digits; false for anything else.

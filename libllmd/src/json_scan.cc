@@ -41,8 +41,10 @@ Status ScanContainer(Lexer& lexer, char open, char close, const char* what, Elem
 
 bool KeyEquals(std::string_view quoted, std::string_view key) {
   const std::string_view raw = quoted.substr(1, quoted.size() - 2);
-  if (raw.find('\\') == std::string_view::npos) return raw == key;
-  return DecodeString(quoted, true) == key;
+  // What holds an escape is longer than what it means.
+  if (raw.size() <= key.size()) return raw == key && raw.find('\\') == std::string_view::npos;
+  if (!key.empty() && raw.front() != key.front() && raw.front() != '\\') return false;
+  return raw.find('\\') != std::string_view::npos && DecodeString(quoted, true) == key;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "llmd/http/head_view.h"
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "llmd/http/message.h"
 #include "llmd/http/routing_headers.h"
@@ -8,9 +9,17 @@
 namespace llmd::http {
 namespace {
 
-Known Either(std::string_view name, std::string_view spelling, Known known,
-             Known otherwise = Known::kOther) {
-  return EqualsIgnoreCase(name, spelling) ? known : otherwise;
+struct Spelling {
+  std::string_view text;
+  Known known;
+};
+
+// All are as long as the name.
+Known OneOf(std::string_view name, std::initializer_list<Spelling> spellings) {
+  for (const Spelling& each : spellings) {
+    if (EqualsIgnoreCase(name, each.text)) return each.known;
+  }
+  return Known::kOther;
 }
 
 int HexDigit(char c) {
@@ -59,39 +68,38 @@ bool IsPlainSegment(std::string_view segment) {
 Known KnownHeader(std::string_view name) {
   switch (name.size()) {
     case 2:
-      return Either(name, "te", Known::kTe);
+      return OneOf(name, {{"te", Known::kTe}});
     case 4:
-      return Either(name, "host", Known::kHost, Either(name, "date", Known::kDate));
+      return OneOf(name, {{"host", Known::kHost}, {"date", Known::kDate}});
     case 6:
-      return Either(name, "expect", Known::kExpect);
+      return OneOf(name, {{"expect", Known::kExpect}});
     case 7:
-      return Either(name, "upgrade", Known::kUpgrade, Either(name, "trailer", Known::kTrailer));
+      return OneOf(name, {{"upgrade", Known::kUpgrade}, {"trailer", Known::kTrailer}});
     case 10:
-      return Either(name, "connection", Known::kConnection,
-                    Either(name, "keep-alive", Known::kKeepAlive));
+      return OneOf(name, {{"connection", Known::kConnection}, {"keep-alive", Known::kKeepAlive}});
     case 11:
-      return Either(name, "retry-after", Known::kRetryAfter);
+      return OneOf(name, {{"retry-after", Known::kRetryAfter}});
     case 12:
-      return Either(name, "content-type", Known::kContentType,
-                    Either(name, "x-request-id", Known::kXRequestId));
+      return OneOf(name,
+                   {{"content-type", Known::kContentType}, {"x-request-id", Known::kXRequestId}});
     case 13:
-      return Either(name, "authorization", Known::kAuthorization);
+      return OneOf(name, {{"authorization", Known::kAuthorization}});
     case 14:
-      return Either(name, "content-length", Known::kContentLength);
+      return OneOf(name, {{"content-length", Known::kContentLength}});
     case 15:
-      return Either(name, "accept-encoding", Known::kAcceptEncoding,
-                    Either(name, "x-forwarded-for", Known::kXForwardedFor));
+      return OneOf(name, {{"accept-encoding", Known::kAcceptEncoding},
+                          {"x-forwarded-for", Known::kXForwardedFor}});
     case 16:
-      return Either(name, "content-encoding", Known::kContentEncoding,
-                    Either(name, "x-forwarded-host", Known::kXForwardedHost,
-                           Either(name, "proxy-connection", Known::kProxyConnection)));
+      return OneOf(name, {{"content-encoding", Known::kContentEncoding},
+                          {"x-forwarded-host", Known::kXForwardedHost},
+                          {"proxy-connection", Known::kProxyConnection}});
     case 17:
-      return Either(name, "transfer-encoding", Known::kTransferEncoding,
-                    Either(name, "x-forwarded-proto", Known::kXForwardedProto));
+      return OneOf(name, {{"transfer-encoding", Known::kTransferEncoding},
+                          {"x-forwarded-proto", Known::kXForwardedProto}});
     case 18:
-      return Either(name, "proxy-authenticate", Known::kProxyAuthenticate);
+      return OneOf(name, {{"proxy-authenticate", Known::kProxyAuthenticate}});
     case 19:
-      return Either(name, "proxy-authorization", Known::kProxyAuthorization);
+      return OneOf(name, {{"proxy-authorization", Known::kProxyAuthorization}});
     default:
       return Known::kOther;
   }

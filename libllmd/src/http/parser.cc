@@ -1,5 +1,6 @@
 #include "http/parser.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "http/characters.h"
@@ -9,17 +10,13 @@ namespace llmd::http {
 namespace {
 
 bool IsToken(std::string_view s) {
-  for (char c : s) {
-    if (!IsTokenChar(c)) return false;
-  }
-  return !s.empty();
+  bool all = !s.empty();
+  for (const char c : s) all &= IsTokenChar(c);
+  return all;
 }
 
 bool IsValue(std::string_view s) {
-  for (char c : s) {
-    if (!IsValueChar(c)) return false;
-  }
-  return true;
+  return !HoldsControl(s) || std::all_of(s.begin(), s.end(), IsValueChar);
 }
 
 bool IsTarget(std::string_view s) {

@@ -1,8 +1,10 @@
 #include "http/writer.h"
 
+#include <algorithm>
 #include <charconv>
 #include <ctime>
 
+#include "http/characters.h"
 #include "llmd/http/error_body.h"
 
 namespace llmd::http {
@@ -10,17 +12,28 @@ namespace llmd::http {
 void AppendClean(std::string_view text, std::string* out) {
   const size_t start = out->size();
   out->append(text);
-  for (size_t i = start; i < out->size(); ++i) {
-    char& c = (*out)[i];
-    if (c == '\r' || c == '\n' || c == '\0') c = ' ';
-  }
+  if (!HoldsControl(text)) return;
+  const auto splits = [](char c) { return c == '\r' || c == '\n' || c == '\0'; };
+  std::replace_if(out->begin() + static_cast<ptrdiff_t>(start), out->end(), splits, ' ');
 }
 
 void AppendLine(std::string_view name, std::string_view value, std::string* out) {
-  AppendClean(name, out);
-  out->append(": ");
-  AppendClean(value, out);
-  out->append("\r\n");
+  char line[256];
+  const size_t size = name.size() + value.size() + 4;
+  if (size > sizeof line || HoldsControl(name) || HoldsControl(value)) {
+    AppendClean(name, out);
+    out->append(": ");
+    AppendClean(value, out);
+    out->append("\r\n");
+    return;
+  }
+  char* at = std::copy(name.begin(), name.end(), line);
+  *at++ = ':';
+  *at++ = ' ';
+  at = std::copy(value.begin(), value.end(), at);
+  *at++ = '\r';
+  *at++ = '\n';
+  out->append(line, size);
 }
 
 bool IsFramingLine(Known name) {

@@ -1,5 +1,6 @@
 #include "director/response_scan.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "llmd/json.h"
@@ -32,18 +33,33 @@ std::string Enquoted(std::string_view raw) {
 
 void UsageScanner::Feed(std::string_view chunk,
                         const std::function<void(std::string_view)>& found) {
-  for (size_t i = 0; i < chunk.size(); ++i) {
-    // Most bytes are no quote: skip to the next one.
+  while (!chunk.empty()) {
     if (state_ == State::kSearch && matched_ == 0) {
-      const void* quote = std::memchr(chunk.data() + i, '"', chunk.size() - i);
-      if (quote == nullptr) return;
-      i = static_cast<size_t>(static_cast<const char*>(quote) - chunk.data());
+      chunk.remove_prefix(Search(chunk));
+    } else if (state_ == State::kObject) {
+      chunk.remove_prefix(Object(chunk, found));
+    } else {
+      Step(chunk.front());
+      chunk.remove_prefix(1);
     }
-    Step(chunk[i], found);
   }
 }
 
-void UsageScanner::Step(char c, const std::function<void(std::string_view)>& found) {
+// Of a text in which no key has begun: goes to behind the first key, or to the text's end, which
+// may hold a part of one. How many bytes that are.
+size_t UsageScanner::Search(std::string_view text) {
+  const void* key = ::memmem(text.data(), text.size(), kUsage.data(), kUsage.size());
+  if (key != nullptr) {
+    state_ = State::kColon;
+    return static_cast<size_t>(static_cast<const char*>(key) - text.data()) + kUsage.size();
+  }
+  for (matched_ = std::min(kUsage.size() - 1, text.size()); matched_ > 0; --matched_) {
+    if (text.ends_with(kUsage.substr(0, matched_))) break;
+  }
+  return text.size();
+}
+
+void UsageScanner::Step(char c) {
   switch (state_) {
     case State::kSearch:
       if (c == kUsage[matched_]) {
@@ -68,23 +84,34 @@ void UsageScanner::Step(char c, const std::function<void(std::string_view)>& fou
       in_string_ = escaped_ = false;
       return;
     case State::kObject:
-      break;
+      return;
   }
-  object_ += c;
-  if (escaped_) {
-    escaped_ = false;
-  } else if (in_string_) {
-    escaped_ = c == '\\';
-    in_string_ = c != '"';
-  } else if (c == '"') {
-    in_string_ = true;
-  } else if (c == '{') {
-    ++depth_;
-  } else if (c == '}' && --depth_ == 0) {
-    found(object_);
-    state_ = State::kSearch;
+}
+
+// Takes what belongs to the object; how many bytes that are.
+size_t UsageScanner::Object(std::string_view text,
+                            const std::function<void(std::string_view)>& found) {
+  const size_t most = std::min(text.size(), kMaxObject + 1 - object_.size());
+  size_t at = 0;
+  while (at < most && depth_ > 0) {
+    const char c = text[at++];
+    if (escaped_) {
+      escaped_ = false;
+    } else if (in_string_) {
+      escaped_ = c == '\\';
+      in_string_ = c != '"';
+    } else if (c == '"') {
+      in_string_ = true;
+    } else if (c == '{') {
+      ++depth_;
+    } else if (c == '}') {
+      --depth_;
+    }
   }
-  if (object_.size() > kMaxObject) state_ = State::kSearch;
+  object_.append(text.substr(0, at));
+  if (depth_ == 0) found(object_);
+  if (depth_ == 0 || object_.size() > kMaxObject) state_ = State::kSearch;
+  return at;
 }
 
 ModelRestorer::ModelRestorer(std::string_view from, std::string_view to)

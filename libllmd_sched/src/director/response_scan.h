@@ -25,7 +25,9 @@ class UsageScanner {
 
  private:
   enum class State { kSearch, kColon, kValue, kObject };
-  void Step(char c, const std::function<void(std::string_view object)>& found);
+  size_t Search(std::string_view text);
+  void Step(char c);
+  size_t Object(std::string_view text, const std::function<void(std::string_view object)>& found);
   State state_ = State::kSearch;
   size_t matched_ = 0;  // bytes of the key seen
   std::string object_;

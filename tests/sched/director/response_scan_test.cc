@@ -30,6 +30,13 @@ TEST(UsageScanner, FindsObjectsAcrossEverySplit) {
   }
 }
 
+TEST(UsageScanner, AKeyThatAlmostIsOneHidesNone) {
+  const std::string text =
+      R"(""usage" "usage"x{} "usag"usage":{"a":1},"usage":1,"usage":{}"usage":{"b":2})";
+  for (size_t piece = 1; piece <= text.size(); ++piece)
+    EXPECT_THAT(Usages(text, piece), ElementsAre(R"({"a":1})", "{}", R"({"b":2})")) << piece;
+}
+
 TEST(UsageScanner, GivesUpOnEndlessObjects) {
   EXPECT_TRUE(Usages("\"usage\":{" + std::string(200'000, '{'), 1000).empty());
 }

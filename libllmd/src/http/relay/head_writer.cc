@@ -13,7 +13,7 @@ using http::Known;
 
 bool IsEdited(const HeaderLine& line, std::span<const HeaderEdit> edits) {
   return std::any_of(edits.begin(), edits.end(), [&](const HeaderEdit& edit) {
-    return http::EqualsIgnoreCase(edit.name, line.name);
+    return edit.name.size() == line.name.size() && http::EqualsIgnoreCase(edit.name, line.name);
   });
 }
 
