@@ -395,7 +395,7 @@ def test_without_on_evicted_nobody_is_taken_back():
     d = director("{type: queue-scorer}", ONE, flow=", enableEviction: true")
     batch = d.route(BODY, priority=-1)
     chat = d.route(BODY, priority=5)
-    d.tick(60)
+    d.tick(50)
     assert isinstance(chat, llmd.Pending) and chat.routing is None
     batch.end()
     assert chat.routing.ok

@@ -29,6 +29,7 @@ class WorkTimer {
  public:
   WorkTimer(const Clock& clock, Duration& total) : total_(total), watch_(clock) {}
   ~WorkTimer() { total_ += watch_.Lap(); }
+  TimePoint started() const { return watch_.last(); }
   WorkTimer(const WorkTimer&) = delete;
   WorkTimer& operator=(const WorkTimer&) = delete;
 
@@ -178,7 +179,7 @@ bool DirectorImpl::OnResponseBody(const std::shared_ptr<RequestState>& given,
     if (!turn) return false;
     state->Take(Step::kAnswer);
     const WorkTimer timer(clock_, state->response_work);
-    const TimePoint now = clock_.Now();
+    const TimePoint now = timer.started();
     if (!chunk.empty()) {
       if (!std::exchange(state->first_chunk, true)) {
         state->first_chunk_at = now;

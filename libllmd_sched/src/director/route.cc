@@ -344,14 +344,14 @@ void DirectorImpl::Decide(const std::shared_ptr<RequestState>& self) {
   if (!q.snapshot) SetEligible(q, *snapshot);
   Describe(q, record);
   if (q.cancelled()) return Deny(self, record, 503, "the client left", std::string(kCancelled));
-  if (recording_) record.SetEndpoints(*snapshot, clock_.Now());
+  Stopwatch watch(clock_);
+  if (recording_) record.SetEndpoints(*snapshot, watch.last());
   if (request.eligible.empty()) {
     return Deny(
         self, record, 503,
         snapshot->size() == 0 ? "no pods available in datastore" : std::string(kNotInSubset),
         std::string(kNoEndpoints));
   }
-  Stopwatch watch(clock_);
   const Graph& graph = *q.graph;
   SchedulingPass pass(graph, request, *snapshot, record);
   if (!q.snapshot) pass.Produce();

@@ -20,6 +20,8 @@ class Stopwatch {
     const TimePoint now = clock_->Now();
     return now - std::exchange(last_, now);
   }
+  // When it started, or the last lap ended.
+  TimePoint last() const { return last_; }
   static double Seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
 
  private:
