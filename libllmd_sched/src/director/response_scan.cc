@@ -1,7 +1,7 @@
 #include "director/response_scan.h"
 
 #include <algorithm>
-#include <cstring>
+#include <cstdint>
 
 #include "llmd/json.h"
 
@@ -13,6 +13,30 @@ constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 constexpr size_t kMaxObject = 64 << 10;
 constexpr size_t kMaxKey = 64;
 constexpr size_t kMaxEscape = 6;  // bytes by which JSON may write one
+
+// Where the key begins in it; npos when it is not there. Looks for its first two bytes, many places
+// at a time: answers are full of quotes, but few come before a 'u'.
+size_t FindUsage(std::string_view text) {
+  constexpr size_t kBlock = 32;
+  size_t at = 0;
+  const auto in = [&](size_t end) {
+    for (; at < end; ++at) {
+      if (text[at] == kUsage[0] && text.compare(at, kUsage.size(), kUsage) == 0) return true;
+    }
+    return false;
+  };
+  while (at + kBlock + 1 <= text.size()) {
+    const char* const block = text.data() + at;
+    uint8_t hit = 0;
+    for (size_t i = 0; i < kBlock; ++i)
+      hit |= static_cast<uint8_t>((block[i] == kUsage[0]) & (block[i + 1] == kUsage[1]));
+    if (hit == 0)
+      at += kBlock;
+    else if (in(at + kBlock))
+      return at;
+  }
+  return in(text.size()) ? at : std::string_view::npos;
+}
 
 bool IsBlank(char c) {
   return c == ' ' || c == '\t' || c == '\n' || c == '\r';
@@ -48,13 +72,13 @@ void UsageScanner::Feed(std::string_view chunk,
 // Of a text in which no key has begun: goes to behind the first key, or to the text's end, which
 // may hold a part of one. How many bytes that are.
 size_t UsageScanner::Search(std::string_view text) {
-  const void* key = ::memmem(text.data(), text.size(), kUsage.data(), kUsage.size());
-  if (key != nullptr) {
+  if (const size_t key = FindUsage(text); key != std::string_view::npos) {
     state_ = State::kColon;
-    return static_cast<size_t>(static_cast<const char*>(key) - text.data()) + kUsage.size();
+    return key + kUsage.size();
   }
   for (matched_ = std::min(kUsage.size() - 1, text.size()); matched_ > 0; --matched_) {
-    if (text.ends_with(kUsage.substr(0, matched_))) break;
+    const std::string_view end = text.substr(text.size() - matched_);
+    if (end[0] == kUsage[0] && kUsage.starts_with(end)) break;
   }
   return text.size();
 }
