@@ -12,6 +12,7 @@ namespace llmd::services {
 StatusOr<std::unique_ptr<http::Server>> StartAdminServer(http::Runtime& runtime,
                                                          const PickerFlags& flags,
                                                          const http::Router& router,
-                                                         const Logger& logger);
+                                                         const Logger& logger,
+                                                         MetricsRegistry& metrics);
 
 }  // namespace llmd::services

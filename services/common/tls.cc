@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ctime>
 #include <fstream>
 #include <sstream>
 #include <vector>
@@ -53,14 +54,17 @@ Cert ReadCert(const std::string& pem) {
   return Cert(PEM_read_bio_X509(View(pem).get(), nullptr, nullptr, nullptr));
 }
 
-Status CheckPair(const Certificate& pair, const std::string& dir) {
+Status CheckPair(const Certificate& pair, const CertificateFiles& files) {
   const Cert cert = ReadCert(pair.chain);
-  if (!cert) return InvalidArgument("'" + dir + "/tls.crt' holds no certificate: " + LastError());
+  if (!cert)
+    return InvalidArgument("'" + files.chain_path() + "' holds no certificate: " + LastError());
   const Key key(PEM_read_bio_PrivateKey(View(pair.key).get(), nullptr, nullptr, nullptr));
-  if (!key) return InvalidArgument("'" + dir + "/tls.key' holds no private key: " + LastError());
+  if (!key)
+    return InvalidArgument("'" + files.key_path() + "' holds no private key: " + LastError());
   if (X509_check_private_key(cert.get(), key.get()) != 1) {
     ERR_clear_error();
-    return InvalidArgument("the key in '" + dir + "' is not that of its certificate");
+    return InvalidArgument("the key in '" + files.key_path() +
+                           "' is not that of its certificate, '" + files.chain_path() + "'");
   }
   return OkStatus();
 }
@@ -133,13 +137,31 @@ StatusOr<std::string> ReadPemFile(const std::string& path) {
 
 StatusOr<Certificate> LoadCertificate(const CertificateFiles& files) {
   Certificate out;
-  LLMD_ASSIGN_OR_RETURN(out.chain, ReadPemFile(files.dir + "/tls.crt"));
-  LLMD_ASSIGN_OR_RETURN(out.key, ReadPemFile(files.dir + "/tls.key"));
-  LLMD_RETURN_IF_ERROR(CheckPair(out, files.dir));
+  if (files.has_pair()) {
+    LLMD_ASSIGN_OR_RETURN(out.chain, ReadPemFile(files.chain_path()));
+    LLMD_ASSIGN_OR_RETURN(out.key, ReadPemFile(files.key_path()));
+    LLMD_RETURN_IF_ERROR(CheckPair(out, files));
+  }
   if (!files.client_ca.empty()) {
     LLMD_ASSIGN_OR_RETURN(out.client_ca, LoadAuthority(files.client_ca));
   }
   return out;
+}
+
+std::string CertificateFiles::ToString() const {
+  std::string out;
+  for (const std::string& path : {chain_path(), key_path(), client_ca}) {
+    if (!path.empty()) out += (out.empty() ? "'" : ", '") + path + "'";
+  }
+  return out;
+}
+
+int64_t ExpiryOf(const std::string& chain) {
+  const Cert cert = ReadCert(chain);
+  ERR_clear_error();
+  std::tm when{};
+  if (!cert || ASN1_TIME_to_tm(X509_get0_notAfter(cert.get()), &when) != 1) return 0;
+  return ::timegm(&when);
 }
 
 StatusOr<std::string> LoadAuthority(const std::string& path) {
@@ -172,15 +194,20 @@ StatusOr<TlsPolicy> ParseTlsPolicy(std::string_view min_version, std::string_vie
 CertificateSource::CertificateSource(Certificate certificate)
     : current_(std::make_shared<const Certificate>(std::move(certificate))) {}
 
-CertificateSource::CertificateSource(CertificateFiles files, Logger logger, const Clock& clock)
-    : files_(std::move(files)), logger_(std::move(logger)), clock_(&clock) {}
+CertificateSource::CertificateSource(CertificateFiles files, Logger logger, const Clock& clock,
+                                     Hooks hooks)
+    : files_(std::move(files)),
+      logger_(std::move(logger)),
+      clock_(&clock),
+      hooks_(std::move(hooks)) {}
 
 StatusOr<std::shared_ptr<CertificateSource>> CertificateSource::Follow(CertificateFiles files,
                                                                        Logger logger,
-                                                                       const Clock& clock) {
-  LLMD_ASSIGN_OR_RETURN(Certificate first, LoadCertificate(files));
+                                                                       const Clock& clock,
+                                                                       Hooks hooks) {
   std::shared_ptr<CertificateSource> source(
-      new CertificateSource(std::move(files), std::move(logger), clock));
+      new CertificateSource(std::move(files), std::move(logger), clock, std::move(hooks)));
+  LLMD_ASSIGN_OR_RETURN(Certificate first, source->Read());
   source->current_ = std::make_shared<const Certificate>(std::move(first));
   source->stamp_ = source->Stamp();
   source->looked_ = clock.Now();
@@ -190,8 +217,7 @@ StatusOr<std::shared_ptr<CertificateSource>> CertificateSource::Follow(Certifica
 // Of times and inodes, since a mounted secret is replaced by a link; 0 = still being written.
 int64_t CertificateSource::Stamp() const {
   uint64_t stamp = 0;  // wraps round
-  for (const std::string& path :
-       {files_.dir + "/tls.crt", files_.dir + "/tls.key", files_.client_ca}) {
+  for (const std::string& path : {files_.chain_path(), files_.key_path(), files_.client_ca}) {
     struct stat info{};
     if (path.empty() || ::stat(path.c_str(), &info) != 0) continue;
     const int64_t modified = info.st_mtim.tv_sec * 1'000'000'000L + info.st_mtim.tv_nsec;
@@ -202,6 +228,15 @@ int64_t CertificateSource::Stamp() const {
   return static_cast<int64_t>(stamp);
 }
 
+StatusOr<Certificate> CertificateSource::Read() const {
+  LLMD_ASSIGN_OR_RETURN(Certificate read, LoadCertificate(files_));
+  if (current_ && read == *current_) return read;
+  if (hooks_.take) {
+    LLMD_RETURN_IF_ERROR(hooks_.take(read).WithContext(files_.ToString()));
+  }
+  return read;
+}
+
 void CertificateSource::Look() {
   const TimePoint now = clock_->Now();
   if (now - looked_ < kDebounce) return;
@@ -209,37 +244,16 @@ void CertificateSource::Look() {
   const int64_t stamp = Stamp();
   if (stamp == 0 || stamp == stamp_) return;
   stamp_ = stamp;
-  auto fresh = LoadCertificate(files_);
+  auto fresh = Read();
+  if (fresh.ok() && *fresh == *current_) return;
+  if (hooks_.looked) hooks_.looked(fresh.ok());
   if (!fresh.ok()) {
-    logger_.Warn("the new certificate is not usable, the old one stays: " +
-                 fresh.status().message());
+    logger_.Error("the new certificate is not usable, the old one stays",
+                  {{"error", fresh.status().message()}});
     return;
   }
-  if (*fresh == *current_) return;
   current_ = std::make_shared<const Certificate>(std::move(*fresh));
-  logger_.Info("TLS certificate reloaded", {{"path", files_.dir}});
-}
-
-StatusOr<http::TlsProvider> MakeTlsProvider(std::shared_ptr<CertificateSource> source) {
-  struct Last {
-    std::mutex mutex;
-    std::shared_ptr<const Certificate> certificate;   // guarded by mutex
-    std::shared_ptr<const http::TlsContext> context;  // guarded by mutex
-  };
-  auto last = std::make_shared<Last>();
-  last->certificate = source->Current();
-  const Certificate& first = *last->certificate;
-  LLMD_ASSIGN_OR_RETURN(last->context,
-                        http::TlsContext::Create({first.chain, first.key, first.client_ca}));
-  return http::TlsProvider([source = std::move(source), last] {
-    std::lock_guard lock(last->mutex);
-    std::shared_ptr<const Certificate> now = source->Current();
-    if (now == last->certificate) return last->context;
-    auto context = http::TlsContext::Create({now->chain, now->key, now->client_ca});
-    last->certificate = std::move(now);
-    if (context.ok()) last->context = std::move(*context);
-    return last->context;
-  });
+  logger_.Info("TLS certificate reloaded", {{"path", files_.ToString()}});
 }
 
 std::shared_ptr<const Certificate> CertificateSource::Current() {

@@ -4,13 +4,13 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
 
 #include "llmd/clock.h"
-#include "llmd/http/tls.h"
 #include "llmd/log.h"
 #include "llmd/status.h"
 
@@ -24,16 +24,28 @@ struct Certificate {
 };
 
 struct CertificateFiles {
-  std::string dir;        // holds tls.crt and tls.key
-  std::string client_ca;  // file; "" = none
+  std::string dir;         // holds tls.crt and tls.key
+  std::string client_ca;   // file; "" = none
+  std::string chain, key;  // files; without them those of `dir`, if there is one
+
+  bool has_pair() const { return !dir.empty() || !chain.empty(); }
+  bool none() const { return !has_pair() && client_ca.empty(); }
+  std::string chain_path() const {
+    return chain.empty() && !dir.empty() ? dir + "/tls.crt" : chain;
+  }
+  std::string key_path() const { return chain.empty() && !dir.empty() ? dir + "/tls.key" : key; }
+  std::string ToString() const;  // the paths, for messages
 };
 
 // A P-256 key and its certificate for localhost, its addresses and `host`, valid for ten years.
 StatusOr<Certificate> SelfSigned(std::string_view host);
-// NOT_FOUND or INVALID_ARGUMENT name the file; the key must be the certificate's.
+// NOT_FOUND or INVALID_ARGUMENT name the file; the key must be the certificate's. Without a pair
+// only the authority is read.
 StatusOr<Certificate> LoadCertificate(const CertificateFiles& files);
 // A file's text, of at most 1 MiB.
 StatusOr<std::string> ReadPemFile(const std::string& path);
+// Unix time when the first certificate of the PEM text expires; 0 = there is none.
+int64_t ExpiryOf(const std::string& chain);
 // The PEM text of a file that must hold a certificate.
 StatusOr<std::string> LoadAuthority(const std::string& path);
 
@@ -55,8 +67,16 @@ class CertificateSource {
 
   // Never changes.
   explicit CertificateSource(Certificate certificate);
+  struct Hooks {
+    // A certificate that would be used from now on, the first one too; an error keeps what was.
+    std::function<Status(const Certificate&)> take;
+    // A change of the files was taken or refused.
+    std::function<void(bool taken)> looked;
+  };
+  // The hooks run with a lock held.
   static StatusOr<std::shared_ptr<CertificateSource>> Follow(CertificateFiles files, Logger logger,
-                                                             const Clock& clock = SystemClock());
+                                                             const Clock& clock = SystemClock(),
+                                                             Hooks hooks = {});
 
   // Never null; the same pointer until the certificate changes.
   std::shared_ptr<const Certificate> Current();
@@ -64,20 +84,18 @@ class CertificateSource {
  private:
   int64_t Stamp() const;
   void Look();
+  StatusOr<Certificate> Read() const;
 
   const CertificateFiles files_;
   const Logger logger_;
   const Clock* const clock_ = nullptr;  // null = the certificate never changes
-  CertificateSource(CertificateFiles files, Logger logger, const Clock& clock);
+  const Hooks hooks_;
+  CertificateSource(CertificateFiles files, Logger logger, const Clock& clock, Hooks hooks);
 
   std::mutex mutex_;  // guards what follows
   std::shared_ptr<const Certificate> current_;
   int64_t stamp_ = 0;  // of the files as they were last read
   TimePoint looked_{};
 };
-
-// For an http::Server: the source's certificate as it is at each connection. INVALID_ARGUMENT when
-// the first one cannot be used.
-StatusOr<http::TlsProvider> MakeTlsProvider(std::shared_ptr<CertificateSource> source);
 
 }  // namespace llmd::services

@@ -124,8 +124,9 @@ Status StartAdmin(App& app, const Flags& flags) {
   app.admin_sources.plugin_state = [&app] { return app.director().PluginState(); };
   app.admin_sources.decisions = [&app](size_t n) { return app.director().Decisions(n); };
   services::AddAdminRoutes(app.admin_router, app.admin_sources);
-  LLMD_ASSIGN_OR_RETURN(app.admin, services::StartAdminServer(*app.runtime, flags.picker,
-                                                              app.admin_router, app.logger));
+  LLMD_ASSIGN_OR_RETURN(app.admin,
+                        services::StartAdminServer(*app.runtime, flags.picker, app.admin_router,
+                                                   app.logger, app.metrics));
   return OkStatus();
 }
 

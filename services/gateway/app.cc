@@ -15,6 +15,7 @@
 #include "common/tracing.h"
 #include "gateway/front.h"
 #include "gateway/pages.h"
+#include "gateway/tls_flags.h"
 
 namespace llmd::gateway {
 namespace {
@@ -31,6 +32,7 @@ struct Flags {
   std::chrono::nanoseconds first_byte_timeout = std::chrono::minutes(10);
   ExtProcOptions asking;  // but its address
   std::string epp_failure_mode = "close";
+  TlsFlags tls;
 };
 
 FlagSet MakeFlags(Flags& flags) {
@@ -58,9 +60,7 @@ FlagSet MakeFlags(Flags& flags) {
              "known endpoints in turn");
   set.List("epp-endpoint", &flags.asking.endpoints,
            "IP:PORT known before the picker has named any; may be repeated");
-  for (const char* name : {"cert-path", "tls-min-version", "tls-cipher-suites"})
-    set.NotYet(name, true, "the gateway serves HTTP in clear text");
-  set.NotYet("enable-cert-reload", false, "the gateway serves HTTP in clear text");
+  AddTlsFlags(set, flags.tls);
   set.Bool("no-epp", &flags.no_epp, "schedule in process (the default without --epp)");
   set.Int("max-attempts", &flags.attempts, 1, 16,
           "endpoints tried before the first byte of an answer");
@@ -89,6 +89,7 @@ struct App {
   http::Router admin_router;
   std::unique_ptr<http::Server> admin;
   std::unique_ptr<Front> front;
+  std::shared_ptr<const void> handshake_metrics;
   std::atomic<const PickerFront*> picker{nullptr};  // the front with --epp, once it is open
 
   bool ready() const {
@@ -181,6 +182,7 @@ Status OpenFront(App& app, const Flags& flags) {
   options.first_byte_timeout = flags.first_byte_timeout;
   options.allow_half_close = flags.half_close == "allow";
   options.access_log = flags.access_log;
+  LLMD_RETURN_IF_ERROR(UseTls(flags.tls, app.logger, app.metrics, options));
   PageSources sources;
   sources.ready = [&app] { return app.ready(); };
   sources.metrics = [&app] { return app.Metrics(); };
@@ -205,8 +207,9 @@ Status OpenAdmin(App& app, const Flags& flags) {
     app.admin_sources.pool_ready = [&app](std::string_view pool) { return app.pools->ready(pool); };
   }
   services::AddAdminRoutes(app.admin_router, app.admin_sources);
-  LLMD_ASSIGN_OR_RETURN(app.admin, services::StartAdminServer(*app.runtime, flags.picker,
-                                                              app.admin_router, app.logger));
+  LLMD_ASSIGN_OR_RETURN(app.admin,
+                        services::StartAdminServer(*app.runtime, flags.picker, app.admin_router,
+                                                   app.logger, app.metrics));
   return OkStatus();
 }
 
@@ -217,6 +220,8 @@ Status Start(App& app, const Flags& flags) {
   LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(1));
   LLMD_RETURN_IF_ERROR(MakeDecider(app, flags));
   LLMD_RETURN_IF_ERROR(OpenFront(app, flags));
+  app.handshake_metrics =
+      services::AddHandshakeMetrics(app.metrics, [&app] { return app.front->Stats(); });
   return OpenAdmin(app, flags);
 }
 

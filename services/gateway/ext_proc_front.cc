@@ -48,6 +48,7 @@ class ExtProcFront final : public PickerFront {
   }
 
   uint16_t port() const override { return relay_->port(); }
+  std::vector<relay::LoopStats> Stats() const override { return relay_->Stats(); }
   bool picker_ready() const override {
     if (!started_) return false;
     for (const auto& client : clients_) {

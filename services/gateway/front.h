@@ -24,8 +24,10 @@ struct FrontOptions {
   size_t max_body_bytes = 100 << 20;
   int max_attempts = 3;
   Duration first_byte_timeout = std::chrono::minutes(10);
-  bool allow_half_close = false;  // of the relay
-  bool access_log = true;         // of the relay
+  bool allow_half_close = false;        // of the relay
+  bool access_log = true;               // of the relay
+  http::TlsProvider tls, upstream_tls;  // of the relay; empty = clear text
+  std::string upstream_tls_host;        // of the relay
 };
 
 relay::RelayOptions RelayOptionsOf(const FrontOptions& options);
@@ -37,6 +39,7 @@ class Front {
   virtual uint16_t port() const = 0;
   // Takes no newcomers, lets what runs end until `drain`, cuts the rest. Blocks.
   virtual void Stop(Duration drain) = 0;
+  virtual std::vector<relay::LoopStats> Stats() const = 0;
 };
 
 // What is referred to outlives the front; the director is stopped before the front is destroyed.

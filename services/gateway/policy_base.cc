@@ -34,6 +34,7 @@ PolicyBase::Request& PolicyBase::Begin(Call& call) {
   request.id.assign(head.headers.Get(http::Known::kXRequestId).value_or(""));
   if (request.id.empty()) AssignUuid(request.id, RandomBits(), RandomBits());
   request.endpoint.clear();
+  request.client_subject.assign(call.client_subject());
   request.page = nullptr;
   request.probe = 0;
   parts_.metrics.inflight.Add(1);
@@ -143,21 +144,27 @@ void PolicyBase::OnEnd(Call& call, const relay::Outcome& outcome) {
   const Duration first =
       outcome.head_sent == TimePoint() ? Duration::zero() : outcome.head_sent - outcome.received;
   parts_.metrics.Request(outcome.status, outcome.ended - outcome.received, first);
-  Log(request, outcome);
+  if (parts_.access_log && parts_.logger.Enabled(LogLevel::kInfo)) {
+    if (request.client_subject.empty()) {
+      Log(parts_.logger, request, outcome);
+    } else {
+      Log(parts_.logger.With("clientSubject", request.client_subject), request, outcome);
+    }
+  }
   if (Ended(call, request, outcome)) Give(request);
 }
 
-void PolicyBase::Log(const Request& request, const relay::Outcome& outcome) {
-  if (!parts_.access_log || !parts_.logger.Enabled(LogLevel::kInfo)) return;
+void PolicyBase::Log(const Logger& logger, const Request& request,
+                     const relay::Outcome& outcome) const {
   const double seconds = std::chrono::duration<double>(outcome.ended - outcome.received).count();
-  parts_.logger.Info("request", {{"x-request-id", LoggedId(request)},
-                                 {"method", request.method},
-                                 {"path", request.path},
-                                 {"status", outcome.status},
-                                 {"endpoint", request.endpoint},
-                                 {"seconds", seconds},
-                                 {"bytes", static_cast<int64_t>(outcome.body_bytes)},
-                                 {"clientGone", outcome.client_gone}});
+  logger.Info("request", {{"x-request-id", LoggedId(request)},
+                          {"method", request.method},
+                          {"path", request.path},
+                          {"status", outcome.status},
+                          {"endpoint", request.endpoint},
+                          {"seconds", seconds},
+                          {"bytes", static_cast<int64_t>(outcome.body_bytes)},
+                          {"clientGone", outcome.client_gone}});
 }
 
 // Endpoints that are out are asked for their health before requests go there again.

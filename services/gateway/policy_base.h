@@ -32,6 +32,7 @@ class PolicyBase : public relay::Policy {
   struct Request {
     std::string id, method, path;
     std::string endpoint;             // "ip:port" that answers; "" = none yet
+    std::string client_subject;       // of its certificate; "" = none
     const LocalPage* page = nullptr;  // to be written elsewhere
     Key probe = 0;                    // of a call of our own: whom it asks
 
@@ -76,7 +77,7 @@ class PolicyBase : public relay::Policy {
   bool AnswerHere(relay::Call& call, const LocalPage& page);
   void AnswerLater(relay::Call& call, const LocalPage& page);
   void AnswerWith(relay::Call& call, const http::Response& response);
-  void Log(const Request& request, const relay::Outcome& outcome);
+  void Log(const Logger& logger, const Request& request, const relay::Outcome& outcome) const;
 
   const PolicyParts& parts_;
   relay::Loop& loop_;

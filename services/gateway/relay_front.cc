@@ -25,6 +25,7 @@ class RelayFront final : public Front {
   }
 
   uint16_t port() const override { return relay_->port(); }
+  std::vector<relay::LoopStats> Stats() const override { return relay_->Stats(); }
   void Stop(Duration drain) override {
     relay_->Stop(drain);
     workers_->Stop();
@@ -56,6 +57,9 @@ relay::RelayOptions RelayOptionsOf(const FrontOptions& options) {
   out.server.max_body_bytes = options.max_body_bytes;
   out.loops = options.loops;
   out.allow_half_close = options.allow_half_close;
+  out.server.tls = options.tls;
+  out.upstream_tls = options.upstream_tls;
+  out.upstream_tls_host = options.upstream_tls_host;
   return out;
 }
 

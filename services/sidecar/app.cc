@@ -6,7 +6,7 @@
 
 #include "common/flags.h"
 #include "common/process.h"
-#include "common/tls_flags.h"
+#include "common/relay_tls.h"
 #include "llmd/http/relay/relay.h"
 #include "llmd/http/server.h"
 #include "llmd/kv/transfer.h"
@@ -36,6 +36,7 @@ struct App {
   std::unique_ptr<WorkerPool> releasing, looking_up, scanning;
   std::unique_ptr<Shared> shared;
   std::unique_ptr<relay::Relay> relay;
+  std::shared_ptr<const void> handshake_metrics;
   std::unique_ptr<http::Runtime> runtime;  // of the metrics port
   std::unique_ptr<http::Server> metrics_server;
 };
@@ -71,10 +72,11 @@ std::function<void(pd::LenderAddress)> MakeRelease(App& app) {
   };
 }
 
-// Null for clear text.
-StatusOr<std::shared_ptr<const http::TlsContext>> TlsOf(const Leg& leg) {
-  if (!leg.tls) return std::shared_ptr<const http::TlsContext>();
-  return http::TlsContext::CreateClient({.verify = !leg.skip_verify});
+// Empty for clear text.
+StatusOr<http::TlsProvider> TlsOf(App& app, const Leg& leg, const char* side) {
+  if (!leg.tls) return http::TlsProvider();
+  return services::MakeUpstreamTls(app.options.upstream, !leg.skip_verify, side, app.logger,
+                                   app.metrics);
 }
 
 Status MakeShared(App& app) {
@@ -87,8 +89,9 @@ Status MakeShared(App& app) {
   app.log_metrics = services::AddLogMetrics(app.metrics, app.log);
   app.shared = std::make_unique<Shared>(
       Shared{.options = app.options, .metrics = *app.counters, .logger = app.logger});
-  LLMD_ASSIGN_OR_RETURN(app.shared->prefiller_tls, TlsOf(app.options.prefiller));
-  LLMD_ASSIGN_OR_RETURN(app.shared->decoder_tls, TlsOf(app.options.decoder));
+  LLMD_ASSIGN_OR_RETURN(app.shared->prefiller_tls, TlsOf(app, app.options.prefiller, "prefiller"));
+  LLMD_ASSIGN_OR_RETURN(app.shared->decoder_tls, TlsOf(app, app.options.decoder, "decoder"));
+  app.shared->server_name = app.options.upstream.server_name;
   app.shared->release = MakeRelease(app);
   app.shared->look_up = relay::Target::Resolve;
   app.shared->look_up_on = [&app](std::function<void()> job) {
@@ -102,27 +105,23 @@ Status MakeShared(App& app) {
   return OkStatus();
 }
 
-// Empty for clear text.
-StatusOr<http::TlsProvider> MakeTls(const App& app) {
-  const Options& o = app.options;
-  if (!o.secure_proxy) return http::TlsProvider();
-  const services::TlsFlags flags{.cert_path = o.cert_path, .reload = !o.cert_path.empty()};
-  LLMD_ASSIGN_OR_RETURN(auto source, services::MakeCertificateSource(flags, o.host, app.logger));
-  return services::MakeTlsProvider(std::move(source));
-}
-
 Status StartRelay(App& app) {
   relay::RelayOptions options;
   options.server.host = app.options.host;
   options.server.port = app.options.port;
   options.server.max_body_bytes = static_cast<size_t>(app.options.max_body_bytes);
-  LLMD_ASSIGN_OR_RETURN(options.server.tls, MakeTls(app));
+  services::ServingTlsFlags serving = app.options.serving;
+  serving.secure = app.options.secure_proxy;
+  LLMD_ASSIGN_OR_RETURN(options.server.tls, services::MakeServingTls(serving, app.options.host,
+                                                                     app.logger, app.metrics));
   options.loops = static_cast<int>(app.options.loop_threads);
   options.max_idle_per_upstream = static_cast<size_t>(app.options.max_idle_per_host);
   const auto policies = [&app](relay::Loop& loop) {
     return std::make_unique<SidecarPolicy>(loop, *app.shared);
   };
   LLMD_ASSIGN_OR_RETURN(app.relay, relay::Relay::Create(std::move(options), policies, app.logger));
+  app.handshake_metrics =
+      services::AddHandshakeMetrics(app.metrics, [&app] { return app.relay->Stats(); });
   return OkStatus();
 }
 

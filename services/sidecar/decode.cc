@@ -38,7 +38,7 @@ void SidecarPolicy::SendToEngine(relay::Call& call, const relay::Target& target)
   if (job.kind == Kind::kReady || job.kind == Kind::kProbe) return AskHealth(call, target);
   relay::SendOptions send;
   send.target = target;
-  send.tls = engine_tls_.get();
+  send.tls = engine_tls_;
   send.first_byte_timeout = send.gap_timeout = options_.decode_timeout;
   LegHeaders headers(job);
   if (pd::LegBodies* bodies = job.bodies()) {
@@ -61,7 +61,7 @@ void SidecarPolicy::SendToEngine(relay::Call& call, const relay::Target& target)
 void SidecarPolicy::AskHealth(relay::Call& call, const relay::Target& target) {
   relay::SendOptions send;
   send.target = target;
-  send.tls = engine_tls_.get();
+  send.tls = engine_tls_;
   send.method = "GET";
   send.path = "/health";
   const relay::HeaderEdit host{.name = "Host", .value = engine_.name.host};

@@ -50,9 +50,11 @@ Status SetLegs(std::string_view list, Options& o, bool Leg::* property) {
 
 void AddTls(services::FlagSet& set, Options& o) {
   set.Bool("secure-proxy", &o.secure_proxy, "serve TLS (1.2 or newer)");
-  set.String("cert-path", &o.cert_path,
+  set.String("cert-path", &o.serving.cert_path,
              "directory with tls.crt and tls.key, which are followed when they change; without it "
              "a self-signed P-256 certificate");
+  services::AddServingTlsFlags(set, o.serving);
+  services::AddUpstreamTlsFlags(set, o.upstream);
   set.Custom(
       "enable-tls", [&o](std::string_view list) { return SetLegs(list, o, &Leg::tls); },
       "call the engines of these legs over TLS: prefiller, decoder");
@@ -107,6 +109,28 @@ void AddOthers(services::FlagSet& set) {
     set.NotYet(name, true, "YAML configuration of the sidecar");
 }
 
+Status CheckTls(const Options& o) {
+  if (!o.secure_proxy && o.serving.has_pair()) {
+    return InvalidArgument(
+        std::string(o.serving.cert_path.empty() ? "--tls-cert-file" : "--cert-path") +
+        " is given, but --secure-proxy=false serves clear text");
+  }
+  if ((o.prefiller.skip_verify && !o.prefiller.tls) || (o.decoder.skip_verify && !o.decoder.tls)) {
+    return InvalidArgument(
+        "--tls-insecure-skip-verify names a leg that --enable-tls does not: nothing is verified "
+        "there");
+  }
+  if (o.upstream.any() && !o.prefiller.tls && !o.decoder.tls)
+    return InvalidArgument("the flags --upstream-tls-… need --enable-tls");
+  const bool believes =
+      (o.prefiller.tls && !o.prefiller.skip_verify) || (o.decoder.tls && !o.decoder.skip_verify);
+  if (!o.upstream.ca_file.empty() && !believes) {
+    return InvalidArgument(
+        "--upstream-tls-ca-file is given, but --tls-insecure-skip-verify leaves no leg to verify");
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 pd::FailurePolicy Options::policy() const {
@@ -128,13 +152,7 @@ services::FlagSet MakeFlags(Options& options) {
 }
 
 Status Validate(const Options& o) {
-  if (!o.secure_proxy && !o.cert_path.empty())
-    return InvalidArgument("--cert-path is given, but --secure-proxy=false serves clear text");
-  if ((o.prefiller.skip_verify && !o.prefiller.tls) || (o.decoder.skip_verify && !o.decoder.tls)) {
-    return InvalidArgument(
-        "--tls-insecure-skip-verify names a leg that --enable-tls does not: nothing is verified "
-        "there");
-  }
+  LLMD_RETURN_IF_ERROR(CheckTls(o));
   LLMD_RETURN_IF_ERROR(
       MustBeOff("enable-ssrf-protection", o.ssrf_protection, "the pool watch is not built yet"));
   LLMD_RETURN_IF_ERROR(

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "common/flags.h"
+#include "common/relay_tls.h"
 #include "llmd/pd/protocol.h"
 #include "llmd/status.h"
 
@@ -27,7 +28,8 @@ struct Options {
   std::string kv_connector = "nixlv2";
   std::string failure_policy = "relay";
   bool secure_proxy = true;
-  std::string cert_path;  // "" = self-signed
+  services::ServingTlsFlags serving;  // but whether it is secure
+  services::UpstreamTlsFlags upstream;
   Leg prefiller, decoder;
   bool sample_prefillers = false;
   int64_t max_idle_per_host = 1024;

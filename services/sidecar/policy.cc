@@ -51,13 +51,24 @@ SidecarPolicy::SidecarPolicy(relay::Loop& loop, const Shared& shared)
           [this](relay::Call& call, const http::HostPort& name,
                  const StatusOr<relay::Target>& target) { AddressFound(call, name, target); }),
       watching_(loop.index() == 0) {
-  if (shared.decoder_tls) {
-    engine_tls_ = std::make_unique<relay::UpstreamTls>(
-        relay::UpstreamTls{shared.decoder_tls, engine_.name.host});
-  }
+  LookAtTls();
 }
 
 SidecarPolicy::~SidecarPolicy() = default;
+
+void SidecarPolicy::LookAtTls() {
+  if (shared_.prefiller_tls) {
+    std::shared_ptr<const http::TlsContext> context = shared_.prefiller_tls();
+    if (context != prefiller_context_) prefiller_tls_.clear();
+    prefiller_context_ = std::move(context);
+  }
+  if (!shared_.decoder_tls) return;
+  std::shared_ptr<const http::TlsContext> context = shared_.decoder_tls();
+  if (engine_tls_ && engine_tls_->context == context) return;
+  const std::string& host = shared_.server_name.empty() ? engine_.name.host : shared_.server_name;
+  engine_tls_ =
+      std::make_shared<const relay::UpstreamTls>(relay::UpstreamTls{std::move(context), host});
+}
 
 Job& SidecarPolicy::Take(relay::Call& call) {
   if (free_jobs_.empty()) free_jobs_.push_back(std::make_unique<Job>());
@@ -199,6 +210,7 @@ void SidecarPolicy::Ended(relay::Call& call, Job& job) {
 }
 
 void SidecarPolicy::OnTick() {
+  LookAtTls();
   std::erase_if(retained_, [](Retained& over) {
     if (!over.job->scan->done.load(std::memory_order_acquire)) return false;
     over.call->context = nullptr;

@@ -26,8 +26,9 @@ struct Shared {
   const Options& options;
   SidecarMetrics& metrics;
   Logger logger;
-  // Null = that leg is in clear text.
-  std::shared_ptr<const http::TlsContext> prefiller_tls, decoder_tls;
+  // Empty = that leg is in clear text.
+  http::TlsProvider prefiller_tls, decoder_tls;
+  std::string server_name;  // to whom their certificates must be made out; "" = the host asked
   // Tells a lender that its blocks are not wanted.
   std::function<void(pd::LenderAddress)> release;
   Resolver::Lookup look_up;
@@ -74,6 +75,8 @@ class SidecarPolicy final : public relay::Policy {
   void AnswerError(relay::Call& call, int status, std::string_view type, std::string_view message);
   void HealthTold(relay::Call& call, const Status& engine);
   void Ended(relay::Call& call, Job& job);
+  // Takes certificates that have changed.
+  void LookAtTls();
 
   // generate.cc: before the legs
   void Generate(relay::Call& call, pd::Api api);
@@ -95,7 +98,7 @@ class SidecarPolicy final : public relay::Policy {
   void LogReply(const Job& job, const pd::PrefillReply& reply) const;
   // By policy: without the prefiller, whose last word was `status`. False: the client gets that.
   bool DecodeWithout(relay::Call& call, int status);
-  const relay::UpstreamTls* TlsFor(const std::string& host);
+  std::shared_ptr<const relay::UpstreamTls> TlsFor(const std::string& host);
   std::string PrefillUrl(relay::Call& call) const;
 
   // decode.cc: the engine behind us
@@ -111,8 +114,9 @@ class SidecarPolicy final : public relay::Policy {
   const Logger& logger_;
   LoopMetrics metrics_;
   Peer engine_;
-  std::unique_ptr<relay::UpstreamTls> engine_tls_;
-  std::map<std::string, std::unique_ptr<relay::UpstreamTls>, std::less<>> prefiller_tls_;
+  std::shared_ptr<const relay::UpstreamTls> engine_tls_;
+  std::shared_ptr<const http::TlsContext> prefiller_context_;  // of those in the map
+  std::map<std::string, std::shared_ptr<const relay::UpstreamTls>, std::less<>> prefiller_tls_;
   Resolver resolver_;
   std::vector<std::unique_ptr<Job>> free_jobs_;
   std::vector<Retained> retained_;

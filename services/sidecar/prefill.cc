@@ -60,12 +60,14 @@ std::string SidecarPolicy::PrefillUrl(relay::Call& call) const {
   return url.append(call.request().target);
 }
 
-const relay::UpstreamTls* SidecarPolicy::TlsFor(const std::string& host) {
-  const auto at = prefiller_tls_.find(host);
-  if (at != prefiller_tls_.end()) return at->second.get();
+std::shared_ptr<const relay::UpstreamTls> SidecarPolicy::TlsFor(const std::string& host) {
+  const std::string& name = shared_.server_name.empty() ? host : shared_.server_name;
+  const auto at = prefiller_tls_.find(name);
+  if (at != prefiller_tls_.end()) return at->second;
   if (prefiller_tls_.size() >= kMaxTlsHosts) return nullptr;
-  auto made = std::make_unique<relay::UpstreamTls>(relay::UpstreamTls{shared_.prefiller_tls, host});
-  return prefiller_tls_.emplace(host, std::move(made)).first->second.get();
+  auto made =
+      std::make_shared<const relay::UpstreamTls>(relay::UpstreamTls{prefiller_context_, name});
+  return prefiller_tls_.emplace(name, std::move(made)).first->second;
 }
 
 void SidecarPolicy::StartPrefill(relay::Call& call) {

@@ -79,8 +79,12 @@ def test_clear_text_and_silence_on_the_tls_port_hurt_nobody(make):
     silent = socket.create_connection(("127.0.0.1", s.port))
     with socket.create_connection(("127.0.0.1", s.port), timeout=10) as clear:
         clear.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        told = b"".join(iter(lambda: clear.recv(4096), b""))
+        assert told.startswith(b"HTTP/1.1 400 ") and b"https" in told
+    with socket.create_connection(("127.0.0.1", s.port), timeout=10) as noise:
+        noise.sendall(b"nothing of the kind")
         with contextlib.suppress(ConnectionResetError):
-            assert b"HTTP/" not in b"".join(iter(lambda: clear.recv(4096), b""))
+            assert b"HTTP/" not in b"".join(iter(lambda: noise.recv(4096), b""))
     assert s.get("/health").status == 200
     silent.close()
 
@@ -97,6 +101,36 @@ def test_certificate_from_files_is_followed(make, authority, tmp_path):
         assert time.monotonic() < deadline, "the new certificate is never shown"
         time.sleep(0.05)
     assert s.get("/health").status == 200
+
+
+def test_clients_must_show_a_certificate(make, authority, tmp_path):
+    folder, alice = authority.issue(tmp_path / "cert", "sidecar"), authority.issue(tmp_path / "alice", "alice")
+    d = make(answer_decode)
+    friend = believing(authority)
+    friend.load_cert_chain(alice / "tls.crt", alice / "tls.key")
+    s = make.sidecar(d.port, f"--tls-cert-file={folder / 'tls.crt'}", f"--tls-key-file={folder / 'tls.key'}",
+                     f"--client-ca-file={authority.cert}", tls=friend)
+    assert s.get("/health").status == 200
+    s.tls = believing(authority)
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        s.get("/health")
+
+
+def test_engines_may_ask_who_we_are(make, authority, tmp_path):
+    ours = authority.issue(tmp_path / "ours", "sidecar")
+    context = Authority.context(authority.issue(tmp_path / "engine", "engine"))
+    context.load_verify_locations(authority.cert)
+    context.verify_mode = ssl.CERT_REQUIRED
+    p, d = make(answer_prefill, context), make(answer_decode, context)
+    flags = [f"--enable-tls={BOTH}", f"--upstream-tls-ca-file={authority.cert}"]
+    s = make.sidecar(d.port, *flags, f"--upstream-tls-cert-file={ours / 'tls.crt'}", f"--upstream-tls-key-file={ours / 'tls.key'}")
+    assert disaggregated(s, p).status == 200
+    assert (len(p.posts()), len(d.posts())) == (1, 1)
+    assert disaggregated(make.sidecar(d.port, *flags), p).status == 502
+    s = make.sidecar(d.port, *flags, "--upstream-tls-server-name=nobody", f"--upstream-tls-cert-file={ours / 'tls.crt'}",
+                     f"--upstream-tls-key-file={ours / 'tls.key'}")
+    assert disaggregated(s, p).status == 502
+    assert (len(p.posts()), len(d.posts())) == (1, 1)
 
 
 @pytest.mark.parametrize("flags", [[f"--enable-tls={BOTH}"], ["--enable-tls=prefiller", "--enable-tls=decoder"],

@@ -3,12 +3,9 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
-#include <openssl/x509v3.h>
-#include <sys/socket.h>
 
-#include <cerrno>
-
-#include "http/tls_session.h"
+#include <algorithm>
+#include <string_view>
 
 namespace llmd::http {
 namespace {
@@ -84,6 +81,9 @@ Status AskServers(SSL_CTX* context, const TlsClientOptions& options) {
   return SSL_CTX_set_default_verify_paths(context) == 1 ? OkStatus() : LastError("authorities");
 }
 
+constexpr char kSuites[] = "ECDHE+AESGCM:ECDHE+CHACHA20";
+// Where clients must show certificates no session is resumed without a name.
+constexpr unsigned char kSessions[] = "llmd";
 constexpr unsigned char kProtocols[] = "\x08http/1.1";  // each after its length
 
 StatusOr<Context> NewContext(const SSL_METHOD* method) {
@@ -93,17 +93,32 @@ StatusOr<Context> NewContext(const SSL_METHOD* method) {
   SSL_CTX_set_mode(context.get(), SSL_MODE_ENABLE_PARTIAL_WRITE |
                                       SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                       SSL_MODE_RELEASE_BUFFERS);
-  SSL_CTX_set_options(context.get(), SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+  SSL_CTX_set_options(context.get(), SSL_OP_NO_RENEGOTIATION);
   SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
+  if (SSL_CTX_set_cipher_list(context.get(), kSuites) != 1) return LastError("suites");
   return context;
 }
 
-// The name or address that the server's certificate must be made out to.
-void Expect(SSL* session, const std::string& host) {
-  X509_VERIFY_PARAM* param = SSL_get0_param(session);
-  if (X509_VERIFY_PARAM_set1_ip_asc(param, host.c_str()) == 1) return;
-  SSL_set_tlsext_host_name(session, host.c_str());
-  X509_VERIFY_PARAM_set1_host(param, host.data(), host.size());
+// A name of TLS 1.2; those of 1.3, which the list holds in any case, are AEAD all.
+Status CheckSuite(SSL_CTX* context, const std::string& name) {
+  if (SSL_CTX_set_cipher_list(context, name.c_str()) != 1) {
+    ERR_clear_error();
+    return InvalidArgument("suite '" + name + "': unknown, or too weak to be offered");
+  }
+  const STACK_OF(SSL_CIPHER)* named = SSL_CTX_get_ciphers(context);
+  for (int i = 0; i < sk_SSL_CIPHER_num(named); ++i) {
+    if (SSL_CIPHER_is_aead(sk_SSL_CIPHER_value(named, i)) == 0)
+      return InvalidArgument("suite '" + name + "' is no AEAD: expected one with GCM or POLY1305");
+  }
+  return OkStatus();
+}
+
+Status Limit(SSL_CTX* context, const TlsOptions& options) {
+  if (options.tls13_only) SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
+  if (options.ciphers.empty()) return OkStatus();
+  LLMD_RETURN_IF_ERROR(TlsContext::CheckSuites(options.ciphers));
+  return SSL_CTX_set_cipher_list(context, options.ciphers.c_str()) == 1 ? OkStatus()
+                                                                        : LastError("suites");
 }
 
 int ChooseProtocol(SSL*, const unsigned char** out, unsigned char* out_length,
@@ -111,54 +126,19 @@ int ChooseProtocol(SSL*, const unsigned char** out, unsigned char* out_length,
   unsigned char* chosen = nullptr;
   if (SSL_select_next_proto(&chosen, out_length, kProtocols, sizeof(kProtocols) - 1, in,
                             in_length) != OPENSSL_NPN_NEGOTIATED)
-    return SSL_TLSEXT_ERR_NOACK;
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
   *out = chosen;
   return SSL_TLSEXT_ERR_OK;
-}
-
-// The library's socket I/O raises SIGPIPE; ours does not.
-int SocketOf(BIO* bio) {
-  return *static_cast<const int*>(BIO_get_data(bio));
-}
-int Send(BIO* bio, const char* data, int size) {
-  BIO_clear_retry_flags(bio);
-  const ssize_t sent =
-      ::send(SocketOf(bio), data, static_cast<size_t>(size), MSG_NOSIGNAL | MSG_DONTWAIT);
-  if (sent < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_write(bio);
-  return static_cast<int>(sent);
-}
-int Receive(BIO* bio, char* data, int size) {
-  BIO_clear_retry_flags(bio);
-  const ssize_t got = ::recv(SocketOf(bio), data, static_cast<size_t>(size), MSG_DONTWAIT);
-  if (got < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_read(bio);
-  if (got == 0) BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
-  return static_cast<int>(got);
-}
-long Control(BIO* bio, int command, long, void*) {
-  if (command == BIO_CTRL_EOF) return BIO_test_flags(bio, BIO_FLAGS_IN_EOF) != 0 ? 1 : 0;
-  return command == BIO_CTRL_FLUSH ? 1 : 0;
-}
-
-BIO_METHOD* SocketMethod() {
-  static BIO_METHOD* const method = [] {
-    BIO_METHOD* made = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "llmd socket");
-    BIO_meth_set_write(made, Send);
-    BIO_meth_set_read(made, Receive);
-    BIO_meth_set_ctrl(made, Control);
-    return made;
-  }();
-  return method;
-}
-
-SSL* SslOf(void* session) {
-  return static_cast<SSL*>(session);
 }
 
 }  // namespace
 
 StatusOr<std::shared_ptr<const TlsContext>> TlsContext::Create(const TlsOptions& options) {
   LLMD_ASSIGN_OR_RETURN(Context context, NewContext(TLS_server_method()));
+  SSL_CTX_set_options(context.get(), SSL_OP_IGNORE_UNEXPECTED_EOF);
+  LLMD_RETURN_IF_ERROR(Limit(context.get(), options));
   SSL_CTX_set_alpn_select_cb(context.get(), ChooseProtocol, nullptr);
+  SSL_CTX_set_session_id_context(context.get(), kSessions, sizeof kSessions - 1);
   LLMD_RETURN_IF_ERROR(UseChain(context.get(), options.chain));
   LLMD_RETURN_IF_ERROR(UseKey(context.get(), options.key));
   if (!options.client_ca.empty()) {
@@ -179,84 +159,19 @@ StatusOr<std::shared_ptr<const TlsContext>> TlsContext::CreateClient(
   return std::shared_ptr<const TlsContext>(new TlsContext(context.release(), true));
 }
 
+// In a list of several OpenSSL passes over what it does not know, so each is tried by itself.
+Status TlsContext::CheckSuites(const std::string& ciphers) {
+  LLMD_ASSIGN_OR_RETURN(const Context context, NewContext(TLS_server_method()));
+  for (std::string_view rest = ciphers; !rest.empty();) {
+    const std::string name(rest.substr(0, rest.find(':')));
+    rest.remove_prefix(std::min(name.size() + 1, rest.size()));
+    LLMD_RETURN_IF_ERROR(CheckSuite(context.get(), name));
+  }
+  return OkStatus();
+}
+
 TlsContext::~TlsContext() {
   SSL_CTX_free(static_cast<SSL_CTX*>(handle_));
-}
-
-TlsSession::TlsSession(std::shared_ptr<const TlsContext> context, int fd, const std::string& host)
-    : context_(std::move(context)),
-      fd_(fd),
-      session_(SSL_new(static_cast<SSL_CTX*>(context_->handle()))) {
-  LLMD_CHECK(session_ != nullptr);
-  BIO* bio = BIO_new(SocketMethod());
-  LLMD_CHECK(bio != nullptr);
-  BIO_set_data(bio, &fd_);
-  BIO_set_init(bio, 1);
-  SSL_set_bio(SslOf(session_), bio, bio);
-  if (!context_->client()) {
-    SSL_set_accept_state(SslOf(session_));
-    return;
-  }
-  SSL_set_connect_state(SslOf(session_));
-  Expect(SslOf(session_), host);
-}
-
-TlsSession::~TlsSession() {
-  SSL_free(SslOf(session_));
-}
-
-TlsSession::Step TlsSession::Explain(int result) {
-  switch (SSL_get_error(SslOf(session_), result)) {
-    case SSL_ERROR_NONE:
-      return Step::kDone;
-    case SSL_ERROR_WANT_READ:
-      return Step::kWantRead;
-    case SSL_ERROR_WANT_WRITE:
-      return Step::kWantWrite;
-    case SSL_ERROR_ZERO_RETURN:
-      return Step::kEnd;
-    default:
-      return Step::kFailed;
-  }
-}
-
-TlsSession::Step TlsSession::Handshake() {
-  ERR_clear_error();
-  return Explain(SSL_do_handshake(SslOf(session_)));
-}
-
-TlsSession::Step TlsSession::Read(char* to, size_t room, size_t* bytes) {
-  ERR_clear_error();
-  return Explain(SSL_read_ex(SslOf(session_), to, room, bytes));
-}
-
-ssize_t TlsSession::Write(std::string_view bytes) {
-  ERR_clear_error();
-  size_t taken = 0;
-  const Step step = Explain(SSL_write_ex(SslOf(session_), bytes.data(), bytes.size(), &taken));
-  if (step == Step::kDone) return static_cast<ssize_t>(taken);
-  errno = step == Step::kWantWrite || step == Step::kWantRead ? EAGAIN : EPIPE;
-  return -1;
-}
-
-bool TlsSession::pending() const {
-  return SSL_pending(SslOf(session_)) > 0;
-}
-
-void TlsSession::Shutdown() {
-  ERR_clear_error();
-  SSL_shutdown(SslOf(session_));
-  ERR_clear_error();
-}
-
-std::string TlsSession::failure() const {
-  const bool verified = (SSL_get_verify_mode(SslOf(session_)) & SSL_VERIFY_PEER) != 0;
-  const long verdict = SSL_get_verify_result(SslOf(session_));
-  if (verified && verdict != X509_V_OK)
-    return std::string("the peer's certificate: ") + X509_verify_cert_error_string(verdict);
-  const unsigned long code = ERR_peek_last_error();
-  const char* reason = code != 0 ? ERR_reason_error_string(code) : nullptr;
-  return reason != nullptr ? reason : "the peer left";
 }
 
 }  // namespace llmd::http

@@ -20,17 +20,21 @@ inline std::string TextOf(BIO* bio) {
   return out;
 }
 
-// A fresh self-signed pair, made out to `names` ("IP:127.0.0.1", "DNS:a", between commas).
-inline TlsOptions MakePair(const char* names = "DNS:test") {
+// A fresh self-signed pair, made out to `names` ("IP:127.0.0.1", "DNS:a", between commas), that
+// expires in `seconds`. `subject` is its common name; null = none.
+inline TlsOptions MakePair(const char* names = "DNS:test", long seconds = 3600,
+                           const char* subject = "test") {
   EVP_PKEY* key = EVP_EC_gen("P-256");
   X509* cert = X509_new();
   X509_set_version(cert, X509_VERSION_3);
   ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
-  X509_gmtime_adj(X509_getm_notBefore(cert), -60);
-  X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
+  X509_gmtime_adj(X509_getm_notBefore(cert), -7200);
+  X509_gmtime_adj(X509_getm_notAfter(cert), seconds);
   X509_set_pubkey(cert, key);
-  X509_NAME_add_entry_by_txt(X509_get_subject_name(cert), "CN", MBSTRING_ASC,
-                             reinterpret_cast<const unsigned char*>("test"), -1, -1, 0);
+  if (subject != nullptr) {
+    X509_NAME_add_entry_by_txt(X509_get_subject_name(cert), "CN", MBSTRING_ASC,
+                               reinterpret_cast<const unsigned char*>(subject), -1, -1, 0);
+  }
   X509_set_issuer_name(cert, X509_get_subject_name(cert));
   X509_EXTENSION* alt = X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, names);
   X509_add_ext(cert, alt, -1);

@@ -50,6 +50,7 @@ class RawSocket {
   }
 
   bool connected() const { return fd_ >= 0; }
+  int fd() const { return fd_; }
   bool Send(std::string_view bytes) {
     while (!bytes.empty()) {
       const ssize_t n = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);

@@ -149,6 +149,8 @@ struct TestRelay {
       all.upstream_idle += each.upstream_idle;
       all.upstream_connects += each.upstream_connects;
       all.replays += each.replays;
+      all.handshakes += each.handshakes;
+      all.handshake_failures += each.handshake_failures;
     }
     return all;
   }

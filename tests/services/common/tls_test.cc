@@ -1,13 +1,9 @@
 #include "common/tls.h"
 
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <filesystem>
-#include <fstream>
 
 #include "common/tls_flags.h"
+#include "tls_files.h"
 
 namespace llmd::services {
 namespace {
@@ -16,37 +12,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using testing::HasSubstr;
 
-class Tls : public testing::Test {
- protected:
-  Tls() {
-    dir_ = std::filesystem::temp_directory_path() /
-           ("llmd_tls_" + std::to_string(::getpid()) + "_" + std::to_string(++count_));
-    std::filesystem::create_directories(dir_);
-    files_.dir = dir_.string();
-  }
-  ~Tls() override { std::filesystem::remove_all(dir_); }
-
-  // Writes with a time of modification of `age` before the clock's now.
-  void Write(const char* name, const std::string& text, Duration age = seconds(10)) {
-    std::ofstream(dir_ / name, std::ios::binary) << text;
-    const auto modified = std::chrono::system_clock::time_point(
-        std::chrono::nanoseconds(clock_.UnixNanos() - age.count()));
-    std::filesystem::last_write_time(dir_ / name, std::chrono::file_clock::from_sys(modified));
-  }
-  Certificate WritePair(Duration age = seconds(10)) {
-    Certificate made = *SelfSigned("");
-    Write("tls.crt", made.chain, age);
-    Write("tls.key", made.key, age);
-    return made;
-  }
-
-  static inline int count_ = 0;
-  std::filesystem::path dir_;
-  CertificateFiles files_;
-  FakeClock clock_;
-  std::shared_ptr<MemoryLogSink> sink_ = std::make_shared<MemoryLogSink>();
-  Logger logger_{sink_, LogLevel::kDebug};
-};
+using Tls = TlsFiles;
 
 TEST_F(Tls, MakesACertificateOfItsOwnEachTime) {
   for (const char* host : {"", "10.0.0.1", "2001:db8::1", "picker.example"}) {
@@ -73,6 +39,23 @@ TEST_F(Tls, NamesTheFileThatIsWrong) {
   Write("ca.crt", "nonsense");
   files_.client_ca = (dir_ / "ca.crt").string();
   EXPECT_THAT(LoadCertificate(files_).status().message(), HasSubstr("ca.crt"));
+}
+
+TEST_F(Tls, FilesMayHaveNamesOfTheirOwn) {
+  const Certificate pair = WritePair();
+  const CertificateFiles named{"", "", Path("tls.crt"), Path("tls.key")};
+  EXPECT_EQ(LoadCertificate(named)->chain, pair.chain);
+  Write("tls.key", SelfSigned("")->key);
+  EXPECT_THAT(LoadCertificate(named).status().message(), HasSubstr(Path("tls.key")));
+  EXPECT_THAT(LoadCertificate({"", "", Path("tls.crt"), Path("none.key")}).status().message(),
+              HasSubstr("none.key"));
+}
+
+TEST_F(Tls, KnowsWhenACertificateExpires) {
+  const int64_t expires = ExpiryOf(SelfSigned("")->chain);
+  const int64_t in_years = (expires - std::time(nullptr)) / (365 * 24 * 3600);
+  EXPECT_TRUE(in_years == 9 || in_years == 10) << in_years;
+  EXPECT_EQ(ExpiryOf("nonsense"), 0);
 }
 
 TEST_F(Tls, FollowsAPairOnceItHasSettled) {

@@ -31,7 +31,7 @@ struct OwnedHead {
 // What a policy sent, with everything copied but the body's pieces.
 struct SentLeg {
   relay::Target target;
-  const relay::UpstreamTls* tls;
+  std::shared_ptr<const relay::UpstreamTls> tls;
   std::string method, path;
   Lines set;
   std::vector<std::string> removed;

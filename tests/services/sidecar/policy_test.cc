@@ -464,9 +464,9 @@ TEST_F(PolicyTest, ACutAnswerIsCutToo) {
 }
 
 TEST_F(PolicyTest, OneTlsIdentityForEachHostAndABoundOnThem) {
-  auto context = http::TlsContext::CreateClient({.verify = false});
-  ASSERT_TRUE(context.ok());
-  shared_.prefiller_tls = *context;
+  auto context = *http::TlsContext::CreateClient({.verify = false});
+  shared_.prefiller_tls = [&context] { return context; };
+  policy_->OnTick();
   FakeCall& a = Disaggregate("10.0.0.1:1");
   FakeCall& b = Disaggregate("10.0.0.1:2");
   FakeCall& c = Disaggregate("10.0.0.2:1");
@@ -478,6 +478,13 @@ TEST_F(PolicyTest, OneTlsIdentityForEachHostAndABoundOnThem) {
   FakeCall& over = Disaggregate("10.2.0.1:1");
   EXPECT_EQ(over.answered, 502);
   EXPECT_THAT(over.answer_body, HasSubstr("more than 1024 prefillers over TLS"));
+
+  const auto before = a.sent.at(0).tls;
+  context = *http::TlsContext::CreateClient({.verify = false});
+  policy_->OnTick();
+  FakeCall& renewed = Disaggregate("10.0.0.1:1");
+  EXPECT_NE(renewed.sent.at(0).tls, before);
+  EXPECT_EQ(renewed.sent.at(0).tls->context, context);
 }
 
 }  // namespace

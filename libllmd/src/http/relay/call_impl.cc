@@ -61,6 +61,10 @@ bool CallImpl::tls() const {
   return client_ != nullptr && client_->tls();
 }
 
+std::string_view CallImpl::client_subject() const {
+  return client_ != nullptr ? std::string_view(client_->subject()) : std::string_view();
+}
+
 void CallImpl::Decide() {
   phase_ = Phase::kDeciding;
   loop_.policy().OnRequest(*this);
@@ -83,6 +87,7 @@ void CallImpl::Send(const SendOptions& options) {
   if (phase_ == Phase::kReading || phase_ >= Phase::kRelaying) return;
   DropUpstream();
   leg_ = options;
+  if (!leg_.tls) leg_.tls = loop_.upstream_tls();
   leg_body_.clear();
   if (!options.own_body) {
     if (!body().empty()) leg_body_.push_back(body());
@@ -119,7 +124,7 @@ void CallImpl::StartLeg(bool may_reuse) {
     return;
   }
   upstream_ = &loop_.TakeUpstream();
-  if (upstream_->Connect(*this, pool, leg_.target, leg_.tls)) return;
+  if (upstream_->Connect(*this, pool, leg_.target, leg_.tls.get())) return;
   // Told after the hook that sent it has returned.
   const int error = errno;
   upstream_ = nullptr;

@@ -37,6 +37,7 @@ class CallImpl final : public Call {
   bool has_body() const override { return head_.announces_body; }
   std::string_view peer() const override;
   bool tls() const override;
+  std::string_view client_subject() const override;
   TimePoint received() const override { return outcome_.received; }
   TimePoint now() const override { return loop_.now(); }
   Loop& loop() const override { return loop_; }

@@ -24,12 +24,13 @@ Client::Client(LoopImpl& loop)
 void Client::Begin(int fd, bool full) {
   socket_ = Socket(fd);
   peer_ = PeerOf(fd);
+  subject_.clear();
   readable_ = hung_up_ = broken_ = false;
   state_ = State::kIdle;
   const http::ServerOptions& server = loop_.options().server;
   scanner_ = http::HeadScanner({server.max_head_bytes, server.max_headers});
   if (server.tls) {
-    socket_.UseTls(server.tls(), {});
+    socket_.UseTls(server.tls(), {}, loop_.warm());
     state_ = State::kHandshake;
   }
   if (peer_.empty() || !loop_.Watch(fd, *this)) return Close();
@@ -108,17 +109,33 @@ bool Client::Step() {
 bool Client::StepHandshake() {
   switch (socket_.Handshake()) {
     case Io::kDone:
+      LoopImpl::Bump(loop_.counters.handshakes);
+      subject_ = socket_.PeerSubject();
       state_ = State::kIdle;
       readable_ = true;  // the session may hold the first request already
       return true;
     case Io::kAgain:
       return false;
     default:
-      loop_.shared().logger.Log(LogLevel::kVerbose, "TLS handshake failed",
-                                {{"peer", peer_}, {"error", socket_.TlsFailure()}});
-      Close();
-      return false;
+      return HandshakeFailed();
   }
+}
+
+// Whoever speaks HTTP in clear text is told so; the others have their alert.
+bool Client::HandshakeFailed() {
+  LoopImpl::Bump(loop_.counters.handshake_failures);
+  const bool clear = socket_.spoke_clear();
+  loop_.shared().logger.Log(LogLevel::kVerbose, "TLS handshake failed",
+                            {{"peer", peer_}, {"error", socket_.TlsFailure()}});
+  socket_.DropTls();
+  readable_ = true;
+  if (clear) {
+    StartCall(loop_.now());
+    Refuse(400, "this port speaks TLS: use https");
+  } else {
+    Linger();
+  }
+  return true;
 }
 
 // True with more bytes; false when there are none yet, or the connection is over.
@@ -300,10 +317,15 @@ bool Client::StepFlush() {
     Close(after_ == After::kReset);
     return false;
   }
+  Linger();
+  return true;
+}
+
+// Ends our side; what the client still sends is read, lest a reset takes our last bytes from it.
+void Client::Linger() {
   socket_.ShutdownSend();
   state_ = State::kLinger;
   loop_.wheel().Set(timer_, loop_.now() + kLingerLimit);
-  return true;
 }
 
 // The call is over, as all of its answer has been sent or the client has gone.

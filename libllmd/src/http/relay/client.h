@@ -44,6 +44,7 @@ class Client final : public Handler {
   bool body_settled() const { return state_ != State::kBody || CanSkipBody(); }
   const std::string& peer() const { return peer_; }
   bool tls() const { return socket_.tls(); }
+  const std::string& subject() const { return subject_; }  // of its verified certificate
   std::string_view body() const { return body_view_; }
 
   uint32_t index = 0;  // of the loop's table
@@ -54,6 +55,8 @@ class Client final : public Handler {
   void Drive();
   bool Step();
   bool StepHandshake();
+  bool HandshakeFailed();
+  void Linger();
   bool StepHead();
   bool StepBody();
   bool StepFlush();
@@ -103,7 +106,7 @@ class Client final : public Handler {
   TimePoint head_started_{}, body_started_{}, last_write_{};
   Buffer out_;
   CallImpl* call_ = nullptr;
-  std::string peer_;
+  std::string peer_, subject_;
 };
 
 }  // namespace llmd::relay

@@ -61,6 +61,7 @@ void LoopImpl::Start() {
 void LoopImpl::Run() {
   thread_id_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   now_ = SystemClock().Now();
+  LookAtUpstreamTls();
   Listen();
   wheel_.Set(tick_, now_ + kTick);
   while (!shared_.cutting.load(std::memory_order_acquire)) Turn();
@@ -68,6 +69,7 @@ void LoopImpl::Run() {
   CutAll();
   RunDeferred();
   for (auto& [key, pool] : pools_) pool->CloseAll();
+  for (auto& pool : retired_pools_) pool->CloseAll();
   EmptyGraveyard();
 }
 
@@ -172,9 +174,11 @@ Call& LoopImpl::Open() {
   return call;
 }
 
-UpstreamPool& LoopImpl::PoolOf(const Target& target, const UpstreamTls* tls) {
-  std::unique_ptr<UpstreamPool>& pool = pools_[{target, tls}];
-  if (!pool) pool = std::make_unique<UpstreamPool>();
+UpstreamPool& LoopImpl::PoolOf(const Target& target,
+                               const std::shared_ptr<const UpstreamTls>& tls) {
+  std::unique_ptr<UpstreamPool>& pool = pools_[{target, tls.get()}];
+  if (pool && pool->retired()) retired_pools_.push_back(std::move(pool));
+  if (!pool) pool = std::make_unique<UpstreamPool>(tls);
   return *pool;
 }
 
@@ -206,11 +210,31 @@ void LoopImpl::EmptyGraveyard() {
 }
 
 void LoopImpl::Tick() {
+  LookAtUpstreamTls();
   policy_->OnTick();
-  // Endpoints come and go; their pools need not stay.
-  if (pools_.size() > kPoolsKept)
-    std::erase_if(pools_, [](const auto& entry) { return entry.second->users == 0; });
+  PrunePools();
+  warm_.Cool();
   wheel_.Set(tick_, now_ + kTick);
+}
+
+void LoopImpl::LookAtUpstreamTls() {
+  if (!options().upstream_tls) return;
+  std::shared_ptr<const http::TlsContext> context = options().upstream_tls();
+  if (upstream_tls_ && upstream_tls_->context == context) return;
+  upstream_tls_ = std::make_shared<const UpstreamTls>(
+      UpstreamTls{std::move(context), options().upstream_tls_host});
+}
+
+// Endpoints come and go, and so do the certificates we show them: their pools need not stay.
+void LoopImpl::PrunePools() {
+  const bool many = pools_.size() > kPoolsKept;
+  const auto over = [many](UpstreamPool& pool) {
+    const bool retired = pool.retired();
+    if (retired) pool.CloseAll();
+    return pool.users == 0 && (many || retired);
+  };
+  std::erase_if(pools_, [&](const auto& entry) { return over(*entry.second); });
+  std::erase_if(retired_pools_, [&](const auto& pool) { return over(*pool); });
 }
 
 void LoopImpl::CutAll() {
@@ -243,6 +267,8 @@ LoopStats LoopImpl::Stats() const {
   out.upstream_connects = read(counters.connects);
   out.replays = read(counters.replays);
   out.turns = read(counters.turns);
+  out.handshakes = read(counters.handshakes);
+  out.handshake_failures = read(counters.handshake_failures);
   return out;
 }
 

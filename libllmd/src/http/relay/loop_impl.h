@@ -14,6 +14,7 @@
 
 #include "http/body_decoder.h"
 #include "http/relay/buffers.h"
+#include "http/relay/socket.h"
 #include "http/relay/timer_wheel.h"
 #include "llmd/http/relay/relay.h"
 
@@ -77,7 +78,10 @@ class LoopImpl final : public Loop {
   CallImpl& TakeCall();
   void FreeCall(CallImpl& call);
   CallRef RefOf(const CallImpl& call);
-  UpstreamPool& PoolOf(const Target& target, const UpstreamTls* tls);
+  UpstreamPool& PoolOf(const Target& target, const std::shared_ptr<const UpstreamTls>& tls);
+  // For legs that name none; null = clear text.
+  const std::shared_ptr<const UpstreamTls>& upstream_tls() const { return upstream_tls_; }
+  WarmSessions& warm() { return warm_; }
   Upstream& TakeUpstream();
   // Ended connections stay until the turn is over: events for them may be in hand.
   void Retire(Client& client);
@@ -96,7 +100,8 @@ class LoopImpl final : public Loop {
   LoopStats Stats() const;
   // Written by the loop alone.
   struct Counters {
-    std::atomic<uint64_t> accepted{0}, calls{0}, connects{0}, replays{0}, turns{0};
+    std::atomic<uint64_t> accepted{0}, calls{0}, connects{0}, replays{0}, turns{0}, handshakes{0},
+        handshake_failures{0};
     std::atomic<size_t> connections{0}, active_calls{0}, upstream_open{0}, upstream_idle{0};
   };
   Counters counters;
@@ -146,6 +151,8 @@ class LoopImpl final : public Loop {
   void CloseListener();
   void CutAll();
   void Tick();
+  void LookAtUpstreamTls();
+  void PrunePools();
   CallImpl* Find(uint32_t slot, uint32_t generation);
 
   Shared& shared_;
@@ -155,6 +162,7 @@ class LoopImpl final : public Loop {
   TimePoint now_;
   TimerWheel wheel_;
   BufferPool buffers_;
+  WarmSessions warm_;
   std::unique_ptr<char[]> scratch_, record_;
   std::string head_scratch_, flat_scratch_;
   std::vector<std::string_view> pieces_scratch_;
@@ -170,7 +178,10 @@ class LoopImpl final : public Loop {
   std::vector<Client*> free_clients_, dead_clients_;
   std::vector<std::unique_ptr<Upstream>> upstreams_;
   std::vector<Upstream*> free_upstreams_, dead_upstreams_;
+  std::shared_ptr<const UpstreamTls> upstream_tls_;
   std::unordered_map<PoolKey, std::unique_ptr<UpstreamPool>, PoolHash> pools_;
+  // Their TLS is gone and its address in use again.
+  std::vector<std::unique_ptr<UpstreamPool>> retired_pools_;
   std::vector<Deferred> deferred_, running_deferred_;
 
   std::mutex mutex_;

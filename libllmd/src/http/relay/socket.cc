@@ -60,6 +60,37 @@ socklen_t Fill(const Target& target, sockaddr_storage* out) {
 
 }  // namespace
 
+void WarmSessions::Touch(TlsSocket& session) {
+  session.used_ = true;
+  if (session.slot_ != TlsSocket::kCold) return;
+  session.slot_ = warm_.size();
+  warm_.push_back(&session);
+}
+
+void WarmSessions::Remove(TlsSocket& session) {
+  if (session.slot_ == TlsSocket::kCold) return;
+  TlsSocket* const last = warm_.back();
+  warm_[session.slot_] = last;
+  last->slot_ = session.slot_;
+  warm_.pop_back();
+  session.slot_ = TlsSocket::kCold;
+}
+
+void WarmSessions::Cool() {
+  for (size_t i = warm_.size(); i-- > 0;) {
+    TlsSocket& session = *warm_[i];
+    if (std::exchange(session.used_, false)) continue;
+    session.session_.ReleaseBuffers();
+    Remove(session);
+  }
+}
+
+TlsSocket::TlsSocket(std::shared_ptr<const http::TlsContext> context, int fd,
+                     const std::string& host, WarmSessions& warm)
+    : session_(std::move(context), fd, host), warm_(warm) {
+  session_.KeepBuffers();
+}
+
 Socket& Socket::operator=(Socket&& other) noexcept {
   Close();
   fd_ = std::exchange(other.fd_, -1);
@@ -67,13 +98,14 @@ Socket& Socket::operator=(Socket&& other) noexcept {
   return *this;
 }
 
-void Socket::UseTls(std::shared_ptr<const http::TlsContext> context, const std::string& host) {
-  tls_ = std::make_unique<http::TlsSession>(std::move(context), fd_, host);
+void Socket::UseTls(std::shared_ptr<const http::TlsContext> context, const std::string& host,
+                    WarmSessions& warm) {
+  tls_ = std::make_unique<TlsSocket>(std::move(context), fd_, host, warm);
 }
 
 Io Socket::Handshake() {
   if (!tls_) return Io::kDone;
-  switch (tls_->Handshake()) {
+  switch (tls_->Use().Handshake()) {
     case http::TlsSession::Step::kDone:
       return Io::kDone;
     case http::TlsSession::Step::kWantRead:
@@ -87,7 +119,7 @@ Io Socket::Handshake() {
 Io Socket::Receive(char* to, size_t room, size_t* got) {
   *got = 0;
   if (tls_) {
-    switch (tls_->Read(to, room, got)) {
+    switch (tls_->Use().Read(to, room, got)) {
       case http::TlsSession::Step::kDone:
         return Io::kDone;
       case http::TlsSession::Step::kEnd:
@@ -114,7 +146,7 @@ Io Socket::Send(iovec* parts, size_t count, char* scratch, size_t* sent) {
   while (count > 0) {
     ssize_t n;
     if (tls_) {
-      n = tls_->Write(Gather(parts, count, scratch));
+      n = tls_->Use().Write(Gather(parts, count, scratch));
     } else {
       msghdr message{};
       message.msg_iov = parts;
@@ -133,7 +165,7 @@ Io Socket::Send(iovec* parts, size_t count, char* scratch, size_t* sent) {
 
 void Socket::ShutdownSend() {
   if (fd_ < 0) return;
-  if (tls_) tls_->Shutdown();
+  if (tls_) tls_->Use().Shutdown();
   ::shutdown(fd_, SHUT_WR);
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "http/tls_session.h"
 #include "llmd/http/relay/target.h"
@@ -15,6 +16,45 @@
 namespace llmd::relay {
 
 enum class Io { kDone, kAgain, kEnd, kError };
+
+class TlsSocket;
+
+// TLS sessions with buffers in hand. What reads or writes again and again keeps them; what was
+// silent from one Cool to the next gives them back.
+class WarmSessions {
+ public:
+  void Touch(TlsSocket& session);
+  void Remove(TlsSocket& session);
+  void Cool();
+  size_t size() const { return warm_.size(); }
+
+ private:
+  std::vector<TlsSocket*> warm_;
+};
+
+// A session, and its place among the warm ones.
+class TlsSocket {
+ public:
+  TlsSocket(std::shared_ptr<const http::TlsContext> context, int fd, const std::string& host,
+            WarmSessions& warm);
+  TlsSocket(const TlsSocket&) = delete;
+  TlsSocket& operator=(const TlsSocket&) = delete;
+  ~TlsSocket() { warm_.Remove(*this); }
+  // To read or write with.
+  http::TlsSession& Use() {
+    warm_.Touch(*this);
+    return session_;
+  }
+  const http::TlsSession& session() const { return session_; }
+
+ private:
+  friend class WarmSessions;
+  static constexpr size_t kCold = ~size_t{0};
+  http::TlsSession session_;
+  WarmSessions& warm_;
+  size_t slot_ = kCold;
+  bool used_ = false;
+};
 
 class Socket {
  public:
@@ -27,10 +67,16 @@ class Socket {
   bool open() const { return fd_ >= 0; }
   int fd() const { return fd_; }
   bool tls() const { return tls_ != nullptr; }
-  void UseTls(std::shared_ptr<const http::TlsContext> context, const std::string& host);
+  // `warm` outlives the session.
+  void UseTls(std::shared_ptr<const http::TlsContext> context, const std::string& host,
+              WarmSessions& warm);
+  // Back to clear text, after a handshake that failed.
+  void DropTls() { tls_.reset(); }
   // kDone at once in clear text.
   Io Handshake();
-  std::string TlsFailure() const { return tls_ ? tls_->failure() : std::string(); }
+  std::string TlsFailure() const { return tls_ ? tls_->session().failure() : std::string(); }
+  bool spoke_clear() const { return tls_ && tls_->session().spoke_clear(); }
+  std::string PeerSubject() const { return tls_ ? tls_->session().peer_subject() : std::string(); }
   Io Receive(char* to, size_t room, size_t* got);
   // Whether a receive that filled less than its room has taken all there was.
   bool short_read_is_all() const { return tls_ == nullptr; }
@@ -43,7 +89,7 @@ class Socket {
 
  private:
   int fd_ = -1;
-  std::unique_ptr<http::TlsSession> tls_;
+  std::unique_ptr<TlsSocket> tls_;
 };
 
 // A socket whose connect is under way, or -1 with errno.

@@ -41,10 +41,14 @@ StatusOr<Target> Target::Resolve(const http::HostPort& peer) {
   return out;
 }
 
-std::string Target::ToString() const {
+std::string Target::AddressText() const {
   char text[INET6_ADDRSTRLEN] = "";
   ::inet_ntop(v6_ ? AF_INET6 : AF_INET, address_.data(), text, sizeof text);
-  return http::HostPort{text, port_}.ToString();
+  return text;
+}
+
+std::string Target::ToString() const {
+  return http::HostPort{AddressText(), port_}.ToString();
 }
 
 size_t Target::Hash() const {

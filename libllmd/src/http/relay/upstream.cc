@@ -24,7 +24,7 @@ Upstream* UpstreamPool::Take(LoopImpl& loop) {
 }
 
 bool UpstreamPool::Put(LoopImpl& loop, Upstream& upstream) {
-  if (idle_.size() >= loop.options().max_idle_per_upstream) return false;
+  if (retired() || idle_.size() >= loop.options().max_idle_per_upstream) return false;
   upstream.pool_index = static_cast<uint32_t>(idle_.size());
   idle_.push_back(&upstream);
   LoopImpl::Bump(loop.counters.upstream_idle);
@@ -56,7 +56,10 @@ bool Upstream::Connect(CallImpl& call, UpstreamPool& pool, const Target& target,
   call_ = &call;
   state_ = State::kConnecting;
   readable_ = hung_up_ = reused_ = false;
-  if (tls != nullptr) socket_.UseTls(tls->context, tls->host);
+  if (tls != nullptr) {
+    socket_.UseTls(tls->context, tls->host.empty() ? target.AddressText() : tls->host,
+                   loop_.warm());
+  }
   LoopImpl::Bump(loop_.counters.connects);
   LoopImpl::Bump(loop_.counters.upstream_open);
   if (!loop_.Watch(fd, *this)) {

@@ -1,6 +1,7 @@
 // One connection to an upstream, and the pool of those that are idle. Loop thread only.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -66,6 +67,10 @@ class Upstream final : public Handler {
 
 class UpstreamPool {
  public:
+  explicit UpstreamPool(const std::shared_ptr<const UpstreamTls>& tls)
+      : tls_(tls), secure_(tls != nullptr) {}
+  // Nobody can ask for its connections any more.
+  bool retired() const { return secure_ && tls_.expired(); }
   // The connection used last, or null.
   Upstream* Take(LoopImpl& loop);
   // False when there is no room for it.
@@ -75,6 +80,8 @@ class UpstreamPool {
   size_t users = 0;  // connections open, idle or not
 
  private:
+  const std::weak_ptr<const UpstreamTls> tls_;
+  const bool secure_;
   std::vector<Upstream*> idle_;
 };
 

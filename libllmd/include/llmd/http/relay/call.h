@@ -15,6 +15,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string_view>
 
@@ -48,9 +49,9 @@ std::string_view NameOf(Failure failure);  // "refused", …
 // One leg. Views are read within Send, but for the body.
 struct SendOptions {
   Target target;
-  const UpstreamTls* tls = nullptr;  // outlives the relay; null = clear text
-  std::string_view method;           // "" = the client's
-  std::string_view path;             // path and query; "" = the client's
+  std::shared_ptr<const UpstreamTls> tls;  // null = by RelayOptions::upstream_tls
+  std::string_view method;                 // "" = the client's
+  std::string_view path;                   // path and query; "" = the client's
   // What the client sent goes on, without hop-by-hop lines and with the forwarding headers; then
   // these. With `own_headers` the edits are all there is (besides Host).
   std::span<const HeaderEdit> headers;
@@ -118,6 +119,9 @@ class Call {
   // "127.0.0.1:41234"; "" for one of Loop::Open.
   virtual std::string_view peer() const = 0;
   virtual bool tls() const = 0;  // the client speaks TLS
+  // The verified subject of the client's certificate as RFC 2253 writes it, or its first
+  // alternative name ("URI:spiffe://…"); at most 256 bytes. "" = none was asked for.
+  virtual std::string_view client_subject() const { return {}; }
   virtual TimePoint received() const = 0;
   virtual TimePoint now() const = 0;  // the loop's clock, read once a turn
   virtual Loop& loop() const = 0;
@@ -136,7 +140,8 @@ class Call {
   // After OnResponseHead (within it, or later: until then the upstream is not read on): sends the
   // head with these edits, hop-by-hop lines removed, and then the body by `mode`.
   virtual void Forward(std::span<const HeaderEdit> edits, BodyMode mode) = 0;
-  // Within OnResponseHead: the body, where all of it came with the head and its length was declared;
+  // Within OnResponseHead: the body, where all of it came with the head and its length was
+  // declared;
   // "" otherwise. It is shown to OnResponseBytes all the same, after Forward.
   virtual std::string_view whole_body() const { return {}; }
   // Ends the call and the client's connection: what was begun is cut, so that the client sees that

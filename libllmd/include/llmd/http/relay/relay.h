@@ -22,6 +22,11 @@ struct RelayOptions {
   // together) and TLS, as of http::Server.
   http::ServerOptions server;
   int loops = 1;  // 1 … 64
+  // For legs that name no TLS of their own; empty = those are in clear text. Asked by each loop
+  // every 250 ms or so. The certificate must be made out to `upstream_tls_host`, "" = to the
+  // target's IP address.
+  http::TlsProvider upstream_tls;
+  std::string upstream_tls_host;
   // A body that comes slower than this on the average, after the grace, is refused with 408.
   size_t min_body_bytes_per_s = 1024;
   Duration body_grace = std::chrono::seconds(30);
@@ -38,12 +43,13 @@ struct RelayOptions {
 
 // Of one loop.
 struct LoopStats {
-  uint64_t accepted = 0, calls = 0;             // so far
-  size_t connections = 0, active_calls = 0;     // now
-  size_t upstream_open = 0, upstream_idle = 0;  // now
-  uint64_t upstream_connects = 0;               // so far
-  uint64_t replays = 0;                         // on a fresh connection, of swallowed requests
-  uint64_t turns = 0;                           // of the loop
+  uint64_t accepted = 0, calls = 0;                 // so far
+  size_t connections = 0, active_calls = 0;         // now
+  size_t upstream_open = 0, upstream_idle = 0;      // now
+  uint64_t upstream_connects = 0;                   // so far
+  uint64_t replays = 0;                             // on a fresh connection, of swallowed requests
+  uint64_t turns = 0;                               // of the loop
+  uint64_t handshakes = 0, handshake_failures = 0;  // of TLS with clients, so far
 };
 
 using PolicyFactory = std::function<std::unique_ptr<Policy>(Loop& loop)>;

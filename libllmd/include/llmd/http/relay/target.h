@@ -28,6 +28,7 @@ class Target {
   const std::array<uint8_t, 16>& address() const { return address_; }  // IPv4: the first four bytes
   uint16_t port() const { return port_; }                              // in the machine's order
   std::string ToString() const;
+  std::string AddressText() const;  // without the port
   size_t Hash() const;
   friend bool operator==(const Target&, const Target&) = default;
 
@@ -37,10 +38,12 @@ class Target {
   bool v6_ = false;
 };
 
-// How to speak TLS to an upstream. Connections are shared by requests that name the same object.
+// How to speak TLS to an upstream. Connections are shared by requests that name the same object,
+// and those that are idle are closed soon after nobody holds it any more: who replaces it lets what
+// runs go on and gets fresh connections for what comes.
 struct UpstreamTls {
   std::shared_ptr<const http::TlsContext> context;  // a client's
-  std::string host;                                 // to whom the certificate must be made out
+  std::string host;  // to whom the certificate must be made out; "" = the target's IP address
 };
 
 }  // namespace llmd::relay
