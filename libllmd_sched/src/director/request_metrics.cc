@@ -219,7 +219,7 @@ Labels RequestMetrics::BoundedErrorLabels(const RequestContext& request, std::st
   std::string key = KeyOf(labels);
   std::lock_guard lock(mutex_);
   if (error_keys_.contains(key)) return labels;
-  if (error_keys_.size() >= kMaxSeries)
+  if (error_keys_.size() >= kMaxErrors)
     return ErrorLabels("other", "other", "other", "other", code);
   error_keys_.insert(std::move(key));
   return labels;

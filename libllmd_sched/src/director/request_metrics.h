@@ -30,11 +30,13 @@ struct RequestSeries {
   Gauge* running;
 };
 
-// Thread-safe. Bounded: names by NameCap, and beyond kMaxSeries combinations of labels of a kind
-// all that clients choose of them read "other".
+// Thread-safe. Bounded: names by NameCap, and beyond so many combinations of labels of a kind all
+// that clients choose of them read "other".
 class RequestMetrics {
  public:
-  static constexpr size_t kMaxSeries = 4096;
+  static constexpr size_t kMaxErrors = 4096;
+  // Of requests, eleven histograms each: some 90 KB of the page.
+  static constexpr size_t kMaxSeries = 256;
 
   RequestMetrics(MetricsRegistry& registry, std::string pool);
   const RequestSeries& Of(const std::string& model, const std::string& target,
@@ -67,7 +69,7 @@ class RequestMetrics {
     Counter count;
   };
   static constexpr size_t kFirstSweep = 1024;
-  // The labels of an error, those of clients as "other" beyond kMaxSeries combinations.
+  // The labels of an error, those of clients as "other" beyond kMaxErrors combinations.
   Labels BoundedErrorLabels(const RequestContext& request, std::string_view priority,
                             std::string_view code);
   void FailedAttempt(const std::string& target);

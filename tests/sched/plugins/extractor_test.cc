@@ -206,6 +206,17 @@ TEST(CoreMetricsExtractor, WhatAPageLacksOrSpoilsIsUnknown) {
   EXPECT_TRUE(std::isnan(reading.metrics.kv_usage));
 }
 
+TEST(CoreMetricsExtractor, WhatNoGaugeCanBeIsUnknown) {
+  Reading reading(kCore);
+  ASSERT_TRUE(reading
+                  .Read("vllm:num_requests_waiting -3\nvllm:num_requests_running 2\n"
+                        "vllm:kv_cache_usage_perc 7\n")
+                  .ok());
+  EXPECT_TRUE(std::isnan(reading.metrics.waiting));
+  EXPECT_EQ(reading.metrics.running, 2);
+  EXPECT_TRUE(std::isnan(reading.metrics.kv_usage));
+}
+
 TEST(CoreMetricsExtractor, SaysWhenThePageHasNothingOrTheEngineIsUnknown) {
   EXPECT_EQ(Read("", "go_goroutines 5\n").status().code(), StatusCode::kNotFound);
   EXPECT_EQ(Read("abacus", "x 1\n").status().code(), StatusCode::kInvalidArgument);

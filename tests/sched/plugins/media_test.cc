@@ -237,6 +237,14 @@ TEST(TokenEstimate, AnthropicPicturesToolsAndResults) {
   EXPECT_TRUE(std::equal(tail.rbegin(), tail.rend(), out.tokens.rbegin()));
 }
 
+TEST(TokenEstimate, CallsOfToolsArePartOfThePrompt) {
+  const Attribute out = Tokens(
+      "/v1/chat/completions",
+      R"({"model":"m","messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"c"}]},)"
+      R"({"role":"tool","tool_call_id":"c","content":"r"}]})");
+  EXPECT_EQ(out.tokens, Packed("assistant[{\"id\":\"c\"}]toolr"));
+}
+
 TEST(TokenEstimate, DeepToolResultsAreRefusedNotFollowed) {
   std::string part = R"({"type":"text","text":"x"})";
   for (int i = 0; i < 40; ++i) part = R"({"type":"tool_result","content":[)" + part + "]}";

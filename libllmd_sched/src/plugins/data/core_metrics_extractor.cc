@@ -62,7 +62,9 @@ class Reader {
   }
 
  private:
+  // What no queue and no share can be says nothing.
   void Sum(double* into, bool* seen, double v) {
+    if (v < 0) return;
     *into = std::exchange(*seen, true) ? *into + v : v;
   }
   void Apply(const EngineSeries& s, const PromSample& sample) {
@@ -78,6 +80,7 @@ class Reader {
       case EngineSeries::kRunning:
         return Sum(&out_->running, &running_, sample.value);
       case EngineSeries::kKvUsage:
+        if (sample.value < 0 || sample.value > 1) return;
         out_->kv_usage =
             std::exchange(usage_, true) ? std::max(out_->kv_usage, sample.value) : sample.value;
         return;

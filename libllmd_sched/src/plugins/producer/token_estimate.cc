@@ -187,7 +187,9 @@ class Estimator {
     const Scanned members(text, 0);
     LLMD_RETURN_IF_ERROR(members.status());
     pack_.Text(Find(*members, text, "role"));
-    return Content(Find(*members, text, "content"), 0);
+    LLMD_RETURN_IF_ERROR(Content(Find(*members, text, "content"), 0));
+    pack_.Bytes(Find(*members, text, "tool_calls"));
+    return OkStatus();
   }
 
   Status Content(std::string_view raw, int depth) {
