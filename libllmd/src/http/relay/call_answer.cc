@@ -56,7 +56,7 @@ size_t CallImpl::OnUpstreamBytes(std::string_view bytes) {
   size_t used = 0;
   if (phase_ == Phase::kLeg) used = ReadAnswerHead(bytes);
   if (phase_ == Phase::kRelaying) return used + RelayBody(bytes.substr(used));
-  if (phase_ == Phase::kCollecting) return used + Collect(bytes.substr(used));
+  if (phase_ == Phase::kCollecting) return used + Gather(bytes.substr(used));
   return used;
 }
 
@@ -180,7 +180,7 @@ void CallImpl::Forward(std::span<const HeaderEdit> edits, BodyMode mode) {
   upstream_->Resume();
 }
 
-size_t CallImpl::Collect(std::string_view bytes) {
+size_t CallImpl::Gather(std::string_view bytes) {
   size_t used = 0;
   while (true) {
     size_t framing = 0;

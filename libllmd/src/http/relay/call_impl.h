@@ -121,7 +121,7 @@ class CallImpl final : public Call {
   size_t ReadAnswerHead(std::string_view bytes);
   bool StartAnswer(std::string_view head, std::string_view behind);
   void BeginCollecting(std::string_view head);
-  size_t Collect(std::string_view bytes);
+  size_t Gather(std::string_view bytes);
   size_t RelayBody(std::string_view bytes);
   bool Show(const std::vector<std::string_view>& pieces, bool end);
   void Edit(const std::vector<std::string_view>& pieces, bool end);
