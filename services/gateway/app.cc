@@ -203,9 +203,10 @@ Status OpenFront(App& app, const Flags& flags) {
   options.max_body_bytes = static_cast<size_t>(flags.picker.max_body_bytes);
   options.tries.max_attempts = static_cast<int>(flags.attempts);
   options.tries.retry_timeout = flags.retry_timeout;
-  auto timeouts = TimeoutTable::Create(flags.timeouts, flags.path_timeouts);
-  if (!timeouts.ok()) return timeouts.status().WithContext("--path-timeout");
-  options.timeouts = std::move(*timeouts);
+  if (std::min(flags.retry_timeout, flags.sse_heartbeat) < Duration::zero())
+    return InvalidArgument("--retry-timeout and --sse-heartbeat: expected a time of zero or above");
+  LLMD_ASSIGN_OR_RETURN(options.timeouts,
+                        TimeoutTable::Create(flags.timeouts, flags.path_timeouts));
   options.sse_heartbeat = flags.sse_heartbeat;
   options.seed = static_cast<uint64_t>(flags.picker.seed);
   options.allow_half_close = flags.half_close == "allow";

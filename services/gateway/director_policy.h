@@ -4,7 +4,8 @@
 //
 //   a request that is   waits for                                what moves it on
 //   deciding            the Director                             → sent, backing off, over
-//   sent                the head of the endpoint's answer        → answering, set aside; by a failure
+//   sent                the head of the endpoint's answer        → answering, set aside; by a
+//   failure
 //                                                                  or its page's silence: sent,
 //                                                                  deciding, over
 //   set aside           the rest of a refusal, which is kept     → sent, deciding, over

@@ -1,7 +1,9 @@
 #include "gateway/kept_answer.h"
 
+#include <algorithm>
 #include <charconv>
 
+#include "llmd/http/message.h"
 #include "llmd/http/routing_headers.h"
 
 namespace llmd::gateway {
@@ -17,6 +19,18 @@ std::optional<Failure> FailureOf(std::string_view name) {
   return std::nullopt;
 }
 
+// Whether a Connection line's value names it.
+bool IsNamedIn(std::string_view connection, std::string_view name) {
+  while (!connection.empty()) {
+    std::string_view member = connection.substr(0, connection.find(','));
+    connection.remove_prefix(std::min(member.size() + 1, connection.size()));
+    while (member.starts_with(' ')) member.remove_prefix(1);
+    while (member.ends_with(' ')) member.remove_suffix(1);
+    if (http::EqualsIgnoreCase(member, name)) return true;
+  }
+  return false;
+}
+
 bool IsKept(const http::HeaderLine& line, std::string_view connection) {
   switch (line.known) {
     case http::Known::kContentLength:  // written anew
@@ -24,8 +38,8 @@ bool IsKept(const http::HeaderLine& line, std::string_view connection) {
     case http::Known::kXRequestId:
       return false;
     default:
-      return !http::IsHopByHop(line.known) && line.name != http::kUpstreamFailure &&
-             connection.find(line.name) == std::string_view::npos;
+      return !http::IsHopByHop(line.known) && !IsNamedIn(connection, line.name) &&
+             !http::EqualsIgnoreCase(line.name, http::kUpstreamFailure);
   }
 }
 

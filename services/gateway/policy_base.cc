@@ -17,7 +17,13 @@ using relay::HeaderEdit;
 constexpr size_t kLoggedIdBytes = 128;
 constexpr size_t kProbeBytes = 64 * 1024;
 constexpr Duration kProbeTimeout = std::chrono::seconds(2);
-constexpr std::string_view kMessages = "/v1/messages";  // and what is below it: Anthropic's
+
+// Its clients expect errors in Anthropic's form.
+bool IsAnthropic(std::string_view path) {
+  constexpr std::string_view kMessages = "/v1/messages";
+  return path.starts_with(kMessages) &&
+         (path.size() == kMessages.size() || path[kMessages.size()] == '/');
+}
 
 }  // namespace
 
@@ -38,7 +44,7 @@ PolicyBase::Request& PolicyBase::Begin(Call& call) {
   request.client_subject.assign(call.client_subject());
   request.page = nullptr;
   request.probe = 0;
-  request.anthropic = request.path.starts_with(kMessages);
+  request.anthropic = IsAnthropic(request.path);
   if (request.anthropic) call.error_event = "error";
   request.timeouts = &parts_.timeouts.Of(request.path);
   request.tries.Reset();

@@ -1,5 +1,7 @@
 #include "gateway/timeouts.h"
 
+#include <algorithm>
+
 #include "llmd/config.h"
 
 namespace llmd::gateway {
@@ -48,13 +50,17 @@ StatusOr<TimeoutTable::Rule> TimeoutTable::Read(std::string_view text, const Tim
 
 StatusOr<TimeoutTable> TimeoutTable::Create(const Timeouts& all,
                                             const std::vector<std::string>& rules) {
+  if (std::min(all.first_byte, all.gap) <= Duration::zero())
+    return InvalidArgument("--first-byte-timeout and --gap-timeout: expected a time above zero");
+  if (all.whole < Duration::zero())
+    return InvalidArgument("--request-timeout: expected a time of zero or above");
   if (rules.size() > kMaxRules)
-    return InvalidArgument("more than " + std::to_string(kMaxRules) + " rules");
+    return InvalidArgument("--path-timeout: more than " + std::to_string(kMaxRules) + " of them");
   TimeoutTable table;
   table.all_ = all;
   for (const std::string& text : rules) {
     auto rule = Read(text, all);
-    if (!rule.ok()) return rule.status().WithContext("'" + text + "'");
+    if (!rule.ok()) return rule.status().WithContext("--path-timeout '" + text + "'");
     table.rules_.push_back(std::move(*rule));
   }
   return table;

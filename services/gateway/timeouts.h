@@ -27,7 +27,7 @@ class TimeoutTable {
   TimeoutTable() = default;
   // Rules "PATH=first-byte:30s,gap:10s,request:1m": one or more of the three for the requests of
   // that path, or with a `*` at its end of all that begin with it; the first rule that fits counts.
-  // What it does not name is as in `all`. INVALID_ARGUMENT names the rule.
+  // What it does not name is as in `all`. INVALID_ARGUMENT names the flag or the rule.
   static StatusOr<TimeoutTable> Create(const Timeouts& all, const std::vector<std::string>& rules);
   const Timeouts& Of(std::string_view path) const;  // without query
 

@@ -37,6 +37,17 @@ TEST(TimeoutTable, BadRulesAreNamed) {
           .ok());
 }
 
+TEST(TimeoutTable, LimitsOfZeroAreRefused) {
+  for (Duration Timeouts::* const field : {&Timeouts::first_byte, &Timeouts::gap}) {
+    Timeouts all;
+    all.*field = Duration::zero();
+    EXPECT_FALSE(TimeoutTable::Create(all, {}).ok());
+  }
+  Timeouts all;
+  all.whole = -seconds(1);
+  EXPECT_FALSE(TimeoutTable::Create(all, {}).ok());
+}
+
 TEST(Timeouts, NoWholeIsNoDeadline) {
   EXPECT_EQ(Timeouts().DeadlineOf(TimePoint() + seconds(5)), TimePoint::max());
   Timeouts limited;
