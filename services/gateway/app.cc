@@ -29,7 +29,9 @@ struct Flags {
   uint16_t port = 8000;
   int64_t attempts = 3, loops = 1;
   bool no_epp = false, epp_secure = false, access_log = true;
-  std::chrono::nanoseconds first_byte_timeout = std::chrono::minutes(10);
+  Timeouts timeouts;
+  std::vector<std::string> path_timeouts;
+  std::chrono::nanoseconds retry_timeout = TryLimits().retry_timeout, sse_heartbeat{};
   ExtProcOptions asking;  // but its address
   std::string epp_failure_mode = "close";
   TlsFlags tls;
@@ -62,10 +64,29 @@ FlagSet MakeFlags(Flags& flags) {
            "IP:PORT known before the picker has named any; may be repeated");
   AddTlsFlags(set, flags.tls);
   set.Bool("no-epp", &flags.no_epp, "schedule in process (the default without --epp)");
-  set.Int("max-attempts", &flags.attempts, 1, 16,
-          "endpoints tried before the first byte of an answer");
-  set.Duration("first-byte-timeout", &flags.first_byte_timeout,
+  set.Int(
+      "max-attempts", &flags.attempts, 1, 16,
+      "engines that may read one request before its answer begins; those that cannot be reached "
+      "do not count");
+  set.Duration(
+      "retry-timeout", &flags.retry_timeout,
+      "how long a request that every endpoint has failed is tried again, with back-off; 0 = "
+      "not at all");
+  set.Duration("request-timeout", &flags.timeouts.whole,
+               "how long a request may take, all attempts and the whole answer; 0 = as long as it "
+               "does");
+  set.Duration("first-byte-timeout", &flags.timeouts.first_byte,
                "how long an engine may take to begin its answer");
+  set.Duration("gap-timeout", &flags.timeouts.gap,
+               "how long an engine may be silent within its answer");
+  set.List(
+      "path-timeout", &flags.path_timeouts,
+      "PATH=first-byte:TIME,gap:TIME,request:TIME for one path, or with a * at its end for all "
+      "that begin so; may be repeated, the first that fits counts");
+  set.Duration(
+      "sse-heartbeat", &flags.sse_heartbeat,
+      "a comment line in an event stream that has brought nothing for so long, between two "
+      "events; 0 = none");
   set.String("half-close", &flags.half_close,
              "a client that closes its sending side: `gone` breaks off its request, `allow` serves "
              "it to the end");
@@ -81,7 +102,7 @@ struct App {
   MetricsRegistry metrics;
   std::shared_ptr<const void> log_metrics;
   std::unique_ptr<http::Runtime> runtime;
-  std::shared_ptr<sched::Fetch> fetch;
+  std::shared_ptr<PageWatch> fetch;
   std::unique_ptr<Tracer> tracer;          // null when nothing is traced
   std::unique_ptr<services::Pools> pools;  // null with --epp
   std::atomic<bool> draining{false};
@@ -149,7 +170,9 @@ Status MakeDecider(App& app, const Flags& flags) {
         app.tracer, services::MakeTracer(*app.runtime, app.metrics, app.logger, "llmd-gateway",
                                          flags.picker.tracing_given));
   }
-  app.fetch = services::MakeScrapeFetch(services::MakeHttpFetch(*app.runtime));
+  app.fetch =
+      std::make_shared<PageWatch>(services::MakeScrapeFetch(services::MakeHttpFetch(*app.runtime)),
+                                  flags.picker.metrics_staleness_threshold, SystemClock());
   LLMD_ASSIGN_OR_RETURN(app.pools, services::Pools::Create(flags.picker, app.fetch, app.logger,
                                                            app.metrics, app.tracer.get()));
   return OkStatus();
@@ -178,8 +201,14 @@ Status OpenFront(App& app, const Flags& flags) {
   options.port = flags.port;
   options.loops = static_cast<int>(flags.loops);
   options.max_body_bytes = static_cast<size_t>(flags.picker.max_body_bytes);
-  options.max_attempts = static_cast<int>(flags.attempts);
-  options.first_byte_timeout = flags.first_byte_timeout;
+  options.tries.max_attempts = static_cast<int>(flags.attempts);
+  options.tries.retry_timeout = flags.retry_timeout;
+  if (std::min(flags.retry_timeout, flags.sse_heartbeat) < Duration::zero())
+    return InvalidArgument("--retry-timeout and --sse-heartbeat: expected a time of zero or above");
+  LLMD_ASSIGN_OR_RETURN(options.timeouts,
+                        TimeoutTable::Create(flags.timeouts, flags.path_timeouts));
+  options.sse_heartbeat = flags.sse_heartbeat;
+  options.seed = static_cast<uint64_t>(flags.picker.seed);
   options.allow_half_close = flags.half_close == "allow";
   options.access_log = flags.access_log;
   LLMD_RETURN_IF_ERROR(UseTls(flags.tls, app.logger, app.metrics, options));
@@ -189,8 +218,9 @@ Status OpenFront(App& app, const Flags& flags) {
   sources.models = [&app] { return app.Models(); };
   std::vector<LocalPage> pages = ClientPages(sources);
   if (app.pools) {
-    LLMD_ASSIGN_OR_RETURN(app.front, MakeRelayFront(options, app.pools->director(),
-                                                    std::move(pages), app.logger, app.metrics));
+    LLMD_ASSIGN_OR_RETURN(
+        app.front, MakeRelayFront(options, app.pools->director(), std::move(pages), app.logger,
+                                  app.metrics, app.fetch.get()));
     return OkStatus();
   }
   return OpenPickerFront(app, flags, options, std::move(pages));

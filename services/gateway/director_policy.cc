@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "gateway/picker_headers.h"
+#include "llmd/http/routing_headers.h"
 
 namespace llmd::gateway {
 namespace {
@@ -25,12 +26,12 @@ DirectorPolicy::~DirectorPolicy() = default;
 void DirectorPolicy::Request::Clear() {
   routing.Clear();
   state.reset();
-  deciding = abandoned = panic = routed = answering = false;
+  call = nullptr;
+  deciding = abandoned = panic = routed = answering = backing_off = false;
   target_model.clear();
   failed.clear();
   exclude.clear();
   next = 0;
-  sent = 0;
   endpoint_id = {};
   failure = relay::Failure::kOurs;
   failure_text.clear();
@@ -71,7 +72,8 @@ PolicyBase::Key DirectorPolicy::Answering(const PolicyBase::Request& request,
 
 void DirectorPolicy::OnResponseHead(Call& call, const http::ResponseView& head) {
   Request& request = Mine(call);
-  parts().health.Succeeded(static_cast<Key>(request.endpoint_id));
+  request.call = nullptr;
+  if (Betters(call, request, head)) return;
   own_.director.OnServed(request.routing.state, request.endpoint);
   FillAnswerHeaders(head.headers, request.answer_headers);
   const sched::HeaderList set =
@@ -79,6 +81,7 @@ void DirectorPolicy::OnResponseHead(Call& call, const http::ResponseView& head) 
   request.edits.clear();
   for (const auto& [name, value] : set) request.edits.push_back({name, value});
   request.edits.push_back({"x-request-id", request.id});
+  if (head.status >= 502) request.edits.push_back({http::kUpstreamFailure, {}, /*remove=*/true});
   request.answering = true;
   if (request.routing.skip_response) {
     own_.director.OnResponseBodySkipped(request.routing.state);
@@ -98,6 +101,7 @@ relay::Piece DirectorPolicy::OnResponseBytes(Call& call, std::string_view piece,
 
 bool DirectorPolicy::Ended(Call& call, PolicyBase::Request& ended, const relay::Outcome& outcome) {
   auto& request = static_cast<Request&>(ended);
+  request.call = nullptr;
   if (request.answering && outcome.whole && request.routed && request.routing.skip_response) {
     own_.director.OnResponseBody(request.routing.state, {}, true, &request.replaced);
     request.routed = false;

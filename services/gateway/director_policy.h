@@ -1,6 +1,16 @@
 // The gateway's decisions in the relay: asks the Director, sends the request to the endpoint it
 // chose, shows it the answer. Another endpoint is tried while no answer has begun; after that an
 // engine's death is the relay's to tell. One for each loop.
+//
+//   a request that is   waits for                                what moves it on
+//   deciding            the Director                             → sent, backing off, over
+//   sent                the head of the endpoint's answer        → answering, set aside; by a
+//   failure
+//                                                                  or its page's silence: sent,
+//                                                                  deciding, over
+//   set aside           the rest of a refusal, which is kept     → sent, deciding, over
+//   backing off         a time, as all endpoints have failed it  → deciding
+//   answering           the end of the answer                    → over
 #pragma once
 
 #include <memory>
@@ -10,21 +20,16 @@
 #include <unordered_map>
 #include <vector>
 
+#include "gateway/page_watch.h"
 #include "gateway/policy_base.h"
 #include "llmd/sched/director.h"
 
 namespace llmd::gateway {
 
-struct GatewayOptions {
-  int max_attempts = 3;  // endpoints that one request is sent to, at most
-  Duration first_byte_timeout = std::chrono::seconds(600);
-  Duration gap_timeout = std::chrono::seconds(600);
-};
-
 // What the policies of all loops share; thread-safe, and outlives them.
 struct DirectorParts {
   sched::Director& director;
-  const GatewayOptions options;
+  PageWatch* const pages = nullptr;  // null = nobody reads endpoints' pages
 };
 
 class DirectorPolicy final : public PolicyBase {
@@ -34,6 +39,8 @@ class DirectorPolicy final : public PolicyBase {
 
   void OnResponseHead(relay::Call& call, const http::ResponseView& head) override;
   relay::Piece OnResponseBytes(relay::Call& call, std::string_view piece, bool end) override;
+  void OnTimer(relay::Call& call) override;
+  void OnTick() override;
 
  protected:
   PolicyBase::Request& Take() override;
@@ -41,6 +48,7 @@ class DirectorPolicy final : public PolicyBase {
   void Serve(relay::Call& call, PolicyBase::Request& request) override;
   void LegFailed(relay::Call& call, PolicyBase::Request& request, relay::Failure failure,
                  std::string_view what) override;
+  void SetAside(relay::Call& call, PolicyBase::Request& request) override;
   bool Ended(relay::Call& call, PolicyBase::Request& request,
              const relay::Outcome& outcome) override;
   Key Answering(const PolicyBase::Request& request, relay::Target* target) const override;
@@ -49,6 +57,7 @@ class DirectorPolicy final : public PolicyBase {
   // One request on its way; used again for the next, with its buffers.
   struct Request final : PolicyBase::Request {
     DirectorPolicy* owner = nullptr;
+    relay::Call* call = nullptr;  // while it waits for the first byte of an answer; else null
     sched::HeaderList headers, answer_headers;
     sched::Routing routing;
     std::shared_ptr<sched::RequestState> state;
@@ -57,11 +66,11 @@ class DirectorPolicy final : public PolicyBase {
     bool panic = false;      // those that are out are asked too
     bool routed = false;     // to be ended: with the answer's end, or cancelled
     bool answering = false;  // the answer's head has been sent on
+    bool backing_off = false;
     TimePoint asked{};
     std::string target_model;
     std::vector<sched::EndpointId> failed, exclude;
     size_t next = 0;  // of the routing's endpoints
-    int sent = 0;     // so many times
     sched::EndpointId endpoint_id{};
     relay::Target target;
     relay::Failure failure = relay::Failure::kOurs;
@@ -80,6 +89,11 @@ class DirectorPolicy final : public PolicyBase {
   void Exclude(Request& request);
   void Decided(relay::Call& call, Request& request);
   bool TryNext(relay::Call& call, Request& request);
+  void TryElsewhere(relay::Call& call, Request& request);
+  void NobodyElse(relay::Call& call, Request& request);
+  void LastWord(relay::Call& call, Request& request);
+  void LeaveSilent(Request& request);
+  const std::vector<std::string>& Silent();
   void SendTo(relay::Call& call, Request& request, size_t index);
   void FillEdits(Request& request);
   void FillBody(relay::Call& call, Request& request);
@@ -101,6 +115,8 @@ class DirectorPolicy final : public PolicyBase {
   std::unordered_map<uint64_t, Known> targets_;
   uint64_t ejected_version_ = 0;
   std::shared_ptr<const std::vector<Key>> ejected_;
+  uint64_t silent_version_ = 0;
+  std::shared_ptr<const std::vector<std::string>> silent_;
 };
 
 }  // namespace llmd::gateway

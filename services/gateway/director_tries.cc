@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "gateway/director_policy.h"
-#include "llmd/http/error_body.h"
 #include "llmd/http/routing_headers.h"
 
 namespace llmd::gateway {
@@ -34,7 +33,7 @@ sched::RequestInput DirectorPolicy::InputOf(Call& call, Request& request) {
   input.body = call.body();
   input.has_body = call.has_body() || call.request().method == "POST";
   input.exclude = request.exclude;
-  if (request.sent > 0) {
+  if (request.tries.sent() > 0) {
     input.first_received = request.asked;
     input.first_target = request.target_model;
   }
@@ -100,18 +99,18 @@ void DirectorPolicy::Decided(Call& call, Request& request) {
       request.panic = true;
       return Decide(call, request);
     }
-    // What is left cannot serve it; the failure is the better answer.
-    return request.sent > 0 ? GiveUp(call, request) : Deny(call, request, routing.denial);
+    return request.tries.sent() > 0 ? NobodyElse(call, request)
+                                    : Deny(call, request, routing.denial);
   }
   if (request.target_model.empty()) request.target_model = routing.target_model;
-  if (!TryNext(call, request)) GiveUp(call, request);
+  if (!TryNext(call, request)) NobodyElse(call, request);
 }
 
 // Sends the request to the routing's next endpoint; false when none is left to try.
 bool DirectorPolicy::TryNext(Call& call, Request& request) {
   const sched::Routing& routing = request.routing;
   const size_t count = std::min(routing.endpoints.size(), routing.handles.size());
-  while (request.next < count && request.sent < own_.options.max_attempts) {
+  while (request.next < count) {
     const size_t index = request.next++;
     if (Contains(request.failed, routing.handles[index])) continue;
     SendTo(call, request, index);
@@ -127,9 +126,10 @@ void DirectorPolicy::SendTo(Call& call, Request& request, size_t index) {
   const relay::Target* target = TargetOf(request.endpoint_id, request.endpoint);
   if (target == nullptr) return Answer(call, 500, "the endpoint's address is no IP address");
   request.target = *target;
-  if (request.sent > 0) parts().metrics.retries.Add();
+  if (request.tries.sent() > 0) parts().metrics.retries.Add();
   if (request.panic && IsEjected(request.endpoint_id)) parts().metrics.panics.Add();
-  ++request.sent;
+  request.tries.OnSent();
+  request.call = &call;
   FillEdits(request);
   FillBody(call, request);
   relay::SendOptions options;
@@ -137,8 +137,7 @@ void DirectorPolicy::SendTo(Call& call, Request& request, size_t index) {
   options.headers = request.edits;
   options.own_body = !routing.body_edits.empty();
   options.body = request.body;
-  options.first_byte_timeout = own_.options.first_byte_timeout;
-  options.gap_timeout = own_.options.gap_timeout;
+  Limit(call, request, &options);
   call.Send(options);
 }
 
@@ -179,19 +178,92 @@ void DirectorPolicy::FillBody(Call& call, Request& request) {
 void DirectorPolicy::LegFailed(Call& call, PolicyBase::Request& failed, relay::Failure failure,
                                std::string_view what) {
   auto& request = static_cast<Request&>(failed);
-  request.failed.push_back(request.endpoint_id);
+  request.tries.OnFailed(failure);
   request.failure = failure;
   // Clients are not told where engines are.
   request.failure_text.assign(what.substr(std::min(what.find(": ") + 2, what.size())));
+  TryElsewhere(call, request);
+}
+
+void DirectorPolicy::SetAside(Call& call, PolicyBase::Request& request) {
+  TryElsewhere(call, static_cast<Request&>(request));
+}
+
+// The endpoint that was asked last has failed it, or said no.
+void DirectorPolicy::TryElsewhere(Call& call, Request& request) {
+  request.call = nullptr;
+  request.failed.push_back(request.endpoint_id);
+  const bool late = request.failure == relay::Failure::kDeadline;
+  if (late || request.tries.Exhausted(parts().tries)) return LastWord(call, request);
   if (TryNext(call, request)) return;
-  if (request.sent >= own_.options.max_attempts) return GiveUp(call, request);
   // While it counts it may be what keeps the next try waiting.
   EndRouting(request);
   request.panic = false;
   Decide(call, request);
 }
 
+// All have failed it. An engine's own refusal is passed on at once: waiting does not make it
+// better.
+void DirectorPolicy::NobodyElse(Call& call, Request& request) {
+  if (request.kept.there() && request.set_aside.busy) return LastWord(call, request);
+  const auto wait = AgainIn(call, request);
+  if (!wait) return LastWord(call, request);
+  EndRouting(request);
+  request.backing_off = true;
+  call.SetTimer(*wait);
+}
+
+void DirectorPolicy::OnTimer(Call& call) {
+  Request& request = Mine(call);
+  if (!std::exchange(request.backing_off, false)) return;
+  request.failed.clear();
+  request.panic = false;
+  Decide(call, request);
+}
+
+void DirectorPolicy::LastWord(Call& call, Request& request) {
+  if (!request.kept.there()) return GiveUp(call, request);
+  request.kept.Send(call, request.id);
+}
+
+const std::vector<std::string>& DirectorPolicy::Silent() {
+  if (const uint64_t version = own_.pages->version(); version != silent_version_ || !silent_) {
+    silent_version_ = version;
+    silent_ = own_.pages->Silent();
+  }
+  return *silent_;
+}
+
+// Endpoints that have fallen silent lose the requests that wait for a first byte.
+void DirectorPolicy::OnTick() {
+  PolicyBase::OnTick();
+  if (own_.pages == nullptr) return;
+  if (loop_index() == 0) own_.pages->Look();
+  const std::vector<std::string>& silent = Silent();
+  if (silent.empty()) return;
+  // An answer may let the next request of its connection begin.
+  for (size_t i = 0, count = requests_.size(); i < count; ++i) {
+    Request& request = *requests_[i];
+    if (request.call != nullptr &&
+        std::binary_search(silent.begin(), silent.end(), request.endpoint)) {
+      LeaveSilent(request);
+    }
+  }
+}
+
+void DirectorPolicy::LeaveSilent(Request& request) {
+  constexpr std::string_view kWhat = "its page has not answered for the staleness limit";
+  Call& call = *request.call;
+  call.Drop();
+  Blame(request, relay::Failure::kTimeout, kWhat, /*sure=*/true);
+  request.tries.OnFailed(relay::Failure::kTimeout);
+  request.failure = relay::Failure::kTimeout;
+  request.failure_text = "it fell silent";
+  TryElsewhere(call, request);
+}
+
 void DirectorPolicy::GiveUp(Call& call, Request& request) {
+  if (request.failure == relay::Failure::kDeadline) return Answer(call, 504, kTimeIsOver);
   const bool late = request.failure == relay::Failure::kTimeout;
   Answer(call, late ? 504 : 503,
          "no model server answered: " +
@@ -199,6 +271,7 @@ void DirectorPolicy::GiveUp(Call& call, Request& request) {
 }
 
 void DirectorPolicy::Deny(Call& call, Request& request, const sched::Denial& denial) {
+  request.call = nullptr;
   const std::string retry_after = std::to_string(denial.retry_after_s);
   request.edits.clear();
   request.edits.push_back({"content-type", "application/json"});
@@ -207,7 +280,7 @@ void DirectorPolicy::Deny(Call& call, Request& request, const sched::Denial& den
     request.edits.push_back({"x-llm-d-request-dropped-reason", denial.dropped_reason});
   if (denial.retry_after_s > 0) request.edits.push_back({"retry-after", retry_after});
   for (const auto& [name, value] : denial.headers) request.edits.push_back({name, value});
-  const std::string body = http::ErrorBody(denial.http_status, denial.message);
+  const std::string body = ErrorOf(request, denial.http_status, denial.message);
   call.Answer(denial.http_status, request.edits, body);
 }
 
@@ -219,7 +292,7 @@ void DirectorPolicy::Evicted(Call& call, const sched::Denial& denial) {
       "flow control took the request back",
       {{"x-request-id", request.id.substr(0, 128)}, {"droppedReason", denial.dropped_reason}});
   if (!request.answering) return Deny(call, request, denial);
-  call.BreakOff(http::ErrorBody(denial.http_status, denial.message));
+  call.BreakOff(ErrorOf(request, denial.http_status, denial.message));
 }
 
 // Cancels what was routed and has not ended.

@@ -35,6 +35,8 @@ class AnswerPipe {
   bool owes() const { return !ended_ && (sent_end_ || (!keeps_ && !held_.empty())); }
   bool sent_end() const { return sent_end_; }
   bool ended() const { return ended_; }  // all of it has been released
+  // Nothing has been flushed, and what is to be is just what was taken, so many bytes.
+  bool unchanged(size_t bytes) const { return ended_ && exact_ && out_.size() == bytes; }
   bool keeps() const { return keeps_; }
 
   // The picker keeps the answer to itself: gives the copies up, and has them settled.

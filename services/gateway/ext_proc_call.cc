@@ -20,7 +20,7 @@ constexpr size_t kPieceBytes = 1 << 20;
 // Of an answer's body, once the picker keeps it to itself: above, the engine is not read on.
 constexpr size_t kMaxQueuedBytes = 256 << 10;
 // For a client that is behind: above, the picker is not read on.
-constexpr size_t kMaxUnsentBytes = 1 << 20;
+constexpr size_t kMaxUnsentBytes = 256 << 10;
 constexpr size_t kMaxEndpoints = 64;
 // A picker may put a body's worth of text into a request, not more.
 constexpr size_t kMaxAddedBytes = 16 << 20;
@@ -42,7 +42,8 @@ services::WireWriter& EmptyWriter() {
 void ExtProcCall::Begin(relay::Call& call) {
   call_ = &call;
   failed_.clear();
-  attempts_ = asks_ = 0;
+  asks_ = 0;
+  last_failure_ = relay::Failure::kOurs;
   body_sent_ahead_ = paused_ = panic_ = excluded_ = asked_twice_ = tried_ = alone_ = timer_set_ =
       head_only_ = false;
   pipe_.Reset();
@@ -110,6 +111,7 @@ void ExtProcCall::OnPickerAnswer(std::string_view message) {
       return OnRouting(answer, message);
     case State::kHead:
       return OnHeadAnswer(answer);
+    case State::kWhole:
     case State::kBody:
       if (answer.kind == Kind::kResponseBody && !pipe_.OnAnswer(answer))
         return Lost("answered what it was not sent");
@@ -120,6 +122,7 @@ void ExtProcCall::OnPickerAnswer(std::string_view message) {
 }
 
 void ExtProcCall::OnPickerBatch() {
+  if (state_ == State::kWhole && pipe_.ended()) return ForwardWhole();
   if (state_ != State::kBody) return;
   pipe_.Flush(*call_);
   if (call_ != nullptr && stream_ != nullptr && call_->unsent() > kMaxUnsentBytes) Pause();
@@ -132,6 +135,7 @@ void ExtProcCall::OnPickerEnd(bool clean, std::string_view why) {
   // routing; the head may have been sent to it meanwhile.
   if (clean && state_ == State::kLeg) return;
   if (clean && state_ == State::kHead) return PassOn();
+  if (clean && state_ == State::kWhole && pipe_.GoOnAlone(true)) return ForwardWhole();
   if (clean && state_ == State::kBody && pipe_.GoOnAlone(true)) {
     state_ = State::kPassing;
     return pipe_.Flush(*call_);
@@ -237,7 +241,7 @@ void ExtProcCall::Routed() {
 }
 
 void ExtProcCall::OnResponseHead(const http::ResponseView& head) {
-  policy_.parts().health.Succeeded(EndpointBook::KeyOf(target_));
+  if (policy_.Betters(*call_, *this, head)) return;
   const auto length = head.headers.Get(http::Known::kContentLength);
   head_only_ = head.status == 204 || head.status == 304 || (length && *length == "0") ||
                call_->request().method == "HEAD";
@@ -257,8 +261,28 @@ void ExtProcCall::OnResponseHead(const http::ResponseView& head) {
 void ExtProcCall::OnHeadAnswer(const PickerAnswer& answer) {
   if (answer.kind != Kind::kResponseHeaders) return;
   const bool alone = head_only_ || answer.leaves_body_alone;
-  state_ = alone ? State::kPassing : State::kBody;
-  Forward(alone ? relay::BodyMode::kPass : relay::BodyMode::kEdit, answer.mutation);
+  if (alone) {
+    state_ = State::kPassing;
+    return Forward(relay::BodyMode::kPass, answer.mutation);
+  }
+  if (const std::string_view whole = call_->whole_body(); !body_sent_ahead_ && !whole.empty()) {
+    body_sent_ahead_ = true;
+    stream_->Send(pipe_.Take(whole, true), whole.size(), Next::kNone);
+  }
+  if (!body_sent_ahead_) {
+    state_ = State::kBody;
+    return Forward(relay::BodyMode::kEdit, answer.mutation);
+  }
+  state_ = State::kWhole;
+  head_mutation_.assign(answer.mutation);
+}
+
+// The picker has had its say on all of the answer: what it left as it was keeps its framing.
+void ExtProcCall::ForwardWhole() {
+  const bool unchanged = pipe_.unchanged(call_->whole_body().size());
+  state_ = unchanged ? State::kPassing : State::kBody;
+  Forward(unchanged ? relay::BodyMode::kPass : relay::BodyMode::kEdit, head_mutation_);
+  if (!unchanged) pipe_.Flush(*call_);
 }
 
 void ExtProcCall::Forward(relay::BodyMode mode, std::string_view mutation) {
@@ -270,6 +294,7 @@ void ExtProcCall::Forward(relay::BodyMode mode, std::string_view mutation) {
       edits.push_back({name, value, false});
   });
   edits.push_back({"x-request-id", id, false});
+  edits.push_back({http::kUpstreamFailure, {}, true});
   call_->Forward(edits, mode);
 }
 

@@ -3,13 +3,15 @@
 //   state     what it waits for                                   what moves it on
 //   asking    the picker's routing                                → leg, over
 //   leg       the engine's head                                   → head, passing, asking again
-//   head      what the picker says of it                          → body, passing, over
+//   backoff   a time: all endpoints have failed it                → asking, leg
+//   head      what the picker says of it                          → whole, body, passing, over
+//   whole     what it says of the body, all of which has come     → body, passing, over
 //   body      the rest of the answer, through the picker          → passing, over
 //   passing   the rest of the answer, which the picker needs not see, or does not see any more
 //   over      the end of the call
 //
-// The picker owes an answer in asking and head, and in body for what it has been sent. When it
-// gives no sign of life while it owes one, or breaks off, it is lost: see Lost.
+// The picker owes an answer in asking, head and whole, and in body for what it has been sent. When
+// it gives no sign of life while it owes one, or breaks off, it is lost: see Lost.
 #pragma once
 
 #include <memory>
@@ -32,6 +34,7 @@ class ExtProcCall final : public PolicyBase::Request, public PickerListener {
 
   void Begin(relay::Call& call);  // the request is whole
   void OnFailure(relay::Failure failure);
+  void OnSetAside();
   void OnResponseHead(const http::ResponseView& head);
   relay::Piece OnResponseBytes(std::string_view piece, bool end);
   void OnTimer();
@@ -45,7 +48,7 @@ class ExtProcCall final : public PolicyBase::Request, public PickerListener {
   void OnPickerEnd(bool clean, std::string_view why) override;
 
  private:
-  enum class State : uint8_t { kAsking, kLeg, kHead, kBody, kPassing, kOver };
+  enum class State : uint8_t { kAsking, kLeg, kBackOff, kHead, kWhole, kBody, kPassing, kOver };
 
   // Asking (ext_proc_call.cc).
   void Ask();
@@ -61,7 +64,11 @@ class ExtProcCall final : public PolicyBase::Request, public PickerListener {
   bool TryAmong(bool ejected_too);
   void SendLeg(const relay::Target& target, std::string_view address);
   void GoWithoutPicker();
+  void NobodyElse();
+  void GoOn();
+  void LastWord();
   void NoneAnswered();
+  bool MayAsk() const;
   bool HasFailed(std::string_view address) const;
   // The picker (ext_proc_leg.cc).
   bool Owes() const;
@@ -75,6 +82,7 @@ class ExtProcCall final : public PolicyBase::Request, public PickerListener {
   void DropStream(bool whole);
   // The answer (ext_proc_call.cc).
   void OnHeadAnswer(const PickerAnswer& answer);
+  void ForwardWhole();
   void PassOn();
   void Forward(relay::BodyMode mode, std::string_view mutation);
 
@@ -96,7 +104,7 @@ class ExtProcCall final : public PolicyBase::Request, public PickerListener {
 
   // Tries.
   std::vector<std::string> failed_;
-  int attempts_ = 0, asks_ = 0;
+  int asks_ = 0;
   bool panic_ = false;        // nothing else is left: ejected endpoints may be picked
   bool excluded_ = false;     // the picker was told to leave some out that have not failed here
   bool asked_twice_ = false;  // since the first stream broke off
@@ -106,7 +114,8 @@ class ExtProcCall final : public PolicyBase::Request, public PickerListener {
 
   AnswerPipe pipe_;
   bool head_only_ = false;        // the answer has no body
-  bool body_sent_ahead_ = false;  // all of it, with the head
+  bool body_sent_ahead_ = false;  // all of it, before the head was let go
+  std::string head_mutation_;     // meanwhile
   TimePoint owed_since_{};        // or when the picker last moved this request
   bool timer_set_ = false;
   bool paused_ = false;  // the picker is not read: the client is behind

@@ -10,6 +10,9 @@
 namespace llmd::gateway {
 namespace {
 
+// Of an answer, waiting for the picker: what a client that reads nothing costs is bounded by it.
+constexpr size_t kMaxHeldBytes = 256 << 10;
+
 grpc::ChannelArguments Arguments() {
   grpc::ChannelArguments out;
   // A picker that starts after the gateway, or comes back, is found within the second.
@@ -30,9 +33,9 @@ class ExtProcFront final : public PickerFront {
         metrics_(metrics),
         health_(SystemClock()),
         workers_(std::move(workers)),
-        parts_{routes_, metrics_, health_, *workers_, logger, options.access_log},
-        own_{std::move(picker), options.max_attempts, options.first_byte_timeout,
-             ExtProcMetrics(metrics)},
+        parts_{routes_,       metrics_,     health_, *workers_,         options.timeouts,
+               options.tries, options.seed, logger,  options.access_log},
+        own_{std::move(picker), ExtProcMetrics(metrics)},
         credentials_(PickerCredentials(own_.options.address)) {}
   ~ExtProcFront() override { StopClients(); }
 
@@ -42,7 +45,9 @@ class ExtProcFront final : public PickerFront {
       return std::make_unique<ExtProcPolicy>(parts_, own_, *clients_.back(), loop);
     };
     clients_.reserve(static_cast<size_t>(options.loops));
-    LLMD_ASSIGN_OR_RETURN(relay_, relay::Relay::Create(RelayOptionsOf(options), policy, logger));
+    relay::RelayOptions relay = RelayOptionsOf(options);
+    relay.max_held_bytes = kMaxHeldBytes;
+    LLMD_ASSIGN_OR_RETURN(relay_, relay::Relay::Create(std::move(relay), policy, logger));
     started_ = true;
     return OkStatus();
   }

@@ -3,14 +3,13 @@
 
 #include "gateway/ext_proc_call.h"
 #include "gateway/ext_proc_policy.h"
-#include "llmd/http/error_body.h"
 #include "llmd/http/routing_headers.h"
 
 namespace llmd::gateway {
 namespace {
 
 // A live picker that has not answered so many bytes for the whole timeout keeps them to itself.
-constexpr size_t kKeptBytes = 512 << 10;
+constexpr size_t kKeptBytes = 128 << 10;
 // How soon it is seen that a client has caught up.
 constexpr Duration kLookAgain = std::chrono::milliseconds(16);
 // A picker may be asked once more than endpoints are tried, and once again with all of them.
@@ -36,23 +35,57 @@ bool ExtProcCall::TryAmong(bool ejected_too) {
 }
 
 void ExtProcCall::TryNext() {
-  const int max_attempts = policy_.own().max_attempts;
-  if (attempts_ >= max_attempts) return NoneAnswered();
+  const bool late = last_failure_ == relay::Failure::kDeadline;
+  if (late || tries.Exhausted(policy_.parts().tries)) return LastWord();
   if (alone_) {
     const Endpoint* next = policy_.book().NextInTurn(failed_, policy_.Ejected());
     if (next == nullptr) next = policy_.book().NextInTurn(failed_, {});
-    return next != nullptr ? SendLeg(next->target, next->address) : NoneAnswered();
+    return next != nullptr ? SendLeg(next->target, next->address) : NobodyElse();
   }
   if (TryAmong(false)) return;
   // It was told which ones to leave out: it has no others, or does not heed hints.
   if (!tried_ && TryAmong(true)) return;
-  if (asks_ >= max_attempts + kExtraAsks) return NoneAnswered();
+  if (!MayAsk()) return NobodyElse();
   DropStream(false);  // while it counts, it may be what keeps the next try waiting
   Ask();
 }
 
+bool ExtProcCall::MayAsk() const {
+  return asks_ < tries.sent() + kExtraAsks;
+}
+
+// All have failed it. An engine's own refusal is passed on at once: waiting does not make it
+// better.
+void ExtProcCall::NobodyElse() {
+  if (kept.there() && set_aside.busy) return LastWord();
+  const auto wait = policy_.AgainIn(*call_, *this);
+  if (!wait) return LastWord();
+  DropStream(false);
+  state_ = State::kBackOff;
+  timer_set_ = true;
+  call_->SetTimer(*wait);
+}
+
+// After the back-off.
+void ExtProcCall::GoOn() {
+  failed_.clear();
+  panic_ = tried_ = false;
+  if (alone_) return TryNext();
+  state_ = State::kAsking;
+  if (policy_.PickerIsLost(call_->now())) return Lost("gives no sign of life");
+  Ask();
+}
+
+void ExtProcCall::LastWord() {
+  if (!kept.there()) return NoneAnswered();
+  DropStream(false);
+  state_ = State::kOver;
+  kept.Send(*call_, id);
+}
+
 void ExtProcCall::SendLeg(const relay::Target& target, std::string_view address) {
-  if (attempts_++ > 0) policy_.parts().metrics.retries.Add();
+  if (tries.sent() > 0) policy_.parts().metrics.retries.Add();
+  tries.OnSent();
   state_ = State::kLeg;
   endpoint = address;
   target_ = target;
@@ -60,7 +93,7 @@ void ExtProcCall::SendLeg(const relay::Target& target, std::string_view address)
   options.target = target;
   options.path = path_;
   options.headers = edits_;
-  options.first_byte_timeout = policy_.own().first_byte_timeout;
+  PolicyBase::Limit(*call_, *this, &options);
   const std::string_view body = edited_body_;
   if (body_edited_) {
     options.own_body = true;
@@ -71,13 +104,21 @@ void ExtProcCall::SendLeg(const relay::Target& target, std::string_view address)
 
 void ExtProcCall::OnFailure(relay::Failure failure) {
   last_failure_ = failure;
+  tries.OnFailed(failure);
+  failed_.push_back(endpoint);
+  TryNext();
+}
+
+// The endpoint said no, and why is kept.
+void ExtProcCall::OnSetAside() {
   failed_.push_back(endpoint);
   TryNext();
 }
 
 void ExtProcCall::NoneAnswered() {
   DropStream(false);
-  if (failed_.empty()) return Refuse(503, "no model server is known");
+  if (tries.sent() == 0) return Refuse(503, "no model server is known");
+  if (last_failure_ == relay::Failure::kDeadline) return Refuse(504, PolicyBase::kTimeIsOver);
   Refuse(last_failure_ == relay::Failure::kTimeout ? 504 : 503, "no model server answered");
 }
 
@@ -93,7 +134,7 @@ void ExtProcCall::GoWithoutPicker() {
 }
 
 bool ExtProcCall::Owes() const {
-  return state_ == State::kAsking || state_ == State::kHead ||
+  return state_ == State::kAsking || state_ == State::kHead || state_ == State::kWhole ||
          (state_ == State::kBody && pipe_.owes());
 }
 
@@ -126,6 +167,7 @@ void ExtProcCall::ReadOnWhenSent() {
 
 void ExtProcCall::OnTimer() {
   timer_set_ = false;
+  if (state_ == State::kBackOff) return GoOn();
   if (paused_) return ReadOnWhenSent();
   if (stream_ == nullptr || !Owes()) return;
   const TimePoint now = call_->now();
@@ -160,9 +202,12 @@ void ExtProcCall::Lost(std::string_view why) {
       return open ? void() : Refuse(503, "the endpoint picker has gone");
     case State::kHead:
       return open ? PassOn() : Refuse(503, "the endpoint picker has gone");
+    case State::kWhole:
+      return open && pipe_.GoOnAlone(true) ? ForwardWhole()
+                                           : Refuse(503, "the endpoint picker has gone");
     case State::kBody:
       if (!pipe_.GoOnAlone(open))
-        return call_->BreakOff(http::ErrorBody(502, "the endpoint picker has gone"));
+        return call_->BreakOff(PolicyBase::ErrorOf(*this, 502, "the endpoint picker has gone"));
       state_ = State::kPassing;
       return pipe_.Flush(*call_);
     default:
@@ -176,17 +221,16 @@ void ExtProcCall::Refuse(int status, std::string_view message) {
   headers.push_back({"content-type", "application/json", false});
   headers.push_back({"x-request-id", id, false});
   if (status == 503) headers.push_back({"retry-after", "1", false});
-  call_->Answer(status, headers, http::ErrorBody(status, message));
+  call_->Answer(status, headers, PolicyBase::ErrorOf(*this, status, message));
 }
 
 void ExtProcCall::Denied(const PickerAnswer& answer) {
-  if (answer.status == 503 && excluded_ && !panic_ &&
-      asks_ < policy_.own().max_attempts + kExtraAsks) {
+  if (answer.status == 503 && excluded_ && !panic_ && MayAsk()) {
     panic_ = true;
     DropStream(false);
     return Ask();
   }
-  if (!failed_.empty()) return NoneAnswered();  // the failure is the better answer
+  if (tries.sent() > 0) return NobodyElse();  // the failure is the better answer
   PassDenial(answer);
 }
 
@@ -207,16 +251,17 @@ void ExtProcCall::PassDenial(const PickerAnswer& answer) {
   state_ = State::kOver;
   DropStream(false);
   call_->Answer(status, headers,
-                json ? std::string(answer.body) : http::ErrorBody(status, answer.body));
+                json ? std::string(answer.body) : PolicyBase::ErrorOf(*this, status, answer.body));
 }
 
 void ExtProcCall::Evicted(const PickerAnswer& answer) {
   if (state_ == State::kOver) return;
   policy_.parts().logger.Warn("the endpoint picker took the request back",
                               {{"x-request-id", PolicyBase::LoggedId(*this)}});
-  if (state_ == State::kLeg || state_ == State::kHead) return PassDenial(answer);
+  if (state_ == State::kLeg || state_ == State::kHead || state_ == State::kWhole)
+    return PassDenial(answer);
   const int status = answer.status;
-  const std::string error = http::ErrorBody(status, answer.body);
+  const std::string error = PolicyBase::ErrorOf(*this, status, answer.body);
   DropStream(false);
   state_ = State::kOver;
   call_->BreakOff(error);

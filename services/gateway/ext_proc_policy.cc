@@ -67,6 +67,10 @@ void ExtProcPolicy::LegFailed(relay::Call& call, Request&, relay::Failure failur
   Mine(call).OnFailure(failure);
 }
 
+void ExtProcPolicy::SetAside(relay::Call& call, Request&) {
+  Mine(call).OnSetAside();
+}
+
 void ExtProcPolicy::OnResponseHead(relay::Call& call, const http::ResponseView& head) {
   Mine(call).OnResponseHead(head);
 }

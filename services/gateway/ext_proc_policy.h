@@ -26,8 +26,6 @@ struct ExtProcMetrics {
 // All loops' settings; outlives the policies.
 struct ExtProcParts {
   const ExtProcOptions options;
-  const int max_attempts;
-  const Duration first_byte_timeout;
   ExtProcMetrics metrics;
 };
 
@@ -60,6 +58,7 @@ class ExtProcPolicy final : public PolicyBase {
   void Serve(relay::Call& call, Request& request) override;
   void LegFailed(relay::Call& call, Request& request, relay::Failure failure,
                  std::string_view what) override;
+  void SetAside(relay::Call& call, Request& request) override;
   bool Ended(relay::Call& call, Request& request, const relay::Outcome& outcome) override;
   Key Answering(const Request& request, relay::Target* target) const override;
 

@@ -8,7 +8,10 @@
 #include <vector>
 
 #include "gateway/ext_proc_options.h"
+#include "gateway/page_watch.h"
 #include "gateway/routes.h"
+#include "gateway/timeouts.h"
+#include "gateway/tries.h"
 #include "llmd/http/relay/relay.h"
 #include "llmd/log.h"
 #include "llmd/metrics.h"
@@ -22,8 +25,10 @@ struct FrontOptions {
   uint16_t port = 0;
   int loops = 1;  // of the relay
   size_t max_body_bytes = 100 << 20;
-  int max_attempts = 3;
-  Duration first_byte_timeout = std::chrono::minutes(10);
+  TryLimits tries;
+  TimeoutTable timeouts;
+  Duration sse_heartbeat{};             // of the relay
+  uint64_t seed = 1;                    // of back-offs
   bool allow_half_close = false;        // of the relay
   bool access_log = true;               // of the relay
   http::TlsProvider tls, upstream_tls;  // of the relay; empty = clear text
@@ -43,10 +48,12 @@ class Front {
 };
 
 // What is referred to outlives the front; the director is stopped before the front is destroyed.
+// `watch` tells which endpoints are silent; null = nobody knows.
 StatusOr<std::unique_ptr<Front>> MakeRelayFront(const FrontOptions& options,
                                                 sched::Director& director,
                                                 std::vector<LocalPage> pages, const Logger& logger,
-                                                MetricsRegistry& metrics);
+                                                MetricsRegistry& metrics,
+                                                PageWatch* watch = nullptr);
 
 class PickerFront : public Front {
  public:

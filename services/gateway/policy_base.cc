@@ -18,6 +18,13 @@ constexpr size_t kLoggedIdBytes = 128;
 constexpr size_t kProbeBytes = 64 * 1024;
 constexpr Duration kProbeTimeout = std::chrono::seconds(2);
 
+// Its clients expect errors in Anthropic's form.
+bool IsAnthropic(std::string_view path) {
+  constexpr std::string_view kMessages = "/v1/messages";
+  return path.starts_with(kMessages) &&
+         (path.size() == kMessages.size() || path[kMessages.size()] == '/');
+}
+
 }  // namespace
 
 std::string_view PolicyBase::LoggedId(const Request& request) {
@@ -37,6 +44,11 @@ PolicyBase::Request& PolicyBase::Begin(Call& call) {
   request.client_subject.assign(call.client_subject());
   request.page = nullptr;
   request.probe = 0;
+  request.anthropic = IsAnthropic(request.path);
+  if (request.anthropic) call.error_event = "error";
+  request.timeouts = &parts_.timeouts.Of(request.path);
+  request.tries.Reset();
+  request.kept.Clear();
   parts_.metrics.inflight.Add(1);
   return request;
 }
@@ -94,8 +106,13 @@ void PolicyBase::AnswerWith(Call& call, const http::Response& response) {
   call.Answer(response.head.status, headers, response.body);
 }
 
+std::string PolicyBase::ErrorOf(const Request& request, int status, std::string_view message) {
+  return request.anthropic ? http::AnthropicErrorBody(status, message)
+                           : http::ErrorBody(status, message);
+}
+
 void PolicyBase::Answer(Call& call, int status, std::string_view message, std::string_view allow) {
-  const std::string body = status == 204 ? "" : http::ErrorBody(status, message);
+  const std::string body = status == 204 ? "" : ErrorOf(Of(call), status, message);
   std::array<HeaderEdit, 3> headers;
   size_t count = 0;
   if (!body.empty()) headers[count++] = {"content-type", "application/json"};
@@ -111,9 +128,16 @@ void PolicyBase::OnFailure(Call& call, relay::Failure failure, std::string_view 
     parts_.health.Probed(request.probe, false);
     return call.Abort();
   }
+  Blame(request, failure, what);
+  LegFailed(call, request, failure, what);
+}
+
+void PolicyBase::Blame(const Request& request, relay::Failure failure, std::string_view what,
+                       bool sure) {
   relay::Target target;
   const Key key = Answering(request, &target);
-  const bool ejected = parts_.health.Failed(key, target, failure);
+  const bool ejected =
+      sure ? parts_.health.Lost(key, target) : parts_.health.Failed(key, target, failure);
   const bool ours = failure == relay::Failure::kOurs;
   parts_.logger.Warn(ours ? "no connection can be made here" : "endpoint failed before its answer",
                      {{"x-request-id", LoggedId(request)},
@@ -121,11 +145,46 @@ void PolicyBase::OnFailure(Call& call, relay::Failure failure, std::string_view 
                       {"kind", relay::NameOf(failure)},
                       {"error", what},
                       {"ejected", ejected}});
-  LegFailed(call, request, failure, what);
+}
+
+std::optional<Duration> PolicyBase::AgainIn(const Call& call, Request& request) {
+  return request.tries.Again(call.now(), request.timeouts->DeadlineOf(call.received()),
+                             parts_.tries, backoff_);
+}
+
+void PolicyBase::Limit(const Call& call, const Request& request, relay::SendOptions* leg) {
+  leg->first_byte_timeout = request.timeouts->first_byte;
+  leg->gap_timeout = request.timeouts->gap;
+  leg->deadline = request.timeouts->DeadlineOf(call.received());
+}
+
+bool PolicyBase::Betters(Call& call, Request& request, const http::ResponseView& head) {
+  const Verdict verdict = Judge(head);
+  if (verdict.failure) {
+    Blame(request, *verdict.failure, "the sidecar's engine failed");
+  } else {
+    relay::Target target;
+    parts_.health.Succeeded(Answering(request, &target));
+  }
+  if (!verdict.elsewhere) return false;
+  if (verdict.failure) {
+    request.tries.OnFailed(*verdict.failure);
+  } else {
+    request.tries.OnReached();
+  }
+  if (request.tries.Exhausted(parts_.tries) || !KeptAnswer::Fits(head)) return false;
+  request.set_aside = verdict;
+  call.Collect(KeptAnswer::kMaxBytes);
+  return true;
 }
 
 std::string_view PolicyBase::OnCut(Call& call, relay::Failure failure, std::string_view what) {
   Request& request = Of(call);
+  if (failure == relay::Failure::kDeadline) {
+    static const std::string kLate = http::ErrorBody(504, kTimeIsOver);
+    static const std::string kLateAnthropic = http::AnthropicErrorBody(504, kTimeIsOver);
+    return request.anthropic ? kLateAnthropic : kLate;
+  }
   parts_.metrics.upstream_cut.Add();
   relay::Target target;
   const Key key = Answering(request, &target);
@@ -133,7 +192,9 @@ std::string_view PolicyBase::OnCut(Call& call, relay::Failure failure, std::stri
   parts_.logger.Warn(
       "engine broke off its answer",
       {{"x-request-id", LoggedId(request)}, {"endpoint", request.endpoint}, {"error", what}});
-  return Policy::OnCut(call, failure, what);
+  static const std::string kAnthropic =
+      http::AnthropicErrorBody(502, "the model server broke off its answer");
+  return request.anthropic ? kAnthropic : Policy::OnCut(call, failure, what);
 }
 
 void PolicyBase::OnEnd(Call& call, const relay::Outcome& outcome) {
@@ -188,8 +249,13 @@ void PolicyBase::OnTick() {
   }
 }
 
-void PolicyBase::OnCollected(Call& call, const http::ResponseView& head, std::string_view) {
-  parts_.health.Probed(Of(call).probe, head.status < 500);
+void PolicyBase::OnCollected(Call& call, const http::ResponseView& head, std::string_view body) {
+  Request& request = Of(call);
+  if (request.probe == 0) {
+    request.kept.Keep(head, body);
+    return SetAside(call, request);
+  }
+  parts_.health.Probed(request.probe, head.status < 500);
   call.Abort();
 }
 

@@ -8,13 +8,15 @@ namespace {
 class RelayFront final : public Front {
  public:
   RelayFront(const FrontOptions& options, sched::Director& director, std::vector<LocalPage> pages,
-             std::unique_ptr<WorkerPool> workers, const Logger& logger, MetricsRegistry& metrics)
+             std::unique_ptr<WorkerPool> workers, const Logger& logger, MetricsRegistry& metrics,
+             PageWatch* watch)
       : routes_(std::move(pages)),
         metrics_(metrics),
         health_(SystemClock()),
         workers_(std::move(workers)),
-        parts_{routes_, metrics_, health_, *workers_, logger, options.access_log},
-        own_{director, OptionsOf(options)} {}
+        parts_{routes_,       metrics_,     health_, *workers_,         options.timeouts,
+               options.tries, options.seed, logger,  options.access_log},
+        own_{director, watch} {}
 
   Status Start(const FrontOptions& options, const Logger& logger) {
     const auto policy = [this](relay::Loop& loop) -> std::unique_ptr<relay::Policy> {
@@ -32,13 +34,6 @@ class RelayFront final : public Front {
   }
 
  private:
-  static GatewayOptions OptionsOf(const FrontOptions& options) {
-    GatewayOptions out;
-    out.max_attempts = options.max_attempts;
-    out.first_byte_timeout = options.first_byte_timeout;
-    return out;
-  }
-
   const Routes routes_;
   GatewayMetrics metrics_;
   relay::UpstreamHealth health_;
@@ -60,17 +55,18 @@ relay::RelayOptions RelayOptionsOf(const FrontOptions& options) {
   out.server.tls = options.tls;
   out.upstream_tls = options.upstream_tls;
   out.upstream_tls_host = options.upstream_tls_host;
+  out.sse_heartbeat = options.sse_heartbeat;
   return out;
 }
 
 StatusOr<std::unique_ptr<Front>> MakeRelayFront(const FrontOptions& options,
                                                 sched::Director& director,
                                                 std::vector<LocalPage> pages, const Logger& logger,
-                                                MetricsRegistry& metrics) {
+                                                MetricsRegistry& metrics, PageWatch* watch) {
   LLMD_ASSIGN_OR_RETURN(std::unique_ptr<WorkerPool> workers,
                         WorkerPool::Create({.name = "gateway", .threads = 2, .max_queued = 1024}));
   auto front = std::make_unique<RelayFront>(options, director, std::move(pages), std::move(workers),
-                                            logger, metrics);
+                                            logger, metrics, watch);
   LLMD_RETURN_IF_ERROR(front->Start(options, logger));
   return std::unique_ptr<Front>(std::move(front));
 }

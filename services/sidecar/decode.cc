@@ -87,13 +87,16 @@ void SidecarPolicy::EngineFailed(relay::Call& call, relay::Failure failure, std:
   metrics_.Request(RouteOf(job.kind), status);
   if (refused) {
     logger_.Error("waiting for vLLM to be ready", {{"x-request-id", job.shown_id}, {"err", what}});
-    return AnswerError(call, status, "ServiceUnavailable", "the decode node is not ready: " + told);
+    return AnswerError(call, status, "ServiceUnavailable", "the decode node is not ready: " + told,
+                       relay::NameOf(failure));
   }
+  // Lacks of our own are nobody's failure.
+  const bool theirs = failure != relay::Failure::kOurs;
   AnswerError(call, status,
               status == 503 ? "ServiceUnavailable"
               : late        ? "GatewayTimeout"
                             : "BadGateway",
-              "decode leg: " + told);
+              "decode leg: " + told, theirs ? relay::NameOf(failure) : std::string_view());
 }
 
 void SidecarPolicy::OnResponseHead(relay::Call& call, const http::ResponseView& head) {

@@ -1,6 +1,7 @@
 #include "sidecar/policy.h"
 
 #include <algorithm>
+#include <array>
 
 #include "sidecar/leg.h"
 
@@ -100,10 +101,13 @@ void SidecarPolicy::OnRequest(relay::Call& call) {
 }
 
 void SidecarPolicy::AnswerError(relay::Call& call, int status, std::string_view type,
-                                std::string_view message) {
+                                std::string_view message, std::string_view failure) {
   if (call.context != nullptr) Of(call).stage = Stage::kAnswering;
-  const relay::HeaderEdit json{.name = "Content-Type", .value = "application/json"};
-  call.Answer(status, {&json, 1}, pd::ErrorBody(status, type, message));
+  const std::array<relay::HeaderEdit, 2> headers = {
+      relay::HeaderEdit{"Content-Type", "application/json"},
+      relay::HeaderEdit{http::kUpstreamFailure, failure}};
+  call.Answer(status, {headers.data(), failure.empty() ? 1U : 2U},
+              pd::ErrorBody(status, type, message));
 }
 
 void SidecarPolicy::OnRefused(relay::Call& call, const relay::Refusal& refusal) {

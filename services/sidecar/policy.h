@@ -72,7 +72,9 @@ class SidecarPolicy final : public relay::Policy {
   static Job& Of(relay::Call& call) { return *static_cast<Job*>(call.context); }
   Job& Take(relay::Call& call);
   void Give(Job& job);
-  void AnswerError(relay::Call& call, int status, std::string_view type, std::string_view message);
+  // `failure`: of a leg, for who stands in front (http::kUpstreamFailure); "" = none failed.
+  void AnswerError(relay::Call& call, int status, std::string_view type, std::string_view message,
+                   std::string_view failure = {});
   void HealthTold(relay::Call& call, const Status& engine);
   void Ended(relay::Call& call, Job& job);
   // Takes certificates that have changed.

@@ -143,7 +143,7 @@ void SidecarPolicy::PrefillFailed(relay::Call& call, std::string_view outcome,
   if (TryAgain(call, status) || DecodeWithout(call, status)) return;
   metrics_.Request("disaggregated", status);
   AnswerError(call, status, late ? "GatewayTimeout" : "BadGateway",
-              "prefill leg: " + std::string(WithoutAddress(what, job.asked)));
+              "prefill leg: " + std::string(WithoutAddress(what, job.asked)), "prefill");
 }
 
 void SidecarPolicy::PrefillAnswered(relay::Call& call, const http::ResponseView& head,

@@ -298,6 +298,22 @@ def a_429_is_tried_elsewhere(b):
     assert r.status == 200 and len(s.requests) == 2, r
 
 
+LOADING = answer(503, b'{"error":{"message":"loading","type":"x","param":null,"code":503}}', reason="Loading", headers=[("X-Own", "y")])
+
+
+@case("GW-90")
+def a_503_is_tried_elsewhere(b):
+    s = b.script(first_does(lambda connection: connection.send(LOADING)))
+    r = b.post(s)
+    assert r.status == 200 and len(s.requests) == 2, r
+
+
+@case("GW-90")
+def a_503_of_all_passes_as_it_came(b):
+    r = b.post(b.says(LOADING))
+    assert r.status == 503 and r.body == LOADING.partition(b"\r\n\r\n")[2] and r.header("x-own") == "y", r
+
+
 @case("GW-91")
 def a_500_passes_or_another_engine_answers(b):
     payload = b'{"error":{"message":"CUDA","type":"server_error","param":null,"code":500}}'
@@ -539,6 +555,41 @@ def a_silent_engine_is_replaced(b):
     s = own.script(first_does(lambda connection: connection.wait_gone(10)))
     r = own.post(s, client=own.client(timeout=15))
     assert r.status in (200, 504), r
+
+
+@case("GW-99", own=True)
+def an_engine_that_comes_back_at_once_costs_no_request(b):
+    own = b.own(1)
+    engine = own.farm.engines[0]
+    engine.down()
+    c = own.send(own.script(), client=own.client(timeout=15))
+    time.sleep(0.4)
+    engine.up()
+    r = c.read()
+    assert r.status == 200, r
+
+
+@case("GW-100", process=True)
+def a_request_that_takes_longer_than_it_may_is_504(b):
+    own = b.own(2, flags=["--request-timeout", "1s"])
+    begun = time.monotonic()
+    error_object(own.post(own.script(lambda connection, request: connection.wait_gone(10)), client=own.client(timeout=15)), 504)
+    assert 0.9 < time.monotonic() - begun < 4
+
+
+@case("GW-100", "GW-71", process=True)
+def a_stream_that_takes_longer_than_it_may_is_cut(b):
+    own = b.own(1, flags=["--request-timeout", "1s"])
+
+    def run(connection, request):
+        connection.send(stream_head())
+        for _ in range(80):
+            if not connection.send(wire.chunk(b"data: {}\n\n")):
+                return
+            time.sleep(0.05)
+        connection.send(wire.chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+    r = own.post(own.script(run), stream=True, client=own.client(timeout=15))
+    assert b'"error"' in r.body and b"[DONE]" not in r.body, r
 
 
 # The picker

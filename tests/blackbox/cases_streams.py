@@ -6,7 +6,7 @@ import time
 import wire
 from engines import stream_head
 from registry import case, family
-from runner import answer, settle
+from runner import answer, error_object, settle
 
 CHAT = "/v1/chat/completions"
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"half"}}]}\n\n'
@@ -223,6 +223,19 @@ def client_that_half_closes_is_seen(b, phase):
     seen_leaving(b, phase, lambda c: c.half_close())
 
 
+@case("GW-76", process=True)
+def a_client_that_half_closes_is_served_when_that_is_allowed(b):
+    own = b.own(1, flags=["--half-close=allow"])
+
+    def run(connection, request):
+        time.sleep(0.5)
+        connection.send(answer(body=b'{"late":true}'))
+    c = own.send(own.script(run))
+    c.half_close()
+    r = c.read()
+    assert r.status == 200 and r.body == b'{"late":true}', r
+
+
 @family({"100": 100, "3000": 3000, "6000": 6000, "100000": 100_000}, "GW-67")
 def client_that_sent_more_and_closes_is_seen(b, size):
     seen_leaving(b, idle_stream, lambda c: (c.send(wire.request("POST", CHAT, b"x" * size)), c.close()))
@@ -316,6 +329,53 @@ def a_chunk_that_breaks_off_passes_nothing_of_the_framing(b):
         connection.shut()
     r = b.post(b.script(run), stream=True)
     assert b"40" not in r.body.replace(EVENT, b"")[:10] and "error" in json.loads(events_of(r.body)[-1]), r
+
+
+@family({"between-events": EVENT, "within-an-event": b"event: content_block_delta\n" + EVENT[:-1]}, "GW-74")
+def a_broken_message_stream_ends_with_anthropics_error_event(b, data):
+    r = b.post(b.script(breaks_off(data)), path="/v1/messages", stream=True, max_tokens=5)
+    name, _, last = r.body.rstrip(b"\n").rpartition(b"\n\n")[2].partition(b"\n")
+    event = json.loads(last.removeprefix(b"data: "))
+    assert name == b"event: error" and event["type"] == "error" and event["error"]["type"] and event["error"]["message"], r
+
+
+@case("GW-74", "GW-14")
+def refusals_of_messages_are_anthropics_objects(b):
+    error_object(r := b.post(b.script(), path="/v1/messages", body=b"{no json"), 400)
+    assert r.json()["type"] == "error", r
+
+
+def two_events(rest):
+    """One event and the beginning of another, a silence, and the rest of it."""
+    def run(connection, request):
+        connection.send(stream_head() + wire.chunk(EVENT))
+        time.sleep(1)
+        connection.send(wire.chunk(DONE[:rest]))
+        time.sleep(1)
+        connection.send(wire.chunk(DONE[rest:]) + END)
+    return run
+
+
+@case("GW-75", process=True)
+def a_silent_stream_is_kept_alive_between_events_when_asked_for(b):
+    own = b.own(1, flags=["--sse-heartbeat", "300ms"])
+    r = own.post(own.script(two_events(6)), stream=True)
+    before, _, after = r.body.partition(DONE)
+    assert r.clean and after == b"" and before.startswith(EVENT), r
+    comments = before[len(EVENT):]
+    assert comments and all(line.startswith(b":") for line in comments.split(b"\n") if line), r
+
+
+@case("GW-75", process=True)
+def nothing_stands_within_an_event_of_a_silent_stream(b):
+    own = b.own(1, flags=["--sse-heartbeat", "200ms"])
+
+    def run(connection, request):
+        connection.send(stream_head() + wire.chunk(EVENT + DONE[:8]))
+        time.sleep(1)
+        connection.send(wire.chunk(DONE[8:]) + END)
+    r = own.post(own.script(run), stream=True)
+    assert r.clean and r.body == EVENT + DONE, r
 
 
 @case("GW-69")

@@ -33,7 +33,8 @@ class Exchange:
     async def refuse(self, r):
         self.close = self.close or r.close
         status = 200 if "200-for-refusals" in self.wrong else 400 if "400-for-all" in self.wrong else r.status
-        body = json.dumps({"error": {"message": r.message, "type": TYPES.get(status, "server_error") + ("_own" if self.framing and "types-by-layer" in self.wrong else ""),
+        theirs = self.target.startswith("/v1/messages") and "openais-errors" not in self.wrong
+        body = json.dumps({**({"type": "error"} if theirs else {}), "error": {"message": r.message, "type": TYPES.get(status, "server_error") + ("_own" if self.framing and "types-by-layer" in self.wrong else ""),
                                      "param": None, "code": status}}).encode()
         content = "application/json"
         if "html-errors" in self.wrong:
@@ -338,7 +339,8 @@ class Exchange:
             return await work
         async def left():
             await self.inbox.ended.wait()
-            if "waits-for-data" in self.wrong and self.inbox.data:
+            allowed = self.g.o.half_close == "allow" and "half-close-is-gone" not in self.wrong
+            if allowed or ("waits-for-data" in self.wrong and self.inbox.data):
                 await asyncio.sleep(3600)
             if "slow-to-see" in self.wrong:
                 await asyncio.sleep(0.5)
@@ -352,8 +354,7 @@ class Exchange:
         return work.result()
 
     async def try_engines(self, body):
-        from small_relay import Relay
-        self.began, last, tried = False, None, 0
+        self.deadline = time.monotonic() + (self.g.o.whole if "no-request-limit" not in self.wrong else 3600)
         order = self.g.order()
         wanted = [e for e in order if self.model in self.g.models.get(e, [])]
         order = wanted or order
@@ -366,6 +367,20 @@ class Exchange:
             order = order * 4
         if "asks-one-again" in self.wrong:
             order = order[:1] * 3
+        again_until = time.monotonic() + (2 if "one-round" not in self.wrong else 0)
+        while True:
+            try:
+                return await self.one_round(body, order)
+            except Refusal:
+                # An engine that was reached may have read it: it is tried again where none was.
+                if self.reached or time.monotonic() > again_until:
+                    raise
+                await asyncio.sleep(0.1)
+
+    async def one_round(self, body, order):
+        from small_relay import Relay
+        self.reached = False
+        last, tried = None, 0
         for engine in order[:self.g.o.max_attempts if "ignores-max-attempts" not in self.wrong else 99]:
             tried += 1
             try:
@@ -373,6 +388,7 @@ class Exchange:
                 await relay.ask()
             except (OSError, EngineFailed, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.TimeoutError, ValueError) as e:
                 relay.end()
+                self.reached = self.reached or not isinstance(e, ConnectionRefusedError)
                 if not (isinstance(e, OSError) and e.errno == 24) or "blames-engines" in self.wrong:
                     self.g.failed(engine)
                 last = last or e
@@ -382,7 +398,7 @@ class Exchange:
             except asyncio.CancelledError:
                 relay.end()
                 raise
-            again = {429} if "retries-4xx" not in self.wrong else set(range(400, 500))
+            again = {429, 503} if "retries-4xx" not in self.wrong else {503, *range(400, 500)}
             if relay.status in again and tried < len(order) and "no-429-elsewhere" not in self.wrong:
                 relay.end()
                 continue

@@ -35,6 +35,7 @@ class Relay:
         if "impatient" in self.wrong:
             limit = 1.5
         began = time.monotonic()
+        limit = max(0, min(limit, x.deadline - began))
         for _ in range(20):
             raw = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), limit)
             lines = raw[:-4].split(b"\r\n")
@@ -148,7 +149,8 @@ class Relay:
         try:
             while True:
                 try:
-                    piece = await asyncio.wait_for(it.__anext__(), silent)
+                    left = max(0, min(silent, x.deadline - time.monotonic()))
+                    piece = await asyncio.wait_for(self.next_piece(it, sse, tail, chunked), left)
                 except StopAsyncIteration:
                     break
                 tail = (tail + piece)[-4:]
@@ -180,6 +182,17 @@ class Relay:
                 self.writer = None
             self.end()
 
+    async def next_piece(self, it, sse, tail, chunked):
+        """The next one; while there is none, comments between two events."""
+        every, task = self.x.g.o.heartbeat, asyncio.ensure_future(it.__anext__())
+        try:
+            while every and sse and "no-heartbeat" not in self.wrong and not (await asyncio.wait({task}, timeout=every))[0]:
+                if tail[-2:] in (b"", b"\n\n") or "heartbeat-anywhere" in self.wrong:
+                    await self.write([b":\n\n"], chunked)
+            return await task
+        finally:
+            task.cancel()
+
     async def write(self, pieces, chunked):
         data = b"".join(pieces)
         if not data:
@@ -198,11 +211,13 @@ class Relay:
             await self.write([*held, b"data: [DONE]\n\n"], chunked)
         elif sse and not encoded and "cuts-streams" not in self.wrong:
             ends = re.search(rb"(\n\n|\r\r|\r\n\r\n)$", tail) or tail == b""
-            error = json.dumps({"error": {"message": "the engine broke off" + (f" 127.0.0.1:{self.engine[1]}" if "names-engines" in self.wrong else ""),
+            theirs = x.target.startswith("/v1/messages") and "openais-errors" not in self.wrong
+            error = json.dumps({**({"type": "error"} if theirs else {}),
+                                "error": {"message": "the engine broke off" + (f" 127.0.0.1:{self.engine[1]}" if "names-engines" in self.wrong else ""),
                                           "type": "server_error", "param": None, "code": 502}}).encode()
             # Two line ends close what was open, whatever it was; what is left of it is for the client's parser to drop.
             gap = b"" if ends or "glues-errors" in self.wrong else b"\n\n"
-            await self.write([*held, gap + b"data: " + error + b"\n\n"], chunked)
+            await self.write([*held, gap + (b"event: error\n" if theirs else b"") + b"data: " + error + b"\n\n"], chunked)
         elif "ends-cuts-cleanly" not in self.wrong and not sse or encoded or "cuts-streams" in self.wrong:
             await self.write(held, chunked)
             x.writer.transport.close() if "ends-cuts-cleanly" in self.wrong else x.writer.close()

@@ -19,8 +19,6 @@ from fake_engine import FakeEngine, response
 
 SECONDS = float(os.environ.get("LLMD_CHAOS_SECONDS", 20))
 
-
-STOPPED = "an engine that is stopped keeps the requests that have no byte yet for as long as it is, whatever its page says"
 RUNS = {
     "in process": ["--loop-threads", "4"],
     "with a picker": ["--epp"],
@@ -55,9 +53,7 @@ def runs():
             child.wait(60)
 
 
-@pytest.mark.parametrize("name", [
-    "in process", "with a picker", "picker closes", "picker opens",
-    pytest.param("long stops", marks=pytest.mark.xfail(strict=False, reason=STOPPED)), "real engines"])
+@pytest.mark.parametrize("name", list(RUNS))
 def test_chaos(runs, name):
     """Nothing lost, wrong or left. While the picker is away: `close` refuses with 503 at once, `open` refuses nothing."""
     code, text = runs(name)
@@ -97,8 +93,6 @@ def engine():
         e.close()
 
 
-@pytest.mark.xfail(strict=True, reason="a sidecar's 502 and 503 for an engine that has gone are passed on, though another "
-                                       "endpoint is well")
 def test_a_sidecar_whose_engine_goes_does_not_cost_a_request(started, tmp_path, engine):
     goes = FakeEngine(well)
     sidecars = [started(Sidecar(f"sidecar-{i}", e)) for i, e in enumerate([engine(well), goes])]
@@ -117,7 +111,6 @@ def wait_for(condition, seconds=20):
     return condition()
 
 
-@pytest.mark.xfail(strict=True, reason=STOPPED)
 def test_an_engine_whose_page_is_silent_loses_its_requests_without_a_byte(started, tmp_path, engine):
     """A stopped engine accepts connections and answers nothing. Half of the requests would go there."""
     port = free_port()

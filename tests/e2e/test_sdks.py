@@ -449,8 +449,6 @@ def test_messages_retry_after(scripted, anthropic):
     assert outcome.retries == 1 and 1.0 <= outcome.seconds < 5
 
 
-@pytest.mark.xfail(strict=True, reason="a broken stream of /v1/messages gets OpenAI's error event, which Anthropic's SDK passes "
-                                       "over: a cut looks like success")
 @pytest.mark.parametrize("script", ["cut", "fin"])
 def test_a_cut_message_stream_raises(scripted, anthropic, script):
     outcome = anthropic.call(scripted.url, MESSAGE, message(script, stream=True))
@@ -466,7 +464,6 @@ def test_the_gateways_own_refusals_of_messages(deserted, narrow, anthropic):
     assert bad.raised("BadRequestError")
 
 
-@pytest.mark.xfail(strict=True, reason="the gateway's own errors have OpenAI's form on /v1/messages too")
 def test_the_gateways_own_errors_of_messages_are_anthropics_objects(deserted, anthropic):
     gone = anthropic.call(deserted.url, MESSAGE, message("text"))
     assert gone.type in ("overloaded_error", "api_error"), (gone.type, gone.message)

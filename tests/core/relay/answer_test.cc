@@ -278,5 +278,56 @@ TEST(Leg, LargeBodiesArriveWhole) {
   EXPECT_THAT(engine.requests().at(0), ::testing::EndsWith("\r\n\r\n" + body));
 }
 
+// The policy looks at the body before it lets the head go.
+TEST(WholeBody, IsReadOnWhileTheHeadWaits) {
+  ScriptedPeer engine(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send("HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 9000\r\n\r\n");
+    for (int i = 0; i < 9; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      socket.Send(std::string(1000, static_cast<char>('a' + i)));
+    }
+    ReadRequest(socket);
+  });
+  Hooks hooks = To(engine.port());
+  std::string early, shown;
+  hooks.on_response_head = [&](Call& call, const http::ResponseView&) {
+    early = call.whole_body();
+    call.SetTimer(std::chrono::milliseconds(20));
+  };
+  hooks.on_timer = [&](Call& call) {
+    shown = call.whole_body();
+    if (shown.empty()) return call.SetTimer(std::chrono::milliseconds(20));
+    call.Forward({}, BodyMode::kPass);
+  };
+  TestRelay relay(hooks);
+  const std::string seen = relay.Ask(kGetClose);
+  EXPECT_EQ(early, "");
+  EXPECT_EQ(shown.size(), 9000U);
+  EXPECT_EQ(BodyOf(seen), shown);
+  EXPECT_THAT(seen, ::testing::AllOf(::testing::HasSubstr("X-A: 1\r\n"),
+                                     ::testing::HasSubstr("Content-Length: 9000\r\n")));
+}
+
+TEST(WholeBody, BeyondTheBoundIsNotReadOn) {
+  ScriptedPeer engine(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send("HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n" + std::string(70000, 'x'));
+    ReadRequest(socket);
+  });
+  Hooks hooks = To(engine.port());
+  size_t shown = 1;
+  hooks.on_response_head = [&](Call& call, const http::ResponseView&) {
+    call.SetTimer(std::chrono::milliseconds(50));
+  };
+  hooks.on_timer = [&](Call& call) {
+    shown = call.whole_body().size();
+    call.Forward({}, BodyMode::kPass);
+  };
+  TestRelay relay(hooks);
+  EXPECT_EQ(BodyOf(relay.Ask(kGetClose)).size(), 70000U);
+  EXPECT_EQ(shown, 0U);
+}
+
 }  // namespace
 }  // namespace llmd::relay::testing

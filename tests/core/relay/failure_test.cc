@@ -260,5 +260,149 @@ TEST(Cut, TheGapTimeoutIsOne) {
   EXPECT_THAT(BodyOf(relay.Ask(kGet)), ::testing::StartsWith("data: 1\n\ndata: {\"error\""));
 }
 
+// The request's own time: no fault of the upstream's, and no piece of the answer puts it off.
+TEST(Deadline, OfALegIsItsOwnKindOfFailure) {
+  ScriptedPeer silent(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    ReadRequest(socket);
+  });
+  Hooks hooks = To(silent.port());
+  hooks.on_request = [&](Call& call) {
+    SendOptions options;
+    options.target = hooks.target;
+    options.deadline = call.now() + std::chrono::milliseconds(50);
+    call.Send(options);
+  };
+  EXPECT_EQ(BodyOf(TestRelay(hooks).Ask(kGetClose)), "deadline");
+}
+
+TEST(Deadline, CutsAnAnswerThatIsUnderWay) {
+  ScriptedPeer endless(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send(std::string(kSseHead));
+    while (socket.Send(Chunk("data: 1\n\n")))
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  });
+  Hooks hooks = To(endless.port());
+  hooks.on_request = [&](Call& call) {
+    SendOptions options;
+    options.target = hooks.target;
+    options.deadline = call.now() + std::chrono::milliseconds(100);
+    call.Send(options);
+  };
+  TestRelay relay(hooks);
+  EXPECT_THAT(relay.Ask(kGet), ::testing::HasSubstr("data: {\"error\""));
+  EXPECT_TRUE(relay.journal.WaitForEnds(1)[0].cut);
+}
+
+// A refusal of one engine is kept aside while another one is asked.
+Hooks CollectingHooks(uint16_t first, uint16_t second, size_t bytes) {
+  Hooks hooks = To(first);
+  const Target next = Loopback(second);
+  hooks.on_response_head = [bytes](Call& call, const http::ResponseView& head) {
+    if (head.status == 200) return call.Forward({}, BodyMode::kPass);
+    call.Collect(bytes);
+  };
+  hooks.on_collected = [next](Call& call, const http::ResponseView& head, std::string_view body) {
+    call.context = new std::string(std::to_string(head.status) + " " +
+                                   std::string(head.headers.Get("x-why").value_or("")) + " " +
+                                   std::string(body));
+    SendOptions options;
+    options.target = next;
+    call.Send(options);
+  };
+  hooks.on_failure = [](Call& call, relay::Failure failure, std::string_view) {
+    if (call.context == nullptr) return call.Answer(502, {}, NameOf(failure));
+    call.Answer(503, {}, *static_cast<std::string*>(call.context));
+  };
+  hooks.on_end = [](Call& call) { delete static_cast<std::string*>(call.context); };
+  return hooks;
+}
+
+TEST(Collect, KeepsARefusalWholeWhileAnotherEngineIsAsked) {
+  for (const std::string framing :
+       {"Content-Length: 7\r\n\r\n{\"a\":1}",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n",
+        "Connection: close\r\n\r\n{\"a\":1}"}) {
+    ScriptedPeer busy(1, [&framing](RawSocket& socket, int) {
+      ReadRequest(socket);
+      const size_t head = framing.find("\r\n\r\n") + 4;
+      socket.Send("HTTP/1.1 429 Busy\r\nX-Why: full\r\n" + framing.substr(0, head));
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      socket.Send(framing.substr(head));
+    });
+    TestRelay relay(CollectingHooks(busy.port(), ClosedPort(), 1000));
+    EXPECT_EQ(BodyOf(relay.Ask(kGetClose)), "429 full {\"a\":1}") << framing;
+  }
+}
+
+TEST(Collect, LeavesTheConnectionUsable) {
+  ScriptedPeer engine(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send("HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nfull");
+    ReadRequest(socket);
+    socket.Send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood");
+    ReadRequest(socket);
+  });
+  TestRelay relay(CollectingHooks(engine.port(), engine.port(), 1000));
+  EXPECT_EQ(BodyOf(relay.Ask(kGetClose)), "good");
+  EXPECT_EQ(relay.Sum().upstream_connects, 1U);
+}
+
+TEST(Collect, HasABound) {
+  ScriptedPeer engine(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send("HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n12345678\r\n");
+    ReadRequest(socket);
+  });
+  TestRelay relay(CollectingHooks(engine.port(), ClosedPort(), 7));
+  EXPECT_EQ(BodyOf(relay.Ask(kGetClose)), "ours");
+}
+
+TEST(Drop, BreaksALegOffWithoutAHook) {
+  ScriptedPeer silent(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    ReadRequest(socket);  // until it is dropped
+  });
+  ScriptedPeer good(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood");
+    ReadRequest(socket);
+  });
+  Hooks hooks;
+  bool dropped = false;
+  hooks.on_request = [&](Call& call) {
+    SendOptions options;
+    options.target = Loopback(silent.port());
+    call.Send(options);
+    call.SetTimer(std::chrono::milliseconds(30));
+  };
+  hooks.on_timer = [&](Call& call) {
+    if (!std::exchange(dropped, true)) {
+      call.Drop();
+      call.Drop();
+      return call.SetTimer(std::chrono::milliseconds(30));
+    }
+    SendOptions options;
+    options.target = Loopback(good.port());
+    call.Send(options);
+  };
+  TestRelay relay(hooks);
+  EXPECT_EQ(BodyOf(relay.Ask(kGetClose)), "good");
+  EXPECT_THAT(relay.journal.lines(), ::testing::IsEmpty());
+}
+
+TEST(Cut, TheErrorEventMayHaveAName) {
+  ScriptedPeer peer(1, [](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send(std::string(kSseHead) + Chunk("event: x\ndata: 1\n"));
+  });
+  Hooks hooks = To(peer.port());
+  hooks.on_head = [](Call& call) { call.error_event = "error"; };
+  TestRelay relay(hooks);
+  EXPECT_THAT(BodyOf(relay.Ask(kGet)),
+              ::testing::StartsWith("event: x\ndata: 1\n\nevent: error\ndata: {\"error\""));
+}
+
 }  // namespace
 }  // namespace llmd::relay::testing

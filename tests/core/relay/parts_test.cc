@@ -181,7 +181,14 @@ TEST_F(HealthTest, ARefusalEjectsAtOnceOthersAfterSeveralInARow) {
 
 TEST_F(HealthTest, OursIsHeldAgainstNobody) {
   for (int i = 0; i < 10; ++i) EXPECT_FALSE(health_.Failed(1, target_, Failure::kOurs));
+  for (int i = 0; i < 10; ++i) EXPECT_FALSE(health_.Failed(1, target_, Failure::kDeadline));
   EXPECT_THAT(*health_.Ejected(), IsEmpty());
+}
+
+TEST_F(HealthTest, OneThatIsLostIsOutAtOnce) {
+  EXPECT_TRUE(health_.Lost(1, target_));
+  EXPECT_FALSE(health_.Lost(1, target_));
+  EXPECT_THAT(*health_.Ejected(), ElementsAre(1));
 }
 
 TEST_F(HealthTest, IsProbedAfterABackoffThatDoubles) {

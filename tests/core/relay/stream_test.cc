@@ -252,5 +252,48 @@ TEST(Stream, IsCutAtTheDrainLimit) {
   EXPECT_EQ(relay.journal.outcomes().size(), 1U);
 }
 
+TEST(Heartbeat, IsACommentBetweenEventsWhileTheEngineIsSilent) {
+  std::promise<void> next;
+  ScriptedPeer peer(1, [&](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send(std::string(kSseHead) + "9\r\ndata: 1\n\n\r\n");
+    next.get_future().wait();
+    socket.Send("9\r\ndata: 2\n\n\r\n0\r\n\r\n");
+    ReadRequest(socket);
+  });
+  RelayOptions options;
+  options.sse_heartbeat = milliseconds(40);
+  TestRelay relay(To(peer.port()), options);
+  RawSocket socket = relay.Connect();
+  socket.Send(kGetClose);
+  std::string seen = socket.ReadUntil("data: 1\n\n\r\n3\r\n:\n\n\r\n3\r\n:\n\n");
+  next.set_value();
+  seen += socket.ReadToEnd();
+  std::string events = BodyOf(seen);
+  for (size_t at = events.find(":\n\n"); at != std::string::npos; at = events.find(":\n\n"))
+    events.erase(at, 3);
+  EXPECT_EQ(events, "data: 1\n\ndata: 2\n\n");
+}
+
+TEST(Heartbeat, NeverStandsWithinAnEventNorInOtherAnswers) {
+  for (const std::string head :
+       {std::string(kSseHead), std::string("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        std::string("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                    "Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")}) {
+    const std::string before = head == kSseHead ? "data: 1\n" : "data: 1\n\n";
+    ScriptedPeer peer(1, [&](RawSocket& socket, int) {
+      ReadRequest(socket);
+      socket.Send(head + std::to_string(before.size()) + "\r\n" + before + "\r\n");
+      std::this_thread::sleep_for(milliseconds(200));
+      socket.Send("9\r\ndata: 2\n\n\r\n0\r\n\r\n");
+      ReadRequest(socket);
+    });
+    RelayOptions options;
+    options.sse_heartbeat = milliseconds(20);
+    TestRelay relay(To(peer.port()), options);
+    EXPECT_EQ(BodyOf(relay.Ask(kGetClose)), before + "data: 2\n\n");
+  }
+}
+
 }  // namespace
 }  // namespace llmd::relay::testing

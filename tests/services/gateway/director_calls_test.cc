@@ -168,10 +168,15 @@ uint16_t NobodyThere() {
 
 class DirectorCalls : public testing::Test {
  protected:
-  void Open(int max_attempts = 3) {
+  static FrontOptions Options(int max_attempts = 3, Duration retry_timeout = {}) {
     FrontOptions options;
-    options.max_attempts = max_attempts;
-    front_ = *MakeRelayFront(options, director_, {}, Logger(log_, LogLevel::kInfo), metrics_);
+    options.tries.max_attempts = max_attempts;
+    options.tries.retry_timeout = retry_timeout;
+    return options;
+  }
+  void Open(const FrontOptions& options = Options(), PageWatch* watch = nullptr) {
+    front_ =
+        *MakeRelayFront(options, director_, {}, Logger(log_, LogLevel::kInfo), metrics_, watch);
   }
   // Engines end after the front, which keeps connections to them.
   EchoEngine& Engine() { return *(echo_ = std::make_unique<EchoEngine>()); }
@@ -190,6 +195,12 @@ class DirectorCalls : public testing::Test {
     const std::string page = metrics_.Expose();
     const size_t at = page.find("\n" + name + " ");
     return at == std::string::npos ? -1 : std::stod(page.substr(at + name.size() + 2));
+  }
+
+  std::string Log() const {
+    std::string text;
+    for (const json::Value& line : log_->Lines()) text += line.Dump() + "\n";
+    return text;
   }
 
   std::shared_ptr<MemoryLogSink> log_ = std::make_shared<MemoryLogSink>();
@@ -306,12 +317,212 @@ TEST_F(DirectorCalls, AsksAgainWithoutTheEndpointThatFailedAndSaysItIsTheSameReq
 }
 
 TEST_F(DirectorCalls, IsSentToNoMoreEndpointsThanAllowed) {
-  std::vector<uint16_t> dead;
-  for (int i = 0; i < 5; ++i) dead.push_back(NobodyThere());
-  director_.script = {To(dead)};
-  Open(3);
+  std::vector<std::unique_ptr<ScriptedPeer>> ill;
+  std::vector<uint16_t> ports;
+  for (int i = 0; i < 3; ++i) {
+    ill.push_back(std::make_unique<ScriptedPeer>(1, [](RawSocket& s, int) { ReadRequest(s); }));
+    ports.push_back(ill.back()->port());
+  }
+  EchoEngine& well = Engine();
+  ports.push_back(well.port());
+  director_.script = {To(ports)};
+  Open(Options(3));
   EXPECT_THAT(Post(), StartsWith("HTTP/1.1 503"));
   EXPECT_EQ(Metric("llmd_gateway_retries_total"), 2);
+}
+
+TEST_F(DirectorCalls, EndpointsThatCannotBeReachedAreNoAttempts) {
+  std::vector<uint16_t> ports;
+  for (int i = 0; i < 5; ++i) ports.push_back(NobodyThere());
+  ports.push_back(Engine().port());
+  director_.script = {To(ports)};
+  Open(Options(1));
+  EXPECT_THAT(Post(), StartsWith("HTTP/1.1 200"));
+  EXPECT_EQ(Metric("llmd_gateway_retries_total"), 5);
+}
+
+TEST_F(DirectorCalls, WhenAllHaveFailedTheyAreTriedAgainAfterABackOff) {
+  EchoEngine& engine = Engine();
+  const uint16_t dead = NobodyThere();
+  director_.script = {To({dead}), Refusal(503, "none left", "rejected-no-endpoints", 0),
+                      To({engine.port()})};
+  Open(Options(3, std::chrono::seconds(10)));
+  EXPECT_THAT(Post(), StartsWith("HTTP/1.1 200"));
+  front_->Stop(Duration::zero());
+  ASSERT_EQ(director_.asked.size(), 3U);
+  EXPECT_THAT(director_.asked[1].exclude, ElementsAre(Id(dead)));
+  EXPECT_TRUE(director_.asked[2].again);
+  // It refused, so it is out; but it has not failed this round.
+  EXPECT_THAT(director_.asked[2].exclude, ElementsAre(Id(dead)));
+}
+
+TEST_F(DirectorCalls, NotBeyondTheTimeForIt) {
+  const uint16_t dead = NobodyThere();
+  director_.script = {To({dead})};
+  Open(Options(3, milliseconds(200)));
+  EXPECT_THAT(Post(), AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("no model server answered")));
+  EXPECT_GE(Metric("llmd_gateway_retries_total"), 1);
+}
+
+constexpr std::string_view kBusy =
+    "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nX-Own: y\r\nContent-Length: "
+    "8\r\n\r\n{\"no\":1}";
+
+// Answers every request on one connection with the bytes.
+std::function<void(RawSocket&, int)> Says(std::string_view bytes) {
+  return [bytes](RawSocket& socket, int) {
+    while (!ReadRequest(socket).empty()) socket.Send(bytes);
+  };
+}
+
+TEST_F(DirectorCalls, A429IsTriedElsewhere) {
+  EchoEngine& engine = Engine();
+  ScriptedPeer& busy = Scripted(Says(kBusy));
+  director_.script = {To({busy.port()}), To({engine.port()})};
+  EXPECT_THAT(Post(), StartsWith("HTTP/1.1 200"));
+  front_->Stop(Duration::zero());
+  ASSERT_EQ(director_.asked.size(), 2U);
+  EXPECT_THAT(director_.asked[1].exclude, ElementsAre(Id(busy.port())));
+  EXPECT_EQ(director_.status, 200);  // the hooks saw the last answer only
+  EXPECT_EQ(director_.cancels, 1);
+}
+
+TEST_F(DirectorCalls, WhenNobodyElseCanItPassesAsItCameAtOnce) {
+  ScriptedPeer& busy = Scripted(Says(kBusy));
+  Open(Options(3, std::chrono::minutes(1)));
+  for (const sched::Routing& next :
+       {Refusal(503, "none left", "rejected-no-endpoints", 0), Refusal(429, "full", "", 1),
+        To({busy.port()}), To({NobodyThere()})}) {
+    director_.script = {To({busy.port()}), next};
+    EXPECT_THAT(Post(), AllOf(StartsWith("HTTP/1.1 429"), HasSubstr("Retry-After: 7\r\n"),
+                              HasSubstr("X-Own: y\r\n"), HasSubstr("x-request-id: "),
+                              HasSubstr("{\"no\":1}")));
+  }
+}
+
+TEST_F(DirectorCalls, OneThatIsTooLargeToBeKeptPassesAtOnce) {
+  const std::string large =
+      "HTTP/1.1 429 Busy\r\nContent-Length: 300000\r\n\r\n" + std::string(300'000, 'x');
+  ScriptedPeer& busy = Scripted(Says(large));
+  director_.script = {To({busy.port()}), To({Engine().port()})};
+  EXPECT_THAT(Post(), AllOf(StartsWith("HTTP/1.1 429"), HasSubstr("Content-Length: 300000\r\n")));
+}
+
+TEST_F(DirectorCalls, ASidecarWhoseEngineIsGoneIsNoAnswer) {
+  EchoEngine& engine = Engine();
+  ScriptedPeer& sidecar =
+      Scripted(Says("HTTP/1.1 502 Bad Gateway\r\nx-llmd-upstream-failure: refused\r\n"
+                    "Content-Length: 2\r\n\r\n{}"));
+  director_.script = {To({sidecar.port()}), To({engine.port()})};
+  EXPECT_THAT(Post(), StartsWith("HTTP/1.1 200"));
+  // As if it had refused itself.
+  EXPECT_THAT(Post(), StartsWith("HTTP/1.1 200"));
+  front_->Stop(Duration::zero());
+  ASSERT_EQ(director_.asked.size(), 3U);
+  EXPECT_THAT(director_.asked[2].exclude, ElementsAre(Id(sidecar.port())));
+}
+
+TEST_F(DirectorCalls, WhatPassesDoesNotSayHowASidecarsEngineFailed) {
+  ScriptedPeer sidecar(2, Says("HTTP/1.1 502 Bad Gateway\r\nx-llmd-upstream-failure: reset\r\n"
+                               "Content-Length: 2\r\n\r\n{}"));
+  for (const int attempts : {1, 2}) {
+    director_.script = {To({sidecar.port()}), Refusal(503, "none", "rejected-no-endpoints", 0)};
+    Open(Options(attempts));
+    EXPECT_THAT(Post(), AllOf(StartsWith("HTTP/1.1 502"), Not(HasSubstr("upstream-failure"))));
+    front_->Stop(Duration::zero());
+  }
+}
+
+TEST_F(DirectorCalls, A502Or500OfAnEnginesOwnPasses) {
+  ScriptedPeer& engine = Scripted(Says("HTTP/1.1 502 Oops\r\nContent-Length: 2\r\n\r\n{}"));
+  director_.script = {To({engine.port()}), To({Engine().port()})};
+  EXPECT_THAT(Post(), StartsWith("HTTP/1.1 502"));
+}
+
+TEST_F(DirectorCalls, TheRequestsTimeIsOverWithA504ThatIsHeldAgainstNobody) {
+  ScriptedPeer& silent = Scripted([](RawSocket& socket, int) {
+    ReadRequest(socket);
+    ReadRequest(socket);
+  });
+  director_.script = {To({silent.port()})};
+  FrontOptions options = Options(3, std::chrono::minutes(1));
+  options.timeouts = *TimeoutTable::Create({}, {"/v1/comp*=request:50ms"});
+  Open(options);
+  EXPECT_THAT(Post(), AllOf(StartsWith("HTTP/1.1 504"), HasSubstr("time is over")));
+  front_->Stop(Duration::zero());
+  EXPECT_EQ(director_.asked.size(), 1U);
+  EXPECT_THAT(Log(), HasSubstr("\"kind\":\"deadline\""));
+}
+
+TEST_F(DirectorCalls, ErrorsOfMessagesHaveAnthropicsForm) {
+  director_.script = {Refusal(429, "the queue is full", "rejected-saturated", 7)};
+  Open();
+  RawSocket refused = RawSocket::Connect(front_->port());
+  refused.Send(
+      "POST /v1/messages HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: "
+      "2\r\n\r\n{}");
+  EXPECT_THAT(refused.ReadToEnd(),
+              AllOf(HasSubstr(R"({"type":"error","error":{"message":"the queue is full")"),
+                    HasSubstr(R"("type":"rate_limit_error")")));
+
+  ScriptedPeer& engine = Scripted([](RawSocket& socket, int) {
+    ReadRequest(socket);
+    socket.Send(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: "
+        "chunked\r\n\r\n9\r\ndata: 1\n\n\r\n");
+  });
+  director_.script = {To({engine.port()})};
+  RawSocket cut = RawSocket::Connect(front_->port());
+  cut.Send("POST /v1/messages HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}");
+  EXPECT_THAT(cut.ReadToEnd(),
+              AllOf(HasSubstr("event: error\ndata: {\"type\":\"error\",\"error\":{\"message\":"),
+                    HasSubstr("\"type\":\"api_error\"")));
+}
+
+// Reads nothing: what the test tells of a page is all that is known of it.
+class NoPages final : public sched::Fetch {
+ public:
+  void Get(const sched::EndpointInfo&, const sched::PageSpec&, Duration,
+           std::function<void(StatusOr<std::string>)> done) override {
+    done(silent ? StatusOr<std::string>(DeadlineExceeded("no answer in time"))
+                : StatusOr<std::string>(std::string()));
+  }
+  bool silent = false;
+};
+
+TEST_F(DirectorCalls, AnEndpointWhosePageIsSilentLosesWhatWaitsForAByte) {
+  EchoEngine& engine = Engine();
+  std::atomic<bool> read{false};
+  ScriptedPeer& stopped = Scripted([&](RawSocket& socket, int) {
+    ReadRequest(socket);
+    read = true;
+    ReadRequest(socket);  // until it is let go
+  });
+  director_.script = {To({stopped.port()}), To({engine.port()})};
+  const auto pages = std::make_shared<NoPages>();
+  FakeClock clock;
+  PageWatch watch(pages, std::chrono::seconds(2), clock);
+  const auto ask = [&](uint16_t port) {
+    sched::EndpointInfo info;
+    info.address = "127.0.0.1";
+    info.port = port;
+    watch.Get(info, {}, std::chrono::seconds(1), [](const StatusOr<std::string>&) {});
+  };
+  Open(Options(), &watch);
+  std::thread pages_reader([&] {
+    while (!read) std::this_thread::sleep_for(milliseconds(1));
+    ask(engine.port());
+    pages->silent = true;
+    ask(stopped.port());
+    ask(stopped.port());
+    clock.Advance(std::chrono::seconds(3));
+  });
+  EXPECT_THAT(Post(), StartsWith("HTTP/1.1 200"));
+  pages_reader.join();
+  front_->Stop(Duration::zero());
+  ASSERT_EQ(director_.asked.size(), 2U);
+  EXPECT_THAT(director_.asked[1].exclude, ElementsAre(Id(stopped.port())));
+  EXPECT_THAT(Log(), HasSubstr("its page has not answered"));
 }
 
 TEST_F(DirectorCalls, TriesEndpointsThatAreOutWhenNothingElseIsLeft) {

@@ -49,7 +49,9 @@ class DirectorPolicyTest : public testing::Test {
                                         metrics, SystemClock());
     ASSERT_TRUE(made.ok()) << made.status().ToString();
     director = std::move(*made);
-    auto opened = MakeRelayFront(FrontOptions(), *director, {}, Logger(), metrics);
+    FrontOptions once;
+    once.tries.retry_timeout = {};
+    auto opened = MakeRelayFront(once, *director, {}, Logger(), metrics);
     ASSERT_TRUE(opened.ok()) << opened.status().ToString();
     front = std::move(*opened);
   }

@@ -266,6 +266,32 @@ TEST_F(PolicyTest, ClientsAreNotToldWhomWeAsked) {
   EXPECT_EQ(lines_.Lines().back()["err"].AsString(), "10.0.0.1:8000: connect: refused");
 }
 
+// Who stands in front may then try elsewhere.
+TEST_F(PolicyTest, AnErrorSaysWhichLegFailedAndHow) {
+  const auto says = [](const FakeCall& call) -> std::string {
+    for (const auto& [name, value] : call.answer_headers) {
+      if (name == "x-llmd-upstream-failure") return value;
+    }
+    return "";
+  };
+  for (const relay::Failure failure : {relay::Failure::kRefused, relay::Failure::kReset,
+                                       relay::Failure::kTimeout, relay::Failure::kProtocol}) {
+    FakeCall& passed = Ask("GET", "/v1/models", {}, "");
+    policy_->OnFailure(passed, failure, "why");
+    EXPECT_EQ(says(passed), relay::NameOf(failure));
+    FakeCall& decode = Ask("POST", "/v1/completions", {}, "{}");
+    policy_->OnFailure(decode, failure, "why");
+    EXPECT_EQ(says(decode), relay::NameOf(failure));
+    FakeCall& prefill = Disaggregate();
+    policy_->OnFailure(prefill, failure, "why");
+    EXPECT_EQ(says(prefill), "prefill");
+  }
+  FakeCall& ours = Ask("POST", "/v1/completions", {}, "{}");
+  policy_->OnFailure(ours, relay::Failure::kOurs, "no descriptor");
+  EXPECT_EQ(says(ours), "");
+  EXPECT_EQ(says(Disaggregate("no host and port")), "");
+}
+
 TEST_F(PolicyTest, AReplyThatIsNoObjectIs400) {
   FakeCall& call = Disaggregate();
   Collected(call, 200, "<html>");

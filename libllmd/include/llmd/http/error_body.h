@@ -1,5 +1,5 @@
-// Refusals as clients of the OpenAI API read them: one type a status, whoever answers. Plain
-// functions, thread-safe.
+// Refusals as clients of the OpenAI API read them, and those of Anthropic's: one type a status,
+// whoever answers. Plain functions, thread-safe.
 #pragma once
 
 #include <string>
@@ -11,5 +11,11 @@ namespace llmd::http {
 std::string_view ErrorType(int status);
 // {"error":{"message","type","param":null,"code":status}}.
 std::string ErrorBody(int status, std::string_view message);
+
+// "invalid_request_error", "overloaded_error", … (docs.anthropic.com, Errors)
+std::string_view AnthropicErrorType(int status);
+// {"type":"error","error":{"message","type","param":null,"code":status}}: theirs, and what clients of
+// either find the same way.
+std::string AnthropicErrorBody(int status, std::string_view message);
 
 }  // namespace llmd::http

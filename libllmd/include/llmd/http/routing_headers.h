@@ -16,6 +16,10 @@ inline constexpr std::array kRoutingHeaders = {
     std::string_view("x-encoder-hosts-ports"),
     std::string_view("x-kv-cache-source-host-port")};
 
+// On an answer of a sidecar's own: how its engine failed it ("refused", "reset", "timeout",
+// "protocol"), or "prefill" when a prefiller did. Who stands in front may try elsewhere.
+inline constexpr std::string_view kUpstreamFailure = "x-llmd-upstream-failure";
+
 // Without regard to case.
 bool IsRoutingHeader(std::string_view name);
 

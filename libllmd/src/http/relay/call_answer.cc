@@ -19,6 +19,9 @@ constexpr Duration kLineWait = std::chrono::milliseconds(50);
 constexpr size_t kMaxLineBytes = 64 * 1024;
 constexpr std::string_view kLastChunk = "0\r\n\r\n";
 constexpr std::string_view kCrlf = "\r\n";
+constexpr std::string_view kComment = ":\n\n";
+// Of a body whose head waits for Forward.
+constexpr size_t kReadOnBytes = 64 * 1024;
 
 bool StartsWithIgnoringCase(std::string_view text, std::string_view start) {
   return text.size() >= start.size() && http::EqualsIgnoreCase(text.substr(0, start.size()), start);
@@ -38,6 +41,10 @@ bool CallImpl::wants_bytes() const {
     case Phase::kLeg:
     case Phase::kCollecting:
       return true;
+    case Phase::kHead:
+      return answer_.declares_length && answer_.declared_length <= kReadOnBytes &&
+             held_head_bytes_ > 0 &&
+             upstream_->received().size() - held_head_bytes_ < answer_.declared_length;
     case Phase::kRelaying:
       return !paused_ && unsettled_ <= loop_.options().max_held_bytes;
     default:
@@ -49,7 +56,7 @@ size_t CallImpl::OnUpstreamBytes(std::string_view bytes) {
   size_t used = 0;
   if (phase_ == Phase::kLeg) used = ReadAnswerHead(bytes);
   if (phase_ == Phase::kRelaying) return used + RelayBody(bytes.substr(used));
-  if (phase_ == Phase::kCollecting) return used + Collect(bytes.substr(used));
+  if (phase_ == Phase::kCollecting) return used + Gather(bytes.substr(used));
   return used;
 }
 
@@ -86,22 +93,42 @@ size_t CallImpl::ReadAnswerHead(std::string_view bytes) {
 bool CallImpl::StartAnswer(std::string_view head, std::string_view behind) {
   decoder_ = http::BodyDecoder(answer_.framing);
   if (leg_.collect_bytes > 0) {
-    phase_ = Phase::kCollecting;
-    collected_head_.assign(head);
-    (void)http::ReadResponseHead(collected_head_, leg_to_head_, &answer_);
+    BeginCollecting(head);
     return true;
   }
   phase_ = Phase::kHead;
   held_head_bytes_ = 0;
+  head_text_ = head;
   Upstream* const asked = upstream_;
   const bool whole = answer_.framing.kind == http::Framing::Kind::kLength &&
                      answer_.declares_length && answer_.declared_length <= behind.size();
   whole_body_ = whole ? behind.substr(0, answer_.declared_length) : std::string_view();
   loop_.policy().OnResponseHead(*this, answer_.view);
-  whole_body_ = {};
-  if (phase_ == Phase::kRelaying && upstream_ == asked) return true;
+  head_text_ = whole_body_ = {};
+  if ((phase_ == Phase::kRelaying || phase_ == Phase::kCollecting) && upstream_ == asked)
+    return true;
   if (phase_ == Phase::kHead) held_head_bytes_ = head.size();
   return false;
+}
+
+void CallImpl::BeginCollecting(std::string_view head) {
+  phase_ = Phase::kCollecting;
+  collected_head_.assign(head);
+  (void)http::ReadResponseHead(collected_head_, leg_to_head_, &answer_);
+}
+
+void CallImpl::Collect(size_t bytes) {
+  if (phase_ != Phase::kHead || head_text_.empty()) return;
+  leg_.collect_bytes = bytes;
+  BeginCollecting(head_text_);
+}
+
+std::string_view CallImpl::whole_body() const {
+  if (!whole_body_.empty() || phase_ != Phase::kHead || held_head_bytes_ == 0) return whole_body_;
+  const std::string_view body = upstream_->received().substr(held_head_bytes_);
+  const bool whole = answer_.framing.kind == http::Framing::Kind::kLength &&
+                     answer_.declares_length && answer_.declared_length <= body.size();
+  return whole ? body.substr(0, answer_.declared_length) : std::string_view();
 }
 
 void CallImpl::UpstreamBytesMoved(const char* from, const char* to) {
@@ -153,7 +180,7 @@ void CallImpl::Forward(std::span<const HeaderEdit> edits, BodyMode mode) {
   upstream_->Resume();
 }
 
-size_t CallImpl::Collect(std::string_view bytes) {
+size_t CallImpl::Gather(std::string_view bytes) {
   size_t used = 0;
   while (true) {
     size_t framing = 0;
@@ -304,6 +331,20 @@ void CallImpl::FlushLine() {
   SendContent(pieces, false);
 }
 
+// A client, or what stands between, that hears nothing for long may take the stream for dead.
+void CallImpl::ArmHeartbeat() {
+  const Duration every = loop_.options().sse_heartbeat;
+  if (every > Duration::zero()) loop_.wheel().Set(heartbeat_timer_, loop_.now() + every);
+}
+
+void CallImpl::Heartbeat() {
+  if (phase_ != Phase::kRelaying || framing_ == Body::kLength) return;
+  const bool between_events = line_.empty() && tail_.Closing().empty();
+  if (!between_events || client_->behind()) return ArmHeartbeat();
+  const std::array<std::string_view, 1> pieces = {kComment};
+  SendContent(pieces, false);
+}
+
 void CallImpl::SendContent(std::span<const std::string_view> pieces, bool end) {
   std::array<std::string_view, kMaxParts + 4> parts;
   size_t count = 0, bytes = 0;
@@ -311,6 +352,7 @@ void CallImpl::SendContent(std::span<const std::string_view> pieces, bool end) {
     bytes += piece.size();
     if (event_stream_) tail_.Passed(piece);
   }
+  if (event_stream_ && !end) ArmHeartbeat();
   std::string gathered;
   if (pieces.size() > kMaxParts) {
     for (std::string_view piece : pieces) gathered.append(piece);
@@ -337,6 +379,7 @@ void CallImpl::SendChunks(std::span<const std::string_view> pieces, std::string_
     if (event_stream_) tail_.Passed(piece);
     outcome_.body_bytes += piece.size();
   }
+  if (event_stream_) ArmHeartbeat();
   const std::array<std::string_view, 1> parts = {framed};
   SendParts(parts);
 }
@@ -397,7 +440,10 @@ void CallImpl::EndWithEvent(std::string_view error) {
   if (!event_stream_ || (framing_ != Body::kChunked && framing_ != Body::kUntilClose))
     return CutAnswer();
   line_.clear();
-  const std::array<std::string_view, 4> event = {tail_.Closing(), "data: ", error, "\n\n"};
+  const bool named = !error_event.empty();
+  const std::array<std::string_view, 7> event = {
+      tail_.Closing(), named ? "event: " : "", error_event, named ? "\n" : "", "data: ", error,
+      "\n\n"};
   SendContent(event, true);
   EndOnClient(false, false);
 }

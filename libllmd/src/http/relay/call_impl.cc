@@ -20,7 +20,8 @@ CallImpl::CallImpl(LoopImpl& loop, uint32_t slot)
             if (!call.over()) call.loop_.policy().OnTimer(call);
           },
           this),
-      line_timer_([](void* self) { static_cast<CallImpl*>(self)->FlushLine(); }, this) {}
+      line_timer_([](void* self) { static_cast<CallImpl*>(self)->FlushLine(); }, this),
+      heartbeat_timer_([](void* self) { static_cast<CallImpl*>(self)->Heartbeat(); }, this) {}
 
 CallImpl::~CallImpl() = default;
 
@@ -34,11 +35,13 @@ void CallImpl::Begin(Client* client, TimePoint received) {
 // For the next request; buffers stay.
 void CallImpl::Reset() {
   context = nullptr;
+  error_event = {};
   retained_ = paused_ = false;
   client_ = nullptr;
   head_.Clear();
   loop_.wheel().Clear(timer_);
   loop_.wheel().Clear(line_timer_);
+  loop_.wheel().Clear(heartbeat_timer_);
   kept_input_.Free();
   kept_body_.Free();
   kept_body_view_ = {};
@@ -154,6 +157,13 @@ void CallImpl::DropUpstream() {
   if (upstream_ != nullptr) std::exchange(upstream_, nullptr)->Close();
 }
 
+void CallImpl::Drop() {
+  if (phase_ != Phase::kLeg && phase_ != Phase::kHead && phase_ != Phase::kCollecting) return;
+  DropUpstream();
+  collected_.Free();
+  phase_ = Phase::kDeciding;
+}
+
 // The upstream's connection is over, by its fault or by its silence.
 void CallImpl::OnLegFailed(Failure failure, std::string_view what) {
   const std::string text = Where().append(what);
@@ -235,6 +245,7 @@ void CallImpl::EndOnClient(bool keep, bool reset) {
   phase_ = Phase::kAnswered;
   loop_.wheel().Clear(timer_);
   loop_.wheel().Clear(line_timer_);
+  loop_.wheel().Clear(heartbeat_timer_);
   client_->EndAnswer(reset  ? Client::After::kReset
                      : keep ? Client::After::kNext
                             : Client::After::kClose);
@@ -259,6 +270,7 @@ bool CallImpl::End() {
   phase_ = Phase::kOver;
   loop_.wheel().Clear(timer_);
   loop_.wheel().Clear(line_timer_);
+  loop_.wheel().Clear(heartbeat_timer_);
   outcome_.ended = loop_.now();
   ending_ = true;
   loop_.policy().OnEnd(*this, outcome_);

@@ -45,7 +45,9 @@ class CallImpl final : public Call {
   void Send(const SendOptions& options) override;
   void Answer(int status, std::span<const HeaderEdit> headers, std::string_view body) override;
   void Forward(std::span<const HeaderEdit> edits, BodyMode mode) override;
-  std::string_view whole_body() const override { return whole_body_; }
+  std::string_view whole_body() const override;
+  void Collect(size_t bytes) override;
+  void Drop() override;
   void Abort() override;
   void BreakOff(std::string_view error) override;
   void Release(std::string_view bytes, size_t covers, bool last) override;
@@ -118,7 +120,8 @@ class CallImpl final : public Call {
 
   size_t ReadAnswerHead(std::string_view bytes);
   bool StartAnswer(std::string_view head, std::string_view behind);
-  size_t Collect(std::string_view bytes);
+  void BeginCollecting(std::string_view head);
+  size_t Gather(std::string_view bytes);
   size_t RelayBody(std::string_view bytes);
   bool Show(const std::vector<std::string_view>& pieces, bool end);
   void Edit(const std::vector<std::string_view>& pieces, bool end);
@@ -132,6 +135,8 @@ class CallImpl final : public Call {
   void SendParts(std::span<const std::string_view> parts);
   void HoldLine(std::vector<std::string_view>* pieces, bool end);
   void FlushLine();
+  void ArmHeartbeat();
+  void Heartbeat();
   void FinishAnswer();
   void CutAnswer();
   void Cut(Failure failure, std::string_view what);
@@ -146,7 +151,7 @@ class CallImpl final : public Call {
   Client* client_ = nullptr;
   http::RequestHeadView head_;
   Outcome outcome_;
-  Timer timer_, line_timer_;
+  Timer timer_, line_timer_, heartbeat_timer_;
   Buffer kept_input_, kept_body_;
   std::string_view kept_body_view_;
 
@@ -164,8 +169,8 @@ class CallImpl final : public Call {
   http::ResponseHeadView answer_;
   http::BodyDecoder decoder_;
   int informational_ = 0;
-  std::string_view whole_body_;
-  size_t held_head_bytes_ = 0;  // of a head that waits for Forward
+  std::string_view head_text_, whole_body_;  // within OnResponseHead
+  size_t held_head_bytes_ = 0;               // of a head that waits for Forward
   std::string collected_head_;
   Buffer collected_;
 

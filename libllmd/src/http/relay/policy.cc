@@ -16,6 +16,8 @@ std::string_view NameOf(Failure failure) {
       return "timeout";
     case Failure::kProtocol:
       return "protocol";
+    case Failure::kDeadline:
+      return "deadline";
     case Failure::kOurs:
       break;
   }

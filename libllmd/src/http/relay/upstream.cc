@@ -69,7 +69,7 @@ bool Upstream::Connect(CallImpl& call, UpstreamPool& pool, const Target& target,
     errno = error;
     return false;
   }
-  loop_.wheel().Set(timer_, loop_.now() + call.leg().connect_timeout);
+  SetTimer(call.leg().connect_timeout);
   return true;
 }
 
@@ -79,6 +79,11 @@ void Upstream::Reuse(CallImpl& call) {
   Start();
 }
 
+// So long, but not beyond the end of the call's leg.
+void Upstream::SetTimer(Duration patience) {
+  loop_.wheel().Set(timer_, std::min(loop_.now() + patience, call_->leg().deadline));
+}
+
 // The request goes out; its answer may begin at any time.
 void Upstream::Start() {
   state_ = State::kActive;
@@ -86,7 +91,7 @@ void Upstream::Start() {
   sent_ = 0;
   sent_all_ = write_failed_ = false;
   silent_ = true;
-  loop_.wheel().Set(timer_, loop_.now() + call_->leg().first_byte_timeout);
+  SetTimer(call_->leg().first_byte_timeout);
   Write();
 }
 
@@ -173,13 +178,17 @@ void Upstream::Pump() {
   if (state_ != State::kActive || epoch != epoch_) return;
   if (write_failed_ && !readable_) return OnEnd(/*in_order=*/false);
   // A client that reads slowly holds the answer back; that is not the upstream's silence.
-  if (!call_->wants_bytes()) return loop_.wheel().Clear(timer_);
-  if (!silent_) loop_.wheel().Set(timer_, loop_.now() + call_->leg().gap_timeout);
+  if (!call_->wants_bytes()) return loop_.wheel().Set(timer_, call_->leg().deadline);
+  if (!silent_) SetTimer(call_->leg().gap_timeout);
 }
 
 bool Upstream::Receive() {
   const bool stored = !in_.empty();
-  if (stored) in_.Reserve(loop_.buffers(), kHeadBytes);
+  if (stored) {
+    const char* const before = in_.view().data();
+    in_.Reserve(loop_.buffers(), kHeadBytes);
+    call_->UpstreamBytesMoved(before, in_.view().data());
+  }
   char* const to = stored ? in_.room() : loop_.scratch();
   const size_t room = stored ? in_.room_bytes() : LoopImpl::kScratchBytes;
   size_t got = 0;
@@ -235,11 +244,14 @@ void Upstream::OnEnd(bool in_order) {
 }
 
 void Upstream::OnTimer() {
+  const bool late = call_ != nullptr && call_->leg().deadline <= loop_.now();
   switch (state_) {
     case State::kConnecting:
     case State::kHandshake:
+      if (late) return Fail(Failure::kDeadline, "the request's time is over");
       return Fail(Failure::kRefused, "connect: not connected in time");
     case State::kActive:
+      if (late) return Fail(Failure::kDeadline, "the request's time is over");
       return Fail(Failure::kTimeout, silent_ ? "no answer within the first-byte timeout"
                                              : "silent for longer than the gap timeout");
     case State::kIdle:

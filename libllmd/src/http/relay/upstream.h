@@ -30,6 +30,8 @@ class Upstream final : public Handler {
   void Resume();
   // Looks for what a failed write left to be read.
   void Pump();
+  // What came and was not taken.
+  std::string_view received() const { return in_.view(); }
   // The call's answer was put off at its head, which is `bytes` long and now used up.
   void Consume(size_t bytes) { in_.Consume(bytes); }
   bool idle() const { return state_ == State::kIdle; }
@@ -50,6 +52,7 @@ class Upstream final : public Handler {
   void OnEnd(bool in_order);
   void OnTimer();
   void Fail(Failure failure, std::string what);
+  void SetTimer(Duration patience);
   bool NothingMore();
 
   LoopImpl& loop_;

@@ -25,13 +25,21 @@ void UpstreamHealth::Publish() {
 }
 
 bool UpstreamHealth::Failed(Key key, const Target& target, Failure failure) {
-  if (failure == Failure::kOurs) return false;
+  if (failure == Failure::kOurs || failure == Failure::kDeadline) return false;
+  return Add(key, target, failure == Failure::kRefused ? options_.threshold : 1);
+}
+
+bool UpstreamHealth::Lost(Key key, const Target& target) {
+  return Add(key, target, options_.threshold);
+}
+
+bool UpstreamHealth::Add(Key key, const Target& target, int failures) {
   const std::lock_guard lock(mutex_);
   const auto found = suspects_.find(key);
   if (found == suspects_.end() && suspects_.size() >= options_.max_suspects) return false;
   Suspect& suspect = found != suspects_.end() ? found->second : suspects_[key];
   suspect.target = target;
-  suspect.failures += failure == Failure::kRefused ? options_.threshold : 1;
+  suspect.failures += failures;
   const bool ejects = !suspect.ejected && suspect.failures >= options_.threshold;
   if (ejects) Eject(suspect);
   Publish();

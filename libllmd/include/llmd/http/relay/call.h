@@ -3,6 +3,7 @@
 //
 //   OnHead → (body is read) → OnRequest → Send ─┬→ OnFailure → Send … or Answer
 //                                   │           ├→ OnCollected → Send … or Answer   (SendOptions)
+//                                   │           ├→ OnResponseHead → Collect → OnCollected …
 //                                   Answer      └→ OnResponseHead → Forward → [OnResponseBytes …]
 //   and at the end of whatever happened, exactly once, OnEnd.
 //
@@ -36,13 +37,14 @@ struct HeaderEdit {
   bool remove = false;
 };
 
-// Why a leg failed. All but kOurs are held against the endpoint.
+// Why a leg failed. All but the last two are held against the endpoint.
 enum class Failure : uint8_t {
   kRefused,   // no connection: refused, unreachable, or not made within the connect timeout
   kReset,     // reset or closed before the answer was whole
   kTimeout,   // silent for longer than the first-byte or the gap timeout
   kProtocol,  // not HTTP, a malformed head, a bad chunk, a head above the limit
-  kOurs,      // no descriptor, port or memory here, or an answer above SendOptions::collect_bytes
+  kOurs,      // no descriptor, port or memory here, or an answer above what is collected of it
+  kDeadline,  // the request's own time was over: SendOptions::deadline
 };
 std::string_view NameOf(Failure failure);  // "refused", …
 
@@ -68,6 +70,7 @@ struct SendOptions {
   Duration connect_timeout = std::chrono::seconds(5);
   Duration first_byte_timeout = std::chrono::seconds(600);  // request sent → answer's head
   Duration gap_timeout = std::chrono::seconds(600);         // between two pieces of the answer
+  TimePoint deadline = TimePoint::max();  // of the whole leg, to the answer's last byte
 };
 
 // What becomes of an answer's body on its way to the client.
@@ -129,6 +132,9 @@ class Call {
 
   // The policy's own state of this call; null at first. The relay never looks at it.
   void* context = nullptr;
+  // The `event:` line of what ends an event stream that was broken off (OnCut, BreakOff); "" =
+  // none, as OpenAI's clients expect it. The text outlives the call.
+  std::string_view error_event;
 
   // Starts a leg. From OnRequest on, while no answer has been forwarded; a leg that is under way is
   // broken off without a hook.
@@ -140,10 +146,15 @@ class Call {
   // After OnResponseHead (within it, or later: until then the upstream is not read on): sends the
   // head with these edits, hop-by-hop lines removed, and then the body by `mode`.
   virtual void Forward(std::span<const HeaderEdit> edits, BodyMode mode) = 0;
-  // Within OnResponseHead: the body, where all of it came with the head and its length was
-  // declared;
-  // "" otherwise. It is shown to OnResponseBytes all the same, after Forward.
+  // Within OnResponseHead, and later until Forward: the body, where its length is declared and all
+  // of it has come; "" otherwise. Up to 64 KiB are read on while the head waits. It is shown to
+  // OnResponseBytes all the same, after Forward.
   virtual std::string_view whole_body() const { return {}; }
+  // Within OnResponseHead: this answer is not for the client, or not yet: it is collected, up to so
+  // many bytes of body, as with SendOptions::collect_bytes.
+  virtual void Collect(size_t bytes) {}
+  // Breaks off a leg that is under way and not forwarded, without a hook.
+  virtual void Drop() {}
   // Ends the call and the client's connection: what was begun is cut, so that the client sees that
   // it is not whole. For the client of an answer not yet begun the connection just closes.
   virtual void Abort() = 0;

@@ -53,12 +53,12 @@ class Policy {
   // undone; `end` with the last, which may be empty, and only when the answer came whole. kWatch
   // passes over what is returned.
   virtual Piece OnResponseBytes(Call& call, std::string_view piece, bool end) { return {piece}; }
-  // With SendOptions::collect_bytes: the whole answer; the views hold for this hook. Send or
-  // Answer, now or later.
+  // With SendOptions::collect_bytes, or after Collect: the whole answer; the views hold for this
+  // hook. Send or Answer, now or later.
   virtual void OnCollected(Call& call, const http::ResponseView& head, std::string_view body) {}
   // The upstream broke off a forwarded answer. The client of an event stream gets an event with
-  // this JSON (a view that holds until the next hook), then the end; other answers are cut. The
-  // default is an OpenAI error object with code 502.
+  // this JSON (a view that holds until the next hook) under the name of Call::error_event, then the
+  // end; other answers are cut. The default is an OpenAI error object with code 502.
   virtual std::string_view OnCut(Call& call, Failure failure, std::string_view what);
 
   virtual void OnTimer(Call& call) {}

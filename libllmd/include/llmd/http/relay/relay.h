@@ -38,7 +38,10 @@ struct RelayOptions {
   size_t max_idle_per_upstream = 512;  // connections kept a loop and target
   Duration upstream_idle_timeout = std::chrono::seconds(60);
   size_t max_held_bytes = 1 << 20;  // see Call::Release
-  size_t max_posts = 1 << 16;       // functions waiting for one loop
+  // An event stream that brought nothing for so long is kept alive by a comment line, between two
+  // events only; zero = never.
+  Duration sse_heartbeat{};
+  size_t max_posts = 1 << 16;  // functions waiting for one loop
 };
 
 // Of one loop.

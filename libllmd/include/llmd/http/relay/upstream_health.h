@@ -32,8 +32,11 @@ class UpstreamHealth {
   explicit UpstreamHealth(Options options, const Clock& clock) : options_(options), clock_(clock) {}
   explicit UpstreamHealth(const Clock& clock) : UpstreamHealth(Options(), clock) {}
 
-  // An exchange with it failed. kOurs is held against nobody. True when this ejects it.
+  // An exchange with it failed. kOurs and kDeadline are held against nobody. True when this ejects
+  // it.
   bool Failed(Key key, const Target& target, Failure failure);
+  // It is known to be gone: ejected at once. True when it was not out already.
+  bool Lost(Key key, const Target& target);
   // It answered a request, whatever the status.
   void Succeeded(Key key);
 
@@ -60,6 +63,7 @@ class UpstreamHealth {
     TimePoint until{};
     int failed_probes = 0;
   };
+  bool Add(Key key, const Target& target, int failures);
   void Eject(Suspect& suspect);
   void Publish();
 
