@@ -25,7 +25,7 @@ struct Certificate {
 
 struct CertificateFiles {
   std::string dir;         // holds tls.crt and tls.key
-  std::string client_ca;   // file; "" = none
+  std::string client_ca;   // file; for calls upstream: of whom to believe; "" = none
   std::string chain, key;  // files; without them those of `dir`, if there is one
 
   bool has_pair() const { return !dir.empty() || !chain.empty(); }

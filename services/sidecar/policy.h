@@ -40,7 +40,7 @@ struct Shared {
 inline constexpr size_t kScanOnWorkerBytes = size_t{1} << 20;
 // Candidates that one request may name.
 inline constexpr size_t kMaxCandidates = 64;
-// Hosts of prefillers to which a loop speaks TLS.
+// Names of prefillers to which a loop speaks TLS at a time.
 inline constexpr size_t kMaxTlsHosts = 1024;
 
 class SidecarPolicy final : public relay::Policy {
@@ -100,7 +100,7 @@ class SidecarPolicy final : public relay::Policy {
   void LogReply(const Job& job, const pd::PrefillReply& reply) const;
   // By policy: without the prefiller, whose last word was `status`. False: the client gets that.
   bool DecodeWithout(relay::Call& call, int status);
-  std::shared_ptr<const relay::UpstreamTls> TlsFor(const std::string& host);
+  std::shared_ptr<const relay::UpstreamTls> TlsFor(const Peer& peer);
   std::string PrefillUrl(relay::Call& call) const;
 
   // decode.cc: the engine behind us

@@ -60,14 +60,19 @@ std::string SidecarPolicy::PrefillUrl(relay::Call& call) const {
   return url.append(call.request().target);
 }
 
-std::shared_ptr<const relay::UpstreamTls> SidecarPolicy::TlsFor(const std::string& host) {
-  const std::string& name = shared_.server_name.empty() ? host : shared_.server_name;
-  const auto at = prefiller_tls_.find(name);
+// Addresses, and whoever has the name that is asked of all, share one; others have one each, which
+// is forgotten, when there are many, once no leg uses it.
+std::shared_ptr<const relay::UpstreamTls> SidecarPolicy::TlsFor(const Peer& peer) {
+  const std::string host =
+      !shared_.server_name.empty() || peer.target.valid() ? shared_.server_name : peer.name.host;
+  const auto at = prefiller_tls_.find(host);
   if (at != prefiller_tls_.end()) return at->second;
+  if (prefiller_tls_.size() >= kMaxTlsHosts)
+    std::erase_if(prefiller_tls_, [](const auto& entry) { return entry.second.use_count() == 1; });
   if (prefiller_tls_.size() >= kMaxTlsHosts) return nullptr;
   auto made =
-      std::make_shared<const relay::UpstreamTls>(relay::UpstreamTls{prefiller_context_, name});
-  return prefiller_tls_.emplace(name, std::move(made)).first->second;
+      std::make_shared<const relay::UpstreamTls>(relay::UpstreamTls{prefiller_context_, host});
+  return prefiller_tls_.emplace(host, std::move(made)).first->second;
 }
 
 void SidecarPolicy::StartPrefill(relay::Call& call) {
@@ -88,7 +93,7 @@ void SidecarPolicy::SendPrefill(relay::Call& call, const relay::Target& target) 
   relay::SendOptions send;
   send.target = job.asked = target;
   if (shared_.prefiller_tls) {
-    send.tls = TlsFor(job.candidates[job.candidate].name.host);
+    send.tls = TlsFor(job.candidates[job.candidate]);
     if (send.tls == nullptr) {
       return PrefillFailed(call, "ours",
                            "more than " + std::to_string(kMaxTlsHosts) + " prefillers over TLS");

@@ -153,6 +153,17 @@ class Ours(Contestant):
                                    "--loop-threads", LOOPS, *self.flags(), *self.extra, *self.bench.gateway_flags).wait_ready(self.port, "/ready")
 
 
+class OursTls(Ours):
+    """The same, over TLS towards its clients."""
+    name = "ours TLS"
+
+    def start(self):
+        metrics = free_port()
+        self.ready_ms = self.child(f"{self.bench.build}/bin/llmd-gateway", "--port", self.port, "--config-text", picker_config(self.farm),
+                                   "--loop-threads", LOOPS, "--secure-serving", "--metrics-port", metrics, *self.flags(), *self.extra,
+                                   *self.bench.gateway_flags).wait_ready(metrics, "/readyz")
+
+
 class OursEpp(Ours):
     """llmd-epp with those scorers, asked by llmd-gateway; `pids` are the gateway's alone."""
     name = "ours --epp"
@@ -221,4 +232,4 @@ class Sidecar(Contestant):
                                    "--model-server-port", self.farm.ports[0], "--loop-threads", LOOPS).wait_ready(self.port, "/ready")
 
 
-ALL = {c.name: c for c in (Ours, Nginx, Floor, OursEpp, Envoy, VllmRouter, Direct)}
+ALL = {c.name: c for c in (Ours, OursTls, Nginx, Floor, OursEpp, Envoy, VllmRouter, Direct)}

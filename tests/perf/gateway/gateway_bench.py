@@ -23,6 +23,7 @@ import time
 import bodies
 import contestants
 import report
+import tls_streams
 from contestants import ALL
 
 MEASURES = ("ours", "nginx", "floor")
@@ -185,6 +186,22 @@ def streams(bench):
         bench.report.row(f"{count:,} open streams held {bench.hold_seconds:.0f} s: growth in the second half, %", drift, report.at_most(1))
 
 
+def streams_tls(bench):
+    """The same over TLS, printed without a goal."""
+    count = possible_streams()
+    per_stream = {}
+    for _ in range(bench.reps):
+        for n in names(bench, "ours TLS"):
+            with engines(bench) as farm, ALL[n](bench, farm) as target:
+                with tls_streams.held(target.port, 100):
+                    time.sleep(1)
+                    few = pss_kb(target.pids)
+                with tls_streams.held(target.port, count):
+                    time.sleep(2)
+                    per_stream.setdefault(n, []).append((pss_kb(target.pids) - few) / (count - 100))
+    bench.report.row(f"an open stream over TLS, (PSS at {count:,} − PSS at 100)/{count - 100:,}, KB", per_stream)
+
+
 def start(bench):
     ready = {}
     for _ in range(bench.reps):
@@ -237,7 +254,7 @@ def sidecar(bench):
 ROWS = {
     "small": small, "sse": sse, "220KB": large("220KB", report.times("nginx", 1.8)), "450KB": large("450KB", report.times("nginx", 1.8)),
     "messages": large("6000 messages", None), "ids": large("75000 ids", None), "japanese": large("japanese", None), "log": logs,
-    "streams": streams, "start": start, "epp": epp, "ejected": ejected, "sidecar": sidecar,
+    "streams": streams, "streams-tls": streams_tls, "start": start, "epp": epp, "ejected": ejected, "sidecar": sidecar,
 }
 
 

@@ -489,28 +489,54 @@ TEST_F(PolicyTest, ACutAnswerIsCutToo) {
   EXPECT_TRUE(call.aborted);
 }
 
-TEST_F(PolicyTest, OneTlsIdentityForEachHostAndABoundOnThem) {
-  auto context = *http::TlsContext::CreateClient({.verify = false});
-  shared_.prefiller_tls = [&context] { return context; };
-  policy_->OnTick();
+TEST_F(PolicyTest, AddressesShareOneTlsIdentityAndNamesHaveOneEach) {
+  const auto first = *http::TlsContext::CreateClient({.verify = false});
+  shared_.prefiller_tls = [first] { return first; };
+  Start();
+  const auto named = [this](const std::string& name) -> FakeCall& {
+    FakeCall& call = Disaggregate(name + ":1");
+    RunJobs();
+    loop_.RunPosts();
+    return call;
+  };
   FakeCall& a = Disaggregate("10.0.0.1:1");
-  FakeCall& b = Disaggregate("10.0.0.1:2");
-  FakeCall& c = Disaggregate("10.0.0.2:1");
-  EXPECT_EQ(a.sent.at(0).tls, b.sent.at(0).tls);
-  EXPECT_NE(a.sent.at(0).tls, c.sent.at(0).tls);
-  EXPECT_EQ(a.sent.at(0).tls->host, "10.0.0.1");
-  for (size_t i = 2; i < kMaxTlsHosts; ++i)
-    Disaggregate("10.1." + std::to_string(i / 256) + "." + std::to_string(i % 256) + ":1");
-  FakeCall& over = Disaggregate("10.2.0.1:1");
-  EXPECT_EQ(over.answered, 502);
-  EXPECT_THAT(over.answer_body, HasSubstr("more than 1024 prefillers over TLS"));
+  EXPECT_EQ(a.sent.at(0).tls->host, "") << "the target's address";
+  EXPECT_EQ(Disaggregate("10.0.0.2:1").sent.at(0).tls, a.sent.at(0).tls);
+  FakeCall& b = named("b.local");
+  EXPECT_EQ(b.sent.at(0).tls->host, "b.local");
+  EXPECT_NE(named("c.local").sent.at(0).tls, b.sent.at(0).tls);
+  EXPECT_EQ(named("b.local").sent.at(0).tls, b.sent.at(0).tls);
 
-  const auto before = a.sent.at(0).tls;
-  context = *http::TlsContext::CreateClient({.verify = false});
+  const auto second = *http::TlsContext::CreateClient({.verify = false});
+  shared_.prefiller_tls = [second] { return second; };
   policy_->OnTick();
   FakeCall& renewed = Disaggregate("10.0.0.1:1");
-  EXPECT_NE(renewed.sent.at(0).tls, before);
-  EXPECT_EQ(renewed.sent.at(0).tls->context, context);
+  EXPECT_NE(renewed.sent.at(0).tls, a.sent.at(0).tls);
+  EXPECT_EQ(renewed.sent.at(0).tls->context, second);
+
+  shared_.server_name = "prefillers";
+  EXPECT_EQ(named("d.local").sent.at(0).tls->host, "prefillers");
+}
+
+TEST_F(PolicyTest, NamesOverTlsAreForgottenOnceNoLegUsesThem) {
+  const auto context = *http::TlsContext::CreateClient({.verify = false});
+  shared_.prefiller_tls = [context] { return context; };
+  Start();
+  std::vector<FakeCall*> calls;
+  const auto ask = [&](size_t n) {
+    calls.push_back(&Disaggregate("p" + std::to_string(n) + ".local:1"));
+    RunJobs();
+    loop_.RunPosts();
+    return calls.back()->answered.value_or(0);
+  };
+  for (size_t i = 0; i < kMaxTlsHosts; ++i) EXPECT_EQ(ask(i), 0);
+  EXPECT_EQ(ask(kMaxTlsHosts), 502) << "all of them are used";
+  EXPECT_THAT(calls.back()->answer_body, HasSubstr("more than 1024 prefillers over TLS"));
+  for (FakeCall* call : calls) call->sent.clear();
+  for (size_t i = 2000; i < 2000 + 2 * kMaxTlsHosts; ++i) {
+    EXPECT_EQ(ask(i), 0);
+    calls.back()->sent.clear();
+  }
 }
 
 }  // namespace
