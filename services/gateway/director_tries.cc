@@ -230,11 +230,17 @@ const std::vector<std::string>& DirectorPolicy::Silent() {
   if (const uint64_t version = own_.pages->version(); version != silent_version_ || !silent_) {
     silent_version_ = version;
     silent_ = own_.pages->Silent();
+    // They are out before a request is lost to each of them.
+    for (const auto& [id, known] : targets_) {
+      if (known.target.valid() &&
+          std::binary_search(silent_->begin(), silent_->end(), known.address))
+        parts().health.Lost(id, known.target);
+    }
   }
   return *silent_;
 }
 
-// Endpoints that have fallen silent lose the requests that wait for a first byte.
+// Endpoints that have fallen silent are out, and lose the requests that wait for a first byte.
 void DirectorPolicy::OnTick() {
   PolicyBase::OnTick();
   if (own_.pages == nullptr) return;

@@ -525,6 +525,35 @@ TEST_F(DirectorCalls, AnEndpointWhosePageIsSilentLosesWhatWaitsForAByte) {
   EXPECT_THAT(Log(), HasSubstr("its page has not answered"));
 }
 
+TEST_F(DirectorCalls, OneThatFallsSilentIsOutBeforeARequestIsLostToIt) {
+  EchoEngine& engine = Engine();
+  EchoEngine stopped;
+  const auto pages = std::make_shared<NoPages>();
+  FakeClock clock;
+  PageWatch watch(pages, std::chrono::seconds(2), clock);
+  const auto ask = [&](uint16_t port) {
+    sched::EndpointInfo info;
+    info.address = "127.0.0.1";
+    info.port = port;
+    watch.Get(info, {}, std::chrono::seconds(1), [](const StatusOr<std::string>&) {});
+  };
+  Open(Options(), &watch);
+  director_.script = {To({stopped.port()}), To({engine.port()})};
+  EXPECT_THAT(Post(), StartsWith("HTTP/1.1 200"));
+  ask(engine.port());
+  pages->silent = true;
+  ask(stopped.port());
+  ask(stopped.port());
+  clock.Advance(std::chrono::seconds(3));
+  // Looked at every 250 ms.
+  while (watch.Silent()->empty()) std::this_thread::sleep_for(milliseconds(5));
+  do {
+    EXPECT_THAT(Post(), StartsWith("HTTP/1.1 200"));
+  } while (director_.asked.back().exclude.empty() && director_.asked.size() < 1000);
+  EXPECT_THAT(director_.asked.back().exclude, ElementsAre(Id(stopped.port())));
+  front_->Stop(Duration::zero());
+}
+
 TEST_F(DirectorCalls, TriesEndpointsThatAreOutWhenNothingElseIsLeft) {
   const uint16_t dead = NobodyThere();
   director_.script = {To({dead}), Refusal(503, "none left", "rejected-no-endpoints", 0),
