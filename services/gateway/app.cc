@@ -210,7 +210,7 @@ Status OpenFront(App& app, const Flags& flags) {
   options.sse_heartbeat = flags.sse_heartbeat;
   options.seed = static_cast<uint64_t>(flags.picker.seed);
   options.allow_half_close = flags.half_close == "allow";
-  if (flags.access_log) options.access_log = app.log;
+  if (flags.access_log && app.logger.Enabled(LogLevel::kInfo)) options.access_log = app.log;
   options.tracer = app.tracer.get();
   LLMD_RETURN_IF_ERROR(UseTls(flags.tls, app.logger, app.metrics, options));
   PageSources sources;

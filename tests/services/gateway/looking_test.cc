@@ -4,6 +4,7 @@
 
 #include <atomic>
 
+#include "common/request_observer.h"
 #include "core/http/fixture.h"
 #include "core/http/raw_socket.h"
 #include "gateway/front.h"
