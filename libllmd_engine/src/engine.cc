@@ -145,6 +145,7 @@ EngineImpl::~EngineImpl() {
 }
 
 Status EngineImpl::Start(MetricsRegistry& metrics, const Clock& clock) {
+  clock_ = &clock;
   if (!options_.kv_transfer.connector.empty()) {
     PdConnector::Events events;
     events.pulled = [this](uint64_t number, kv::PullResult result) {
@@ -201,6 +202,7 @@ StatusOr<std::unique_ptr<Sequence>> EngineImpl::MakeSequence(Request request) {
     ExtendDigests(*hasher_, s->tokens, options_.block_size, request.cache_salt, s->digests);
   }
   s->request = std::move(request);
+  s->queued = clock_->Now();
   return s;
 }
 

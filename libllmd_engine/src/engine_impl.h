@@ -126,6 +126,7 @@ class EngineImpl final : public Engine, private KvPoolObserver {
   std::atomic<bool> failed_{false};
   std::atomic<bool> stopped_{false};
   StatsCell<EngineStats> stats_;
+  const Clock* clock_ = nullptr;  // from Start on
   std::once_flag stop_once_;
   std::thread thread_;
 };

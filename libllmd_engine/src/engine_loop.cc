@@ -92,6 +92,8 @@ void EngineImpl::OnPulled(uint64_t number, const kv::PullResult& result) {
   auto it = by_number_.find(number);
   if (it == by_number_.end() || it->second->state != SequenceState::kWaitingForRemote) return;
   Sequence& s = *it->second;
+  s.load_ended = clock_->Now();
+  s.load_started = s.load_ended - result.elapsed;
   const int wanted = connector_->ExternalTokens(s, s.load_local_tokens);
   int good = wanted;
   if (result.status.ok()) {
@@ -123,7 +125,11 @@ bool EngineImpl::Step() {
     ++totals_.steps;
     totals_.max_rows_in_step =
         std::max(totals_.max_rows_in_step, static_cast<int>(plan.items.size()));
-    for (const ScheduledSequence& item : plan.items) NoLongerQueued(*item.sequence);
+    const TimePoint now = clock_->Now();
+    for (const ScheduledSequence& item : plan.items) {
+      if (!item.sequence->dequeued) item.sequence->scheduled = now;
+      NoLongerQueued(*item.sequence);
+    }
     const StepBatch batch = buffers_.Build(plan, options_.block_size);
     const Status status = model_->Forward(batch, buffers_.logits());
     if (status.ok()) {
@@ -210,6 +216,10 @@ Output& EngineImpl::AddOutput(Sequence& s) {
     s.output_sent = true;
     output.cached_tokens = s.cached_tokens;
     output.remote_tokens = s.remote_tokens;
+    output.queued = s.queued;
+    output.scheduled = s.scheduled;
+    output.load_started = s.load_started;
+    output.load_ended = s.load_ended;
     output.prompt_logprobs = std::move(s.prompt_logprobs);
   }
   return output;

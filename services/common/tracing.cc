@@ -87,11 +87,17 @@ StatusOr<OtlpCertificates> ReadOtlpCertificates(const TracingOptions& options) {
 }
 
 StatusOr<std::unique_ptr<Tracer>> MakeTracer(http::Runtime& runtime, MetricsRegistry& metrics,
-                                             const Logger& logger, std::string service_name,
-                                             bool asked) {
-  if (!asked && Environment("OTEL_TRACES_EXPORTER").empty()) return std::unique_ptr<Tracer>();
+                                             const Logger& logger, TracerSettings settings) {
+  const auto get = [&settings](const char* name) -> std::string {
+    const std::string_view asked = name;
+    if (settings.otlp_endpoint.empty()) return Environment(name);
+    if (asked == "OTEL_TRACES_EXPORTER") return "otlp";
+    if (asked == "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") return settings.otlp_endpoint;
+    return Environment(name);
+  };
+  if (!settings.asked && get("OTEL_TRACES_EXPORTER").empty()) return std::unique_ptr<Tracer>();
   LLMD_ASSIGN_OR_RETURN(TracingOptions options,
-                        TracingOptions::FromEnvironment(Environment, std::move(service_name)));
+                        TracingOptions::FromEnvironment(get, std::move(settings.service_name)));
   if (options.exporter == TracingOptions::Exporter::kNone) return std::unique_ptr<Tracer>();
   LLMD_ASSIGN_OR_RETURN(std::unique_ptr<SpanExporter> exporter, MakeExporter(runtime, options));
   return std::make_unique<Tracer>(std::move(options), std::move(exporter), metrics, logger);

@@ -12,11 +12,17 @@
 
 namespace llmd::services {
 
+struct TracerSettings {
+  std::string service_name;  // where OTEL_SERVICE_NAME says nothing
+  bool asked = false;        // by a flag
+  // OTLP to this address, whatever the variables say of exporter and address; "" = as they say.
+  std::string otlp_endpoint;
+};
+
 // Null when OTEL_TRACES_EXPORTER is "none", and without that variable unless `asked`: then spans go
 // to the console. INVALID_ARGUMENT names the variable that is wrong. `runtime` outlives the tracer.
 StatusOr<std::unique_ptr<Tracer>> MakeTracer(http::Runtime& runtime, MetricsRegistry& metrics,
-                                             const Logger& logger, std::string service_name,
-                                             bool asked);
+                                             const Logger& logger, TracerSettings settings);
 
 // POSTs each batch to options.endpoint, as protobuf or JSON. INVALID_ARGUMENT when that is no
 // http[s]:// address or a certificate cannot be read.

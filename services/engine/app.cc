@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "common/process.h"
+#include "common/tracing.h"
 #include "engine/server.h"
 #include "engine/settings.h"
 #include "engine/stats_log.h"
@@ -28,10 +29,12 @@ struct App {
   text::ChatTemplates chat_templates;
   std::unique_ptr<engine::Engine> engine;
   std::unique_ptr<serving::ServingMetrics> metrics;
+  std::unique_ptr<HttpMetrics> http_metrics;
+  std::unique_ptr<http::Runtime> runtime;
+  std::unique_ptr<Tracer> tracer;  // null when nothing is traced
   std::unique_ptr<serving::ServingContext> context;
   std::unique_ptr<WorkerPool> workers;
   std::unique_ptr<EngineServer> routes;
-  std::unique_ptr<http::Runtime> runtime;
   std::unique_ptr<http::Server> server;
 };
 
@@ -98,6 +101,17 @@ Status LoadEngine(App& app, const engine::ModelFile& file) {
   return OkStatus();
 }
 
+Status StartTracing(App& app) {
+  const EngineSettings& s = app.settings;
+  LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(static_cast<int>(s.loop_threads)));
+  if (!s.tracing) return OkStatus();
+  LLMD_ASSIGN_OR_RETURN(app.tracer, MakeTracer(*app.runtime, app.registry, app.logger,
+                                               {.service_name = "llmd-engine",
+                                                .asked = s.tracing_given,
+                                                .otlp_endpoint = s.otlp_traces_endpoint}));
+  return OkStatus();
+}
+
 Status Load(App& app) {
   LLMD_ASSIGN_OR_RETURN(const std::unique_ptr<engine::ModelFile> file,
                         engine::ModelFile::Open(app.settings.model));
@@ -108,7 +122,7 @@ Status Load(App& app) {
   s.serving.system_fingerprint = "vllm-" LLMD_VERSION "-" + file->fingerprint().substr(0, 8);
   app.context = std::make_unique<serving::ServingContext>(
       serving::ServingContext{*app.engine, *app.tokenizer, app.chat_templates, *app.metrics,
-                              SystemClock(), app.logger, s.serving});
+                              SystemClock(), app.logger, s.serving, app.tracer.get()});
   return OkStatus();
 }
 
@@ -116,14 +130,15 @@ Status Listen(App& app) {
   const EngineSettings& s = app.settings;
   WorkerPool::Options pool{"tokenize", static_cast<size_t>(s.worker_threads), 4096};
   LLMD_ASSIGN_OR_RETURN(app.workers, WorkerPool::Create(std::move(pool)));
-  LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(static_cast<int>(s.loop_threads)));
-  app.routes =
-      std::make_unique<EngineServer>(s, *app.context, *app.metrics, *app.workers, app.logger);
+  app.http_metrics = std::make_unique<HttpMetrics>(app.registry);
+  app.routes = std::make_unique<EngineServer>(s, *app.context, *app.metrics, *app.http_metrics,
+                                              *app.workers, app.logger);
   http::ServerOptions options;
   options.host = s.host;
   options.port = s.port;
   LLMD_ASSIGN_OR_RETURN(
-      app.server, http::Server::Create(*app.runtime, options, app.routes->AsHandler(), app.logger));
+      app.server, http::Server::Create(*app.runtime, options, app.routes->AsHandler(), app.logger,
+                                       app.routes->AsRefusalHook()));
   app.logger.Info("listening", {{"host", s.host},
                                 {"port", static_cast<int64_t>(app.server->port())},
                                 {"model", s.serving.model_names.front()}});
@@ -148,6 +163,7 @@ void Stop(App& app) {
   app.server->Stop(app.settings.drain_timeout);
   app.engine->Stop();
   app.workers->Stop();
+  if (app.tracer) app.tracer->Stop();
   app.runtime->Stop();
 }
 
@@ -176,6 +192,7 @@ int RunEngine(int argc, const char* const* argv) {
   for (const std::string& warning : parsed->outcome.warnings) app.logger.Warn(warning);
   RaiseDescriptorLimit(app.logger);
   app.log_metrics = AddLogMetrics(app.registry, app.log);
+  if (Status status = StartTracing(app); !status.ok()) return Fail(status);
   if (Status status = Load(app); !status.ok()) return Fail(status);
   if (Status status = Listen(app); !status.ok()) return Fail(status);
   Serve(app);

@@ -105,6 +105,7 @@ http::Task<void> EngineServer::Generate(EngineServer& server, Begin begin,
                                         http::Exchange& exchange) {
   const Counted counted(server.load_, server.settings_.enable_server_load_tracking);
   serving::RequestMeta meta = server.Meta(exchange.request());
+  Observed& observed = static_cast<ObservedExchange&>(exchange).observed;  // see Guard
   std::shared_ptr<Job> job = co_await ReadJob(exchange);
   if (job == nullptr) co_return;
   job->meta = std::move(meta);
@@ -128,6 +129,10 @@ http::Task<void> EngineServer::Generate(EngineServer& server, Begin begin,
     } else {
       co_await SendWhole(exchange, *reply, event);
     }
+    const openai::Usage usage = reply->usage();
+    observed.model = context.options.model_names.front();
+    observed.prompt_tokens = usage.prompt_tokens;
+    observed.completion_tokens = usage.completion_tokens;
   }
   exchange.OnClientGone(nullptr);
 }

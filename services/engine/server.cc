@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <charconv>
 
-#include "engine/observed_exchange.h"
 #include "llmd/openai/error.h"
 #include "llmd/uuid.h"
 
@@ -49,9 +48,9 @@ http::Response MetricsPage(serving::ServingMetrics& metrics) {
   return response;
 }
 
-// Answered by the HTTP layer itself, 500 where no handler answered.
-int StatusOf(const ObservedExchange& exchange) {
-  return exchange.status() == 0 ? 500 : exchange.status();
+// 0 = the client left; 500 where no handler answered.
+int StatusOf(const http::Exchange& exchange, const Observed& observed) {
+  return observed.status != 0 || exchange.client_gone() ? observed.status : 500;
 }
 
 http::Task<void> SendAnswer(http::Exchange& exchange, http::Response response) {
@@ -69,17 +68,19 @@ bool IsJson(const http::RequestHead& head) {
 }
 
 EngineServer::EngineServer(const EngineSettings& settings, serving::ServingContext& context,
-                           serving::ServingMetrics& metrics, WorkerPool& workers, Logger logger)
+                           serving::ServingMetrics& metrics, HttpMetrics& http, WorkerPool& workers,
+                           Logger logger)
     : settings_(settings),
       context_(context),
       metrics_(metrics),
+      http_(http),
       workers_(workers),
       logger_(std::move(logger)) {
   AddRoutes();
 }
 
 void EngineServer::Route(std::string_view method, std::string_view path, http::Handler handler) {
-  http::Handler guarded = Guarded(std::move(handler));
+  http::Handler guarded = Guarded(std::move(handler), path);
   router_.Add(method, path, guarded);
   if (!settings_.root_path.empty())
     router_.Add(method, settings_.root_path + std::string(path), guarded);
@@ -125,32 +126,62 @@ void EngineServer::AddRoutes() {
       return http::JsonResponse(200, ok ? R"({"success":true})" : R"({"success":false})");
     });
   }
-  router_.NotFound(Guarded([](http::Exchange& exchange) {
-    return SendAnswer(exchange, http::JsonResponse(404, R"({"detail":"Not Found"})"));
-  }));
+  router_.NotFound(Guarded(
+      [](http::Exchange& exchange) {
+        return SendAnswer(exchange, http::JsonResponse(404, R"({"detail":"Not Found"})"));
+      },
+      "none"));
 }
 
 http::Handler EngineServer::AsHandler() {
   return router_.AsHandler();
 }
 
-http::Handler EngineServer::Guarded(http::Handler handler) {
-  auto shared = std::make_shared<const http::Handler>(std::move(handler));
+http::RefusalHook EngineServer::AsRefusalHook() {
+  return [this](int status, std::string_view message, const std::string& peer) {
+    const size_t reason = RefusalReason(status, message);
+    http_.Refused(reason);
+    std::string id = NewUuid();
+    if (settings_.access_log) {
+      logger_.Info("request refused", {{"x-request-id", id},
+                                       {"client", peer},
+                                       {"status", status},
+                                       {"refused", kRefusalReasons[reason]},
+                                       {"error", message}});
+    }
+    return id;
+  };
+}
+
+http::Handler EngineServer::Guarded(http::Handler handler, std::string_view route) {
+  auto shared = std::make_shared<const Guarding>(Guarding{std::move(handler), std::string(route)});
   return [this, shared](http::Exchange& exchange) { return Guard(*this, *shared, exchange); };
 }
 
-http::Task<void> EngineServer::Guard(EngineServer& server, const http::Handler& handler,
+http::Task<void> EngineServer::Guard(EngineServer& server, const Guarding& guarding,
                                      http::Exchange& exchange) {
   std::string request_id;
   if (server.settings_.enable_request_id_headers) request_id = RequestId(exchange.request());
-  ObservedExchange observed(exchange, std::move(request_id));
+  ObservedExchange observed(exchange, std::move(request_id), server.context_.clock);
   if (server.Authorized(exchange.request())) {
-    co_await handler(observed);
+    co_await guarding.handler(observed);
   } else {
     http::Response refused = http::JsonResponse(401, R"({"error":"Unauthorized"})");
     (void)co_await observed.Send(std::move(refused));
   }
-  if (server.settings_.access_log) server.LogAccess(exchange, StatusOf(observed));
+  observed.observed.status = StatusOf(exchange, observed.observed);
+  server.Note(exchange, observed.observed, guarding.route, observed.elapsed());
+}
+
+void EngineServer::Note(const http::Exchange& exchange, const Observed& observed,
+                        std::string_view route, Duration took) const {
+  http_.Request({.handler = route,
+                 .method = exchange.request().method,
+                 .status = observed.status,
+                 .took = took,
+                 .request_bytes = observed.request_bytes,
+                 .answer_bytes = observed.answer_bytes});
+  if (settings_.access_log) LogAccess(exchange, observed, route, took);
 }
 
 bool EngineServer::Authorized(const http::RequestHead& head) const {
@@ -165,19 +196,46 @@ bool EngineServer::Authorized(const http::RequestHead& head) const {
       [&](const std::string& key) { return EqualSecrets(given.substr(kBearer.size()), key); });
 }
 
-void EngineServer::LogAccess(const http::Exchange& exchange, int status) const {
+// The line is uvicorn's; what it cannot tell stands in fields.
+void EngineServer::LogAccess(const http::Exchange& exchange, const Observed& observed,
+                             std::string_view route, Duration took) const {
+  const auto seconds = [](Duration d) { return std::chrono::duration<double>(d).count(); };
   const http::RequestHead& head = exchange.request();
   std::string line = "INFO:     " + exchange.peer() + " - \"" + head.method + " " + head.target +
                      " HTTP/1." + std::to_string(head.version_minor) + "\" " +
-                     std::to_string(status) + " ";
-  line += http::ReasonPhrase(status);
-  logger_.Info(line);
+                     std::to_string(observed.status) + " ";
+  line += http::ReasonPhrase(observed.status);
+  const auto id = head.headers.Get("X-Request-Id");
+  const auto parent = head.headers.Get("traceparent");
+  const bool traced = parent && ParseTraceparent(*parent);
+  const auto known = [](int n) { return n < 0 ? json::Value() : json::Value(n); };
+  logger_.Info(
+      line, {{"x-request-id", id ? json::Value(std::string(*id)) : json::Value()},
+             {"traceId", traced ? json::Value(std::string(parent->substr(3, 32))) : json::Value()},
+             {"client", exchange.peer()},
+             {"method", head.method},
+             {"path", std::string(head.path())},
+             {"route", route},
+             {"model", observed.model.empty() ? json::Value() : json::Value(observed.model)},
+             {"status", observed.status},
+             {"ttftSeconds", seconds(observed.ttft)},
+             {"seconds", seconds(took)},
+             {"requestBytes", static_cast<int64_t>(observed.request_bytes)},
+             {"bytes", static_cast<int64_t>(observed.answer_bytes)},
+             {"promptTokens", known(observed.prompt_tokens)},
+             {"completionTokens", known(observed.completion_tokens)},
+             {"clientGone", exchange.client_gone()}});
 }
 
 serving::RequestMeta EngineServer::Meta(const http::RequestHead& head) const {
   serving::RequestMeta meta;
   meta.arrival = context_.clock.Now();
   meta.request_id = head.headers.Get("X-Request-Id").value_or("");
+  if (context_.tracer != nullptr) {
+    const auto parent = ParseTraceparent(head.headers.Get("traceparent").value_or(""));
+    meta.trace = context_.tracer->Start(parent);
+    meta.trace_parent = parent ? parent->span_id : 0;
+  }
   if (const auto text = head.headers.Get("X-Vllm-Priority")) {
     int priority = 0;
     const auto end = std::from_chars(text->data(), text->data() + text->size(), priority);

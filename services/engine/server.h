@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "engine/http_metrics.h"
+#include "engine/observed_exchange.h"
 #include "engine/settings.h"
 #include "llmd/engine/serving/metrics.h"
 #include "llmd/engine/serving/reply.h"
@@ -20,9 +22,12 @@ namespace llmd::services {
 class EngineServer {
  public:
   EngineServer(const EngineSettings& settings, engine::serving::ServingContext& context,
-               engine::serving::ServingMetrics& metrics, WorkerPool& workers, Logger logger);
+               engine::serving::ServingMetrics& metrics, HttpMetrics& http, WorkerPool& workers,
+               Logger logger);
 
   http::Handler AsHandler();
+  // For requests that no route sees: counts and logs them, and gives them an id.
+  http::RefusalHook AsRefusalHook();
   // From now on /health/ready says 503, so that no new traffic comes.
   void BeginDrain() { draining_.store(true); }
 
@@ -42,16 +47,24 @@ class EngineServer {
   void AddGenerate(std::string_view path, Begin begin);
   void AddConvert(std::string_view path, Convert convert);
   void AddAnswer(std::string_view method, std::string_view path, Answer answer);
-  http::Handler Guarded(http::Handler handler);
+  // A handler and what its requests are counted under.
+  struct Guarding {
+    http::Handler handler;
+    std::string route;
+  };
+  http::Handler Guarded(http::Handler handler, std::string_view route);
 
-  static http::Task<void> Guard(EngineServer& server, const http::Handler& handler,
+  static http::Task<void> Guard(EngineServer& server, const Guarding& guarding,
                                 http::Exchange& exchange);
   static http::Task<void> Generate(EngineServer& server, Begin begin, http::Exchange& exchange);
   static http::Task<void> ConvertBody(EngineServer& server, Convert convert,
                                       http::Exchange& exchange);
 
   bool Authorized(const http::RequestHead& head) const;
-  void LogAccess(const http::Exchange& exchange, int status) const;
+  void Note(const http::Exchange& exchange, const Observed& observed, std::string_view route,
+            Duration took) const;
+  void LogAccess(const http::Exchange& exchange, const Observed& observed, std::string_view route,
+                 Duration took) const;
   engine::serving::RequestMeta Meta(const http::RequestHead& head) const;
   http::Response Health() const;
   http::Response Ready() const;
@@ -59,6 +72,7 @@ class EngineServer {
   const EngineSettings& settings_;
   engine::serving::ServingContext& context_;
   engine::serving::ServingMetrics& metrics_;
+  HttpMetrics& http_;
   WorkerPool& workers_;
   Logger logger_;
   http::Router router_;

@@ -63,6 +63,9 @@ void AddServerFlags(FlagSet& flags, EngineSettings& s, bool* no_access_log, bool
   flags.Bool("disable-log-requests", no_log_requests, "the opposite of --enable-log-requests");
   flags.Bool("disable-uvicorn-access-log", no_access_log, "no access lines");
   flags.Bool("disable-log-stats", no_stats, "no periodic line of throughput and cache use");
+  flags.String("otlp-traces-endpoint", &s.otlp_traces_endpoint,
+               "export spans over OTLP to this address (docs/tracing.md)");
+  flags.Bool("tracing", &s.tracing, "record spans where the OTEL_ variables say so");
   flags.Duration("drain-timeout", &s.drain_timeout, "how long SIGTERM lets requests finish");
   flags.Int("v", &s.verbosity, 0, 5, "log verbosity: 2 default, 4 debug, 5 trace");
 }
@@ -158,6 +161,8 @@ void AddOtherFlags(FlagSet& flags) {
         "gpu-memory-utilization", "swap-space", "nnodes", "node-rank", "master-addr"}) {
     flags.Accepted(name, true, "means nothing to this engine");
   }
+  flags.Accepted("collect-detailed-traces", true,
+                 "spans of queue, KV load, prefill and decode are always recorded");
   for (const char* name :
        {"trust-remote-code", "enable-expert-parallel", "enable-eplb", "enable-dbo", "enforce-eager",
         "disable-hybrid-kv-cache-manager", "no-disable-hybrid-kv-cache-manager", "async-scheduling",
@@ -316,6 +321,7 @@ StatusOr<ParsedSettings> ParseEngineSettings(int argc, const char* const* argv) 
   if (parsed.outcome.exit) return parsed;
   s.access_log = !no_access_log;
   s.log_stats = !no_stats;
+  s.tracing_given = parsed.outcome.Given("tracing");
   if (no_log_requests) s.serving.log_requests = false;
   LLMD_RETURN_IF_ERROR(Finish(&s));
   return parsed;

@@ -21,13 +21,14 @@ struct EngineSettings {
   uint16_t port = 8200;
   std::vector<std::string> served_names, api_keys;
   std::string root_path, chat_template, quantization, dtype = "auto";
-  std::string kv_transfer_config;
+  std::string kv_transfer_config, otlp_traces_endpoint;
   engine::EngineOptions engine;
   engine::ModelOptions weights;
   engine::serving::ServingOptions serving;
   int64_t loop_threads = 1, worker_threads = 1, verbosity = 2;
   bool enable_request_id_headers = false, enable_server_load_tracking = false;
   bool access_log = true, log_stats = true, dev_mode = false;
+  bool tracing = true, tracing_given = false;
   std::chrono::nanoseconds drain_timeout = std::chrono::seconds(30);
 };
 

@@ -180,9 +180,9 @@ Status Start(App& app, const Flags& flags) {
   LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(1));
   app.fetch = services::MakeScrapeFetch(services::MakeHttpFetch(*app.runtime));
   if (flags.picker.tracing) {
-    LLMD_ASSIGN_OR_RETURN(app.tracer,
-                          services::MakeTracer(*app.runtime, app.metrics, app.logger, "llm-d-epp",
-                                               flags.picker.tracing_given));
+    LLMD_ASSIGN_OR_RETURN(app.tracer, services::MakeTracer(*app.runtime, app.metrics, app.logger,
+                                                           {.service_name = "llm-d-epp",
+                                                            .asked = flags.picker.tracing_given}));
   }
   LLMD_ASSIGN_OR_RETURN(app.pools, services::Pools::Create(flags.picker, app.fetch, app.logger,
                                                            app.metrics, app.tracer.get()));

@@ -164,12 +164,12 @@ Status MakeDecider(App& app, const Flags& flags) {
   if (!flags.epp_secure && !(flags.epp_ca_file.empty() && flags.epp_cert_path.empty()))
     return InvalidArgument("--epp-ca-file and --epp-cert-path need --epp-secure");
   if (flags.epp_secure && flags.epp.empty()) return InvalidArgument("--epp-secure needs --epp");
-  if (!flags.epp.empty()) return CheckAsking(flags);
   if (flags.picker.tracing) {
-    LLMD_ASSIGN_OR_RETURN(
-        app.tracer, services::MakeTracer(*app.runtime, app.metrics, app.logger, "llmd-gateway",
-                                         flags.picker.tracing_given));
+    LLMD_ASSIGN_OR_RETURN(app.tracer, services::MakeTracer(*app.runtime, app.metrics, app.logger,
+                                                           {.service_name = "llmd-gateway",
+                                                            .asked = flags.picker.tracing_given}));
   }
+  if (!flags.epp.empty()) return CheckAsking(flags);
   app.fetch =
       std::make_shared<PageWatch>(services::MakeScrapeFetch(services::MakeHttpFetch(*app.runtime)),
                                   flags.picker.metrics_staleness_threshold, SystemClock());
@@ -210,7 +210,8 @@ Status OpenFront(App& app, const Flags& flags) {
   options.sse_heartbeat = flags.sse_heartbeat;
   options.seed = static_cast<uint64_t>(flags.picker.seed);
   options.allow_half_close = flags.half_close == "allow";
-  options.access_log = flags.access_log;
+  if (flags.access_log && app.logger.Enabled(LogLevel::kInfo)) options.access_log = app.log;
+  options.tracer = app.tracer.get();
   LLMD_RETURN_IF_ERROR(UseTls(flags.tls, app.logger, app.metrics, options));
   PageSources sources;
   sources.ready = [&app] { return app.ready(); };

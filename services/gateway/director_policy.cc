@@ -74,6 +74,7 @@ void DirectorPolicy::OnResponseHead(Call& call, const http::ResponseView& head) 
   Request& request = Mine(call);
   request.call = nullptr;
   if (Betters(call, request, head)) return;
+  observer().Answering(request.record, head);
   own_.director.OnServed(request.routing.state, request.endpoint);
   FillAnswerHeaders(head.headers, request.answer_headers);
   const sched::HeaderList set =
@@ -85,7 +86,7 @@ void DirectorPolicy::OnResponseHead(Call& call, const http::ResponseView& head) 
   request.answering = true;
   if (request.routing.skip_response) {
     own_.director.OnResponseBodySkipped(request.routing.state);
-    return call.Forward(request.edits, relay::BodyMode::kPass);
+    return call.Forward(request.edits, relay::BodyMode::kWatch);
   }
   call.Forward(request.edits,
                request.routing.edits_response ? relay::BodyMode::kEdit : relay::BodyMode::kWatch);
@@ -93,6 +94,8 @@ void DirectorPolicy::OnResponseHead(Call& call, const http::ResponseView& head) 
 
 relay::Piece DirectorPolicy::OnResponseBytes(Call& call, std::string_view piece, bool end) {
   Request& request = Mine(call);
+  observer().Piece(request.record, call.now(), piece, end);
+  if (request.routing.skip_response) return {piece};
   if (end) request.routed = false;
   const bool changed =
       own_.director.OnResponseBody(request.routing.state, piece, end, &request.replaced);
@@ -117,16 +120,28 @@ bool DirectorPolicy::Ended(Call& call, PolicyBase::Request& ended, const relay::
   return false;
 }
 
-const relay::Target* DirectorPolicy::TargetOf(sched::EndpointId id, std::string_view address) {
+const DirectorPolicy::Known* DirectorPolicy::KnownOf(sched::EndpointId id,
+                                                     std::string_view address) {
   constexpr size_t kMaxKnown = 8192;  // endpoints come and go
   if (targets_.size() > kMaxKnown) targets_.clear();
   Known& known = targets_[static_cast<uint64_t>(id)];
   if (known.address != address) {
     auto parsed = relay::Target::Parse(address);
     known.address.assign(address);
+    known.name = NameOf(known.address);
     known.target = parsed.ok() ? *parsed : relay::Target();
   }
-  return known.target.valid() ? &known.target : nullptr;
+  return known.target.valid() ? &known : nullptr;
+}
+
+// The address where it is nobody's: its endpoint has left, or the request goes to another port.
+const std::string& DirectorPolicy::NameOf(const std::string& address) {
+  if (const auto at = names_.find(address); at != names_.end()) return at->second;
+  names_.clear();
+  for (const sched::EndpointInfo& each : own_.director.Endpoints())
+    names_.emplace(each.HostPort(), each.FullName());
+  const auto at = names_.find(address);
+  return at != names_.end() ? at->second : address;
 }
 
 const std::vector<DirectorPolicy::Key>& DirectorPolicy::Ejected() {

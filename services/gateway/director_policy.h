@@ -95,24 +95,27 @@ class DirectorPolicy final : public PolicyBase {
   void LeaveSilent(Request& request);
   const std::vector<std::string>& Silent();
   void SendTo(relay::Call& call, Request& request, size_t index);
-  void FillEdits(Request& request);
+  void FillEdits(Request& request, std::string_view traceparent);
   void FillBody(relay::Call& call, Request& request);
   void GiveUp(relay::Call& call, Request& request);
   void Deny(relay::Call& call, Request& request, const sched::Denial& denial);
   void Evicted(relay::Call& call, const sched::Denial& denial);
   void EndRouting(Request& request);
-  const relay::Target* TargetOf(sched::EndpointId id, std::string_view address);
+  struct Known {
+    std::string address, name;
+    relay::Target target;
+  };
+  // Null when the address is none.
+  const Known* KnownOf(sched::EndpointId id, std::string_view address);
+  const std::string& NameOf(const std::string& address);
   const std::vector<Key>& Ejected();
   bool IsEjected(sched::EndpointId id);
 
   const DirectorParts& own_;
   std::vector<std::unique_ptr<Request>> requests_;
   std::vector<Request*> free_;
-  struct Known {
-    std::string address;
-    relay::Target target;
-  };
   std::unordered_map<uint64_t, Known> targets_;
+  std::unordered_map<std::string, std::string> names_;  // by address
   uint64_t ejected_version_ = 0;
   std::shared_ptr<const std::vector<Key>> ejected_;
   uint64_t silent_version_ = 0;

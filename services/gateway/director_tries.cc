@@ -21,6 +21,15 @@ bool NoneLeft(const sched::Routing& routing) {
          routing.denial.dropped_reason == "rejected-no-endpoints";
 }
 
+constexpr std::string_view kTraceparent = "traceparent";
+
+std::string_view FindSet(const sched::HeaderList& headers, std::string_view name) {
+  for (const auto& [set, value] : headers) {
+    if (set == name) return value;
+  }
+  return {};
+}
+
 bool Contains(const std::vector<sched::EndpointId>& list, sched::EndpointId id) {
   return std::find(list.begin(), list.end(), id) != list.end();
 }
@@ -123,17 +132,24 @@ void DirectorPolicy::SendTo(Call& call, Request& request, size_t index) {
   const sched::Routing& routing = request.routing;
   request.endpoint_id = routing.handles[index];
   request.endpoint = routing.endpoints[index];
-  const relay::Target* target = TargetOf(request.endpoint_id, request.endpoint);
-  if (target == nullptr) return Answer(call, 500, "the endpoint's address is no IP address");
-  request.target = *target;
+  const Known* const known = KnownOf(request.endpoint_id, request.endpoint);
+  if (known == nullptr) return Answer(call, 500, "the endpoint's address is no IP address");
+  request.target = known->target;
   if (request.tries.sent() > 0) parts().metrics.retries.Add();
   if (request.panic && IsEjected(request.endpoint_id)) parts().metrics.panics.Add();
   request.tries.OnSent();
   request.call = &call;
-  FillEdits(request);
+  request.record.model = routing.target_model;
+  const std::string_view traceparent =
+      observer().Sending(request.record, call.now(),
+                         {.span = "gateway.upstream",
+                          .name = known->name,
+                          .address = known->address,
+                          .parent = FindSet(routing.set_headers, kTraceparent)});
+  FillEdits(request, traceparent);
   FillBody(call, request);
   relay::SendOptions options;
-  options.target = *target;
+  options.target = request.target;
   options.headers = request.edits;
   options.own_body = !routing.body_edits.empty();
   options.body = request.body;
@@ -141,13 +157,16 @@ void DirectorPolicy::SendTo(Call& call, Request& request, size_t index) {
   call.Send(options);
 }
 
-// A client's routing headers never pass; what the Director sets and removes is done.
-void DirectorPolicy::FillEdits(Request& request) {
+// A client's routing headers never pass. `traceparent` "" = the Director's. What the Director sets
+// and removes is done.
+void DirectorPolicy::FillEdits(Request& request, std::string_view traceparent) {
   const sched::Routing& routing = request.routing;
   request.edits.clear();
   request.edits.push_back({"x-request-id", request.id});
   for (const auto& [name, value] : routing.set_headers) {
-    if (name != "x-request-id") request.edits.push_back({name, value});
+    if (name == "x-request-id") continue;
+    const bool ours = name == kTraceparent && !traceparent.empty();
+    request.edits.push_back({name, ours ? traceparent : std::string_view(value)});
   }
   for (const std::string& name : routing.remove_headers)
     request.edits.push_back({name, {}, /*remove=*/true});

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/body_model.h"
 #include "gateway/ext_proc_policy.h"
 #include "llmd/http/routing_headers.h"
 
@@ -48,8 +49,17 @@ void ExtProcCall::Begin(relay::Call& call) {
       head_only_ = false;
   pipe_.Reset();
   state_ = State::kAsking;
+  FindModel();
+  policy_.observer().Trace(record, call, "gateway.request", PolicyBase::LoggedId(*this));
   if (policy_.PickerIsLost(call.now())) return Lost("gives no sign of life");
   Ask();
+}
+
+// For its counts and its line in the log: large bodies are not read for that.
+void ExtProcCall::FindModel() {
+  constexpr size_t kMaxReadBytes = 64 << 10;
+  const std::string_view body = call_->body();
+  if (record.model.empty() && body.size() <= kMaxReadBytes) services::ReadModel(body, record.model);
 }
 
 void ExtProcCall::Ask() {
@@ -68,6 +78,7 @@ void ExtProcCall::Ask() {
   asked.tls = call_->tls();
   asked.has_body = call_->has_body();
   asked.request_id = id;
+  asked.traceparent = policy_.observer().Asking(record);
   asked.exclude = exclude;
   asked.subset = subset;
   services::WireWriter& writer = EmptyWriter();
@@ -232,6 +243,7 @@ void ExtProcCall::Routed() {
     body_edited_ = true;
   }
   policy_.metrics().Asked(call_->now() - call_->received());
+  policy_.observer().Asked(record, {});
   if (endpoints_.empty()) {
     DropStream(false);
     return Refuse(503, "the endpoint picker named no endpoint");
@@ -263,7 +275,7 @@ void ExtProcCall::OnHeadAnswer(const PickerAnswer& answer) {
   const bool alone = head_only_ || answer.leaves_body_alone;
   if (alone) {
     state_ = State::kPassing;
-    return Forward(relay::BodyMode::kPass, answer.mutation);
+    return Forward(relay::BodyMode::kWatch, answer.mutation);
   }
   if (const std::string_view whole = call_->whole_body(); !body_sent_ahead_ && !whole.empty()) {
     body_sent_ahead_ = true;
@@ -281,7 +293,7 @@ void ExtProcCall::OnHeadAnswer(const PickerAnswer& answer) {
 void ExtProcCall::ForwardWhole() {
   const bool unchanged = pipe_.unchanged(call_->whole_body().size());
   state_ = unchanged ? State::kPassing : State::kBody;
-  Forward(unchanged ? relay::BodyMode::kPass : relay::BodyMode::kEdit, head_mutation_);
+  Forward(unchanged ? relay::BodyMode::kWatch : relay::BodyMode::kEdit, head_mutation_);
   if (!unchanged) pipe_.Flush(*call_);
 }
 
@@ -300,7 +312,7 @@ void ExtProcCall::Forward(relay::BodyMode mode, std::string_view mutation) {
 
 void ExtProcCall::PassOn() {
   state_ = State::kPassing;
-  Forward(relay::BodyMode::kPass, {});
+  Forward(relay::BodyMode::kWatch, {});
 }
 
 relay::Piece ExtProcCall::OnResponseBytes(std::string_view piece, bool end) {

@@ -51,6 +51,7 @@ class ExtProcCall final : public PolicyBase::Request, public PickerListener {
   enum class State : uint8_t { kAsking, kLeg, kBackOff, kHead, kWhole, kBody, kPassing, kOver };
 
   // Asking (ext_proc_call.cc).
+  void FindModel();
   void Ask();
   void SendBody();
   void OnRouting(const PickerAnswer& answer, std::string_view message);
@@ -63,6 +64,8 @@ class ExtProcCall final : public PolicyBase::Request, public PickerListener {
   void TryNext();
   bool TryAmong(bool ejected_too);
   void SendLeg(const relay::Target& target, std::string_view address);
+  std::string_view SetTraceparent() const;
+  void SetEdit(std::string_view name, std::string_view value);
   void GoWithoutPicker();
   void NobodyElse();
   void GoOn();

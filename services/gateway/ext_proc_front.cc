@@ -33,8 +33,11 @@ class ExtProcFront final : public PickerFront {
         metrics_(metrics),
         health_(SystemClock()),
         workers_(std::move(workers)),
-        parts_{routes_,       metrics_,     health_, *workers_,         options.timeouts,
-               options.tries, options.seed, logger,  options.access_log},
+        access_log_(OpenAccessLog(options, metrics)),
+        parts_{
+            routes_,      metrics_,         health_,
+            *workers_,    options.timeouts, options.tries,
+            options.seed, logger,           {metrics_.requests, access_log_.get(), options.tracer}},
         own_{std::move(picker), ExtProcMetrics(metrics)},
         credentials_(PickerCredentials(own_.options.address)) {}
   ~ExtProcFront() override { StopClients(); }
@@ -85,6 +88,7 @@ class ExtProcFront final : public PickerFront {
   GatewayMetrics metrics_;
   relay::UpstreamHealth health_;
   std::unique_ptr<WorkerPool> workers_;
+  const std::unique_ptr<services::AccessLog> access_log_;
   const PolicyParts parts_;
   ExtProcParts own_;
   std::shared_ptr<grpc::ChannelCredentials> credentials_;

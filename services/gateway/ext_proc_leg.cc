@@ -14,6 +14,7 @@ constexpr size_t kKeptBytes = 128 << 10;
 constexpr Duration kLookAgain = std::chrono::milliseconds(16);
 // A picker may be asked once more than endpoints are tried, and once again with all of them.
 constexpr int kExtraAsks = 2;
+constexpr std::string_view kTraceparent = "traceparent";
 
 }  // namespace
 
@@ -83,12 +84,31 @@ void ExtProcCall::LastWord() {
   kept.Send(*call_, id);
 }
 
+std::string_view ExtProcCall::SetTraceparent() const {
+  for (const relay::HeaderEdit& edit : edits_) {
+    if (edit.name == kTraceparent && !edit.remove) return edit.value;
+  }
+  return {};
+}
+
+// In place of what the picker set.
+void ExtProcCall::SetEdit(std::string_view name, std::string_view value) {
+  std::erase_if(edits_, [name](const relay::HeaderEdit& edit) { return edit.name == name; });
+  edits_.push_back({name, value, false});
+}
+
 void ExtProcCall::SendLeg(const relay::Target& target, std::string_view address) {
   if (tries.sent() > 0) policy_.parts().metrics.retries.Add();
   tries.OnSent();
   state_ = State::kLeg;
   endpoint = address;
   target_ = target;
+  const std::string_view traceparent = policy_.observer().Sending(record, call_->now(),
+                                                                  {.span = "gateway.upstream",
+                                                                   .name = address,
+                                                                   .address = address,
+                                                                   .parent = SetTraceparent()});
+  if (!traceparent.empty()) SetEdit(kTraceparent, traceparent);
   relay::SendOptions options;
   options.target = target;
   options.path = path_;
@@ -190,6 +210,7 @@ void ExtProcCall::OnTimer() {
 }
 
 void ExtProcCall::Lost(std::string_view why) {
+  policy_.observer().Asked(record, why);
   policy_.metrics().lost.Add();
   policy_.parts().logger.Warn("lost the endpoint picker",
                               {{"x-request-id", PolicyBase::LoggedId(*this)}, {"why", why}});

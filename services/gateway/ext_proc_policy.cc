@@ -72,10 +72,12 @@ void ExtProcPolicy::SetAside(relay::Call& call, Request&) {
 }
 
 void ExtProcPolicy::OnResponseHead(relay::Call& call, const http::ResponseView& head) {
+  observer().Answering(Of(call).record, head);
   Mine(call).OnResponseHead(head);
 }
 
 relay::Piece ExtProcPolicy::OnResponseBytes(relay::Call& call, std::string_view piece, bool end) {
+  observer().Piece(Of(call).record, call.now(), piece, end);
   return Mine(call).OnResponseBytes(piece, end);
 }
 

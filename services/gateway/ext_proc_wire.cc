@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "llmd/format.h"
 #include "llmd/http/routing_headers.h"
 
 namespace llmd::gateway {
@@ -28,6 +29,8 @@ enum Field : uint32_t {
   kMetadataContext = 8,
   kProtocolConfig = 11,
 };
+
+constexpr std::string_view kTraceparent = "traceparent";
 
 bool ForPicker(const http::HeaderLine& line, bool own_id) {
   switch (line.known) {
@@ -173,8 +176,11 @@ void WriteRequestHead(const AskedRequest& request, WireWriter& out) {
   const http::RequestView& head = *request.head;
   const bool own_id = !request.request_id.empty();
   if (own_id) WriteHeader("x-request-id", request.request_id, out);
+  const bool own_trace = !request.traceparent.empty();
+  if (own_trace) WriteHeader(kTraceparent, request.traceparent, out);
   for (size_t i = head.headers.lines.size(); i-- > 0;) {
     const http::HeaderLine& line = head.headers.lines[i];
+    if (own_trace && EqualsIgnoreCase(line.name, kTraceparent)) continue;
     if (ForPicker(line, own_id)) WriteHeader(line.name, line.value, out);
   }
   WriteHeader(":authority", head.headers.Get(Known::kHost).value_or(""), out);

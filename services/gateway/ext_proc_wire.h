@@ -21,6 +21,7 @@ struct AskedRequest {
   bool has_body = false;
   // Sent as x-request-id in place of the client's; "" = the client's stands.
   std::string_view request_id;
+  std::string_view traceparent;  // the same
   // Endpoints ("ip:port") that are not to be picked, and those that may be instead: empty = the
   // picker knows. Pickers that do not know the exclusion see the subset.
   std::span<const std::string> exclude, subset;

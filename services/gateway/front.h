@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/access_log.h"
 #include "gateway/ext_proc_options.h"
 #include "gateway/page_watch.h"
 #include "gateway/routes.h"
@@ -17,6 +18,7 @@
 #include "llmd/metrics.h"
 #include "llmd/sched/director.h"
 #include "llmd/status.h"
+#include "llmd/tracing.h"
 
 namespace llmd::gateway {
 
@@ -30,12 +32,16 @@ struct FrontOptions {
   Duration sse_heartbeat{};             // of the relay
   uint64_t seed = 1;                    // of back-offs
   bool allow_half_close = false;        // of the relay
-  bool access_log = true;               // of the relay
+  std::shared_ptr<LogSink> access_log;  // gets a line for each request; null = none
+  Tracer* tracer = nullptr;             // of sampled requests; outlives the front
   http::TlsProvider tls, upstream_tls;  // of the relay; empty = clear text
   std::string upstream_tls_host;        // of the relay
 };
 
 relay::RelayOptions RelayOptionsOf(const FrontOptions& options);
+// Null without a sink. `metrics` outlives it.
+std::unique_ptr<services::AccessLog> OpenAccessLog(const FrontOptions& options,
+                                                   MetricsRegistry& metrics);
 
 // Thread-safe.
 class Front {

@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "gateway/page_for_clients.h"
 #include "llmd/json.h"
 #include "llmd/version.h"
 
@@ -64,7 +65,7 @@ std::vector<LocalPage> ClientPages(const PageSources& sources) {
   add("/v1/models",
       [models = sources.models](std::string_view) -> Answer { return Models(models()); });
   add("/metrics", [metrics = sources.metrics](std::string_view) -> Answer {
-    return Page(200, metrics(), "text/plain; version=0.0.4; charset=utf-8");
+    return Page(200, PageForClients(metrics()), "text/plain; version=0.0.4; charset=utf-8");
   });
   pages.back().slow = true;
   return pages;

@@ -12,7 +12,7 @@ namespace llmd::gateway {
 
 struct PageSources {
   std::function<bool()> ready;
-  std::function<std::string()> metrics;
+  std::function<std::string()> metrics;  // shown without what names engines
   // Empty when they are not known here.
   std::function<std::vector<sched::ServedModel>()> models;
 };

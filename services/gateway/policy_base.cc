@@ -41,7 +41,6 @@ PolicyBase::Request& PolicyBase::Begin(Call& call) {
   request.id.assign(head.headers.Get(http::Known::kXRequestId).value_or(""));
   if (request.id.empty()) AssignUuid(request.id, RandomBits(), RandomBits());
   request.endpoint.clear();
-  request.client_subject.assign(call.client_subject());
   request.page = nullptr;
   request.probe = 0;
   request.anthropic = IsAnthropic(request.path);
@@ -49,6 +48,7 @@ PolicyBase::Request& PolicyBase::Begin(Call& call) {
   request.timeouts = &parts_.timeouts.Of(request.path);
   request.tries.Reset();
   request.kept.Clear();
+  observer_.Begin(request.record, call);
   parts_.metrics.inflight.Add(1);
   return request;
 }
@@ -68,12 +68,14 @@ void PolicyBase::OnHead(Call& call) {
 
 void PolicyBase::OnRequest(Call& call) {
   Request& request = Of(call);
+  observer_.Whole(request.record, call);
   if (request.page != nullptr) return AnswerLater(call, *request.page);
   Serve(call, request);
 }
 
 void PolicyBase::OnRefused(Call& call, const relay::Refusal& refusal) {
   if (call.context == nullptr) Begin(call);
+  observer_.Refused(Of(call).record, refusal);
   Answer(call, refusal.status, refusal.message);
 }
 
@@ -132,8 +134,8 @@ void PolicyBase::OnFailure(Call& call, relay::Failure failure, std::string_view 
   LegFailed(call, request, failure, what);
 }
 
-void PolicyBase::Blame(const Request& request, relay::Failure failure, std::string_view what,
-                       bool sure) {
+void PolicyBase::Blame(Request& request, relay::Failure failure, std::string_view what, bool sure) {
+  observer_.Failed(request.record, failure, what);
   relay::Target target;
   const Key key = Answering(request, &target);
   const bool ejected =
@@ -180,6 +182,7 @@ bool PolicyBase::Betters(Call& call, Request& request, const http::ResponseView&
 
 std::string_view PolicyBase::OnCut(Call& call, relay::Failure failure, std::string_view what) {
   Request& request = Of(call);
+  observer_.Cut(request.record, failure, what);
   if (failure == relay::Failure::kDeadline) {
     static const std::string kLate = http::ErrorBody(504, kTimeIsOver);
     static const std::string kLateAnthropic = http::AnthropicErrorBody(504, kTimeIsOver);
@@ -202,34 +205,13 @@ void PolicyBase::OnEnd(Call& call, const relay::Outcome& outcome) {
   if (request.probe != 0) return Give(request);
   parts_.metrics.inflight.Add(-1);
   if (outcome.client_gone) parts_.metrics.client_gone.Add();
-  const Duration first =
-      outcome.head_sent == TimePoint() ? Duration::zero() : outcome.head_sent - outcome.received;
-  parts_.metrics.Request(outcome.status, outcome.ended - outcome.received, first);
-  if (parts_.access_log && parts_.logger.Enabled(LogLevel::kInfo)) {
-    if (request.client_subject.empty()) {
-      Log(parts_.logger, request, outcome);
-    } else {
-      Log(parts_.logger.With("clientSubject", request.client_subject), request, outcome);
-    }
-  }
+  observer_.End(request.record, outcome, LoggedId(request), request.method, request.path);
   if (Ended(call, request, outcome)) Give(request);
-}
-
-void PolicyBase::Log(const Logger& logger, const Request& request,
-                     const relay::Outcome& outcome) const {
-  const double seconds = std::chrono::duration<double>(outcome.ended - outcome.received).count();
-  logger.Info("request", {{"x-request-id", LoggedId(request)},
-                          {"method", request.method},
-                          {"path", request.path},
-                          {"status", outcome.status},
-                          {"endpoint", request.endpoint},
-                          {"seconds", seconds},
-                          {"bytes", static_cast<int64_t>(outcome.body_bytes)},
-                          {"clientGone", outcome.client_gone}});
 }
 
 // Endpoints that are out are asked for their health before requests go there again.
 void PolicyBase::OnTick() {
+  observer_.HandOver();
   if (loop_.index() != 0) return;
   for (const relay::UpstreamHealth::Probe& due : parts_.health.TakeDue()) {
     Request& request = Take();
@@ -252,6 +234,7 @@ void PolicyBase::OnTick() {
 void PolicyBase::OnCollected(Call& call, const http::ResponseView& head, std::string_view body) {
   Request& request = Of(call);
   if (request.probe == 0) {
+    observer_.Collected(request.record, head.status);
     request.kept.Keep(head, body);
     return SetAside(call, request);
   }

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "common/request_observer.h"
 #include "gateway/gateway_metrics.h"
 #include "gateway/kept_answer.h"
 #include "gateway/routes.h"
@@ -29,7 +30,7 @@ struct PolicyParts {
   const TryLimits tries;
   const uint64_t seed;  // of back-offs
   const Logger logger;
-  const bool access_log = true;  // a line for each request
+  const services::ObserverParts observed;
 };
 
 class PolicyBase : public relay::Policy {
@@ -39,7 +40,6 @@ class PolicyBase : public relay::Policy {
   struct Request {
     std::string id, method, path;
     std::string endpoint;             // "ip:port" that answers; "" = none yet
-    std::string client_subject;       // of its certificate; "" = none
     const LocalPage* page = nullptr;  // to be written elsewhere
     Key probe = 0;                    // of a call of our own: whom it asks
     bool anthropic = false;           // its client expects errors in Anthropic's form
@@ -47,13 +47,17 @@ class PolicyBase : public relay::Policy {
     Tries tries;
     KeptAnswer kept;    // the last one that was set aside
     Verdict set_aside;  // and what it said
+    services::RequestRecord record;
 
    protected:
     ~Request() = default;
   };
 
   PolicyBase(const PolicyParts& parts, relay::Loop& loop)
-      : parts_(parts), loop_(loop), backoff_(parts.seed + static_cast<uint64_t>(loop.index())) {}
+      : parts_(parts),
+        loop_(loop),
+        backoff_(parts.seed + static_cast<uint64_t>(loop.index())),
+        observer_(parts.observed, loop.index()) {}
 
   void OnHead(relay::Call& call) final;
   void OnRequest(relay::Call& call) final;
@@ -79,6 +83,7 @@ class PolicyBase : public relay::Policy {
   // In OnResponseHead: holds the answer for or against the endpoint. True when the request may do
   // better elsewhere: then the answer is collected and kept, and SetAside follows.
   bool Betters(relay::Call& call, Request& request, const http::ResponseView& head);
+  services::RequestObserver& observer() { return observer_; }
 
  protected:
   int loop_index() const { return loop_.index(); }
@@ -94,8 +99,7 @@ class PolicyBase : public relay::Policy {
   // with it.
   virtual void SetAside(relay::Call& call, Request& request) = 0;
   // Holds a failure against the endpoint that was asked last, and logs it. `sure`: it is gone.
-  void Blame(const Request& request, relay::Failure failure, std::string_view what,
-             bool sure = false);
+  void Blame(Request& request, relay::Failure failure, std::string_view what, bool sure = false);
   // The call is over; Give follows, unless this says false: then the call is retained, and the
   // policy gives the request when it lets it go.
   virtual bool Ended(relay::Call& call, Request& request, const relay::Outcome& outcome) = 0;
@@ -107,11 +111,11 @@ class PolicyBase : public relay::Policy {
   bool AnswerHere(relay::Call& call, const LocalPage& page);
   void AnswerLater(relay::Call& call, const LocalPage& page);
   void AnswerWith(relay::Call& call, const http::Response& response);
-  void Log(const Logger& logger, const Request& request, const relay::Outcome& outcome) const;
 
   const PolicyParts& parts_;
   relay::Loop& loop_;
   Backoff backoff_;
+  services::RequestObserver observer_;
 };
 
 }  // namespace llmd::gateway

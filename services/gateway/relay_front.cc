@@ -14,8 +14,11 @@ class RelayFront final : public Front {
         metrics_(metrics),
         health_(SystemClock()),
         workers_(std::move(workers)),
-        parts_{routes_,       metrics_,     health_, *workers_,         options.timeouts,
-               options.tries, options.seed, logger,  options.access_log},
+        access_log_(OpenAccessLog(options, metrics)),
+        parts_{
+            routes_,      metrics_,         health_,
+            *workers_,    options.timeouts, options.tries,
+            options.seed, logger,           {metrics_.requests, access_log_.get(), options.tracer}},
         own_{director, watch} {}
 
   Status Start(const FrontOptions& options, const Logger& logger) {
@@ -38,6 +41,7 @@ class RelayFront final : public Front {
   GatewayMetrics metrics_;
   relay::UpstreamHealth health_;
   std::unique_ptr<WorkerPool> workers_;
+  const std::unique_ptr<services::AccessLog> access_log_;
   const PolicyParts parts_;
   const DirectorParts own_;
   std::unique_ptr<relay::Relay> relay_;
@@ -57,6 +61,12 @@ relay::RelayOptions RelayOptionsOf(const FrontOptions& options) {
   out.upstream_tls_host = options.upstream_tls_host;
   out.sse_heartbeat = options.sse_heartbeat;
   return out;
+}
+
+std::unique_ptr<services::AccessLog> OpenAccessLog(const FrontOptions& options,
+                                                   MetricsRegistry& metrics) {
+  if (options.access_log == nullptr) return nullptr;
+  return services::AccessLog::Create(options.access_log, options.loops, metrics);
 }
 
 StatusOr<std::unique_ptr<Front>> MakeRelayFront(const FrontOptions& options,

@@ -4,9 +4,11 @@
 #include <functional>
 #include <memory>
 
+#include "common/access_log.h"
 #include "common/flags.h"
 #include "common/process.h"
 #include "common/relay_tls.h"
+#include "common/tracing.h"
 #include "llmd/http/relay/relay.h"
 #include "llmd/http/server.h"
 #include "llmd/kv/transfer.h"
@@ -31,13 +33,15 @@ struct App {
   MetricsRegistry metrics;
   std::shared_ptr<const void> log_metrics;
   std::unique_ptr<SidecarMetrics> counters;
+  std::unique_ptr<services::AccessLog> access_log;  // null = none
+  std::unique_ptr<http::Runtime> runtime;           // of the metrics port and the tracer
+  std::unique_ptr<Tracer> tracer;                   // null when nothing is traced
   // Set when we end: what still waits for a worker then does not run.
   std::atomic<TimePoint> work_until{TimePoint::max()};
   std::unique_ptr<WorkerPool> releasing, looking_up, scanning;
   std::unique_ptr<Shared> shared;
   std::unique_ptr<relay::Relay> relay;
   std::shared_ptr<const void> handshake_metrics;
-  std::unique_ptr<http::Runtime> runtime;  // of the metrics port
   std::unique_ptr<http::Server> metrics_server;
 };
 
@@ -87,8 +91,15 @@ Status MakeShared(App& app) {
   LLMD_ASSIGN_OR_RETURN(app.scanning, WorkerPool::Create({.name = "scan"}));
   app.counters = std::make_unique<SidecarMetrics>(app.metrics);
   app.log_metrics = services::AddLogMetrics(app.metrics, app.log);
+  if (app.options.access_log) {
+    app.access_log = services::AccessLog::Create(
+        app.log, static_cast<int>(app.options.loop_threads), app.metrics);
+  }
   app.shared = std::make_unique<Shared>(
-      Shared{.options = app.options, .metrics = *app.counters, .logger = app.logger});
+      Shared{.options = app.options,
+             .metrics = *app.counters,
+             .observed = {app.counters->by_route, app.access_log.get(), app.tracer.get()},
+             .logger = app.logger});
   LLMD_ASSIGN_OR_RETURN(app.shared->prefiller_tls, TlsOf(app, app.options.prefiller, "prefiller"));
   LLMD_ASSIGN_OR_RETURN(app.shared->decoder_tls, TlsOf(app, app.options.decoder, "decoder"));
   app.shared->server_name = app.options.upstream.server_name;
@@ -127,7 +138,6 @@ Status StartRelay(App& app) {
 
 Status StartMetrics(App& app) {
   if (app.options.metrics_port == 0) return OkStatus();
-  LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(1));
   http::ServerOptions options;
   options.host = app.options.host;
   options.port = app.options.metrics_port;
@@ -137,7 +147,21 @@ Status StartMetrics(App& app) {
   return OkStatus();
 }
 
+Status StartTracing(App& app) {
+  if (!app.options.tracing && app.options.metrics_port == 0) return OkStatus();
+  LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(1));
+  if (!app.options.tracing) return OkStatus();
+  LLMD_ASSIGN_OR_RETURN(app.tracer, services::MakeTracer(*app.runtime, app.metrics, app.logger,
+                                                         {.service_name = "llmd-sidecar",
+                                                          .asked = app.options.tracing_given}));
+  if (app.tracer || app.options.metrics_port != 0) return OkStatus();
+  app.runtime->Stop();
+  app.runtime.reset();
+  return OkStatus();
+}
+
 Status Start(App& app) {
+  LLMD_RETURN_IF_ERROR(StartTracing(app));
   LLMD_RETURN_IF_ERROR(MakeShared(app));
   LLMD_RETURN_IF_ERROR(StartMetrics(app));
   return StartRelay(app);
@@ -152,6 +176,7 @@ void Drain(App& app) {
   app.scanning->Stop();
   app.looking_up->Stop();
   app.releasing->Stop();
+  if (app.tracer) app.tracer->Stop();
   if (app.runtime) app.runtime->Stop();
 }
 
@@ -177,6 +202,7 @@ int RunSidecar(int argc, const char* const* argv) {
   services::FlagSet set = MakeFlags(app->options);
   const services::FlagSet::Outcome outcome = set.Parse(argc, argv);
   if (outcome.exit) return outcome.code;
+  app->options.tracing_given = outcome.Given("tracing");
   if (const Status status = Validate(app->options); !status.ok()) return services::Fail(status), 2;
   const std::string name = "proxy server on port " + std::to_string(app->options.port);
   app->logger =

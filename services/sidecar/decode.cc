@@ -40,7 +40,9 @@ void SidecarPolicy::SendToEngine(relay::Call& call, const relay::Target& target)
   send.target = target;
   send.tls = engine_tls_;
   send.first_byte_timeout = send.gap_timeout = options_.decode_timeout;
-  LegHeaders headers(job);
+  // A request is counted under the prefiller it had.
+  const std::string prefiller = job.handover ? job.record.endpoint : "";
+  LegHeaders headers(job, BeginLeg(call, "llm_d.pd_proxy.decode", prefiller, target));
   if (pd::LegBodies* bodies = job.bodies()) {
     send.own_body = true;
     send.body = job.handover ? bodies->Decode(job.handover->params) : bodies->Local();
@@ -101,6 +103,7 @@ void SidecarPolicy::EngineFailed(relay::Call& call, relay::Failure failure, std:
 
 void SidecarPolicy::OnResponseHead(relay::Call& call, const http::ResponseView& head) {
   Job& job = Of(call);
+  observer_.Answering(job.record, head);
   if (job.kind != Kind::kPassThrough)
     metrics_.Leg("decode", OutcomeOf(head.status), call.now() - job.leg_started);
   metrics_.Request(RouteOf(job.kind), head.status);
@@ -110,11 +113,12 @@ void SidecarPolicy::OnResponseHead(relay::Call& call, const http::ResponseView& 
   job.forwarded = true;
   const auto kind = job.handover ? RewriteKind(head) : std::nullopt;
   if (kind) job.rewriter.emplace(*kind, job.handover->cached_tokens);
-  call.Forward({}, kind ? relay::BodyMode::kEdit : relay::BodyMode::kPass);
+  call.Forward({}, kind ? relay::BodyMode::kEdit : relay::BodyMode::kWatch);
 }
 
 relay::Piece SidecarPolicy::OnResponseBytes(relay::Call& call, std::string_view piece, bool end) {
   Job& job = Of(call);
+  observer_.Piece(job.record, call.now(), piece, end);
   if (!job.rewriter) return {piece};
   const std::string_view ready = job.rewriter->Feed(piece);
   if (!end) return {ready};
@@ -126,6 +130,7 @@ relay::Piece SidecarPolicy::OnResponseBytes(relay::Call& call, std::string_view 
 // As if the engine's own connection broke: who is in front of us says so to the client in its way.
 std::string_view SidecarPolicy::OnCut(relay::Call& call, relay::Failure failure,
                                       std::string_view what) {
+  observer_.Cut(Of(call).record, failure, what);
   call.Abort();
   return {};
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "common/body_model.h"
 #include "llmd/uuid.h"
 #include "sidecar/leg.h"
 #include "sidecar/policy.h"
@@ -9,7 +10,6 @@
 namespace llmd::sidecar {
 namespace {
 
-constexpr size_t kMaxShownIdBytes = 128;
 constexpr auto kScanTimeout = std::chrono::seconds(30);
 constexpr std::string_view kHeader = "x-prefiller-host-port";
 
@@ -76,7 +76,13 @@ void SidecarPolicy::Generate(relay::Call& call, pd::Api api) {
                  {{"x-request-id", job.shown_id},
                   {"prefillers", static_cast<int64_t>(job.candidates.size())}});
   }
+  StartTrace(call, job);
   StartScan(call, job);
+}
+
+void SidecarPolicy::StartTrace(relay::Call& call, Job& job) {
+  if (call.body().size() < kScanOnWorkerBytes) services::ReadModel(call.body(), job.record.model);
+  observer_.Trace(job.record, call, "llm_d.pd_proxy.request", job.shown_id);
 }
 
 void SidecarPolicy::StartScan(relay::Call& call, Job& job) {

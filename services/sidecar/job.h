@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/request_record.h"
 #include "llmd/http/message.h"
 #include "llmd/http/relay/target.h"
 #include "llmd/pd/protocol.h"
@@ -83,6 +84,8 @@ struct Job {
   std::optional<Handover> handover;
   std::optional<pd::UsageRewriter> rewriter;
   std::string tail;  // of the rewritten answer
+  std::string method, path;
+  services::RequestRecord record;
 
   pd::LegBodies* bodies() const { return scan && scan->bodies ? &*scan->bodies : nullptr; }
 };

@@ -14,6 +14,9 @@ namespace llmd::sidecar {
 // How long the address of an engine may be looked up.
 inline constexpr Duration kAddressTimeout = std::chrono::seconds(5);
 
+// Of a request's id, in the log.
+inline constexpr size_t kMaxShownIdBytes = 128;
+
 inline bool IsSuccess(int status) {
   return status >= 200 && status < 300;
 }
@@ -42,16 +45,18 @@ inline std::string_view RouteOf(Kind kind) {
 // request gets its id.
 class LegHeaders {
  public:
-  explicit LegHeaders(const Job& job) {
+  // `traceparent` "" = the client's stands.
+  LegHeaders(const Job& job, std::string_view traceparent) {
     for (std::string_view name : http::kRoutingHeaders) Remove(name);
     if (!job.id.empty() && !job.given_id)
       lines_[count_++] = {.name = "x-request-id", .value = job.id};
+    if (!traceparent.empty()) lines_[count_++] = {.name = "traceparent", .value = traceparent};
   }
   void Remove(std::string_view name) { lines_[count_++] = {.name = name, .remove = true}; }
   std::span<const relay::HeaderEdit> lines() const { return {lines_.data(), count_}; }
 
  private:
-  std::array<relay::HeaderEdit, http::kRoutingHeaders.size() + 2> lines_;
+  std::array<relay::HeaderEdit, http::kRoutingHeaders.size() + 3> lines_;
   size_t count_ = 0;
 };
 

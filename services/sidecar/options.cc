@@ -28,6 +28,8 @@ void AddServing(services::FlagSet& set, Options& o) {
                "how long running requests may take after SIGTERM");
   set.Int("v", &o.verbosity, 0, 10, "log verbosity; 4 debug, 5 trace with bodies");
   set.Alias("zap-log-level", "v");
+  set.Bool("access-log", &o.access_log, "log a line for each request");
+  set.Bool("tracing", &o.tracing, "record spans where the OTEL_ variables say so");
 }
 
 // A comma-separated list of legs, each of which gets the property.
@@ -88,7 +90,6 @@ void AddOffSwitches(services::FlagSet& set, Options& o) {
   set.Bool("enable-ssrf-protection", &o.ssrf_protection,
            "allow only prefillers of the pool (not built yet: must be false)");
   set.Bool("enable-p2p-pull", &o.p2p_pull, "not built yet: must be false");
-  set.Bool("tracing", &o.tracing, "not built yet: must be false");
   set.Int("data-parallel-size", &o.data_parallel_size, 1, 1024,
           "ranks behind this sidecar (more than 1: not built yet)");
 }
@@ -157,7 +158,6 @@ Status Validate(const Options& o) {
       MustBeOff("enable-ssrf-protection", o.ssrf_protection, "the pool watch is not built yet"));
   LLMD_RETURN_IF_ERROR(
       MustBeOff("enable-p2p-pull", o.p2p_pull, "pulling from cache holders is not built yet"));
-  LLMD_RETURN_IF_ERROR(MustBeOff("tracing", o.tracing, "OpenTelemetry export is not built yet"));
   if (o.data_parallel_size != 1)
     return Unimplemented("--data-parallel-size above 1 is not built yet: run one sidecar per rank");
   if (o.kv_connector != "nixlv2") {

@@ -37,12 +37,14 @@ struct Options {
   int64_t max_body_bytes = 100 << 20;
   int64_t loop_threads = 1;
   int64_t verbosity = 2;
+  bool access_log = true;
+  bool tracing = true, tracing_given = false;
   std::chrono::nanoseconds prefill_retry_backoff = std::chrono::milliseconds(200);
   std::chrono::nanoseconds prefill_timeout = std::chrono::minutes(5);
   std::chrono::nanoseconds decode_timeout = std::chrono::minutes(10);
   std::chrono::nanoseconds drain_timeout = std::chrono::seconds(60);
   // Known switches that must stay off.
-  bool ssrf_protection = false, p2p_pull = false, tracing = false;
+  bool ssrf_protection = false, p2p_pull = false;
   int64_t data_parallel_size = 1;
 
   pd::FailurePolicy policy() const;

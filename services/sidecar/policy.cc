@@ -46,6 +46,7 @@ SidecarPolicy::SidecarPolicy(relay::Loop& loop, const Shared& shared)
       options_(shared.options),
       logger_(shared.logger),
       metrics_(shared.metrics),
+      observer_(shared.observed, loop.index()),
       engine_(EngineOf(shared.options)),
       resolver_(
           loop, shared.look_up, shared.look_up_on,
@@ -85,14 +86,27 @@ void SidecarPolicy::Give(Job& job) {
   free_jobs_.push_back(std::move(owned));
 }
 
-void SidecarPolicy::OnHead(relay::Call& call) {
+// What is needed of the head once it has gone.
+Job& SidecarPolicy::Begin(relay::Call& call) {
   Job& job = Take(call);
+  const http::RequestView& request = call.request();
+  job.method.assign(request.method);
+  job.path.assign(request.path());
+  job.shown_id =
+      request.headers.Get(http::Known::kXRequestId).value_or("").substr(0, kMaxShownIdBytes);
+  observer_.Begin(job.record, call);
+  return job;
+}
+
+void SidecarPolicy::OnHead(relay::Call& call) {
+  Job& job = Begin(call);
   if (!IsOurPage(call.request(), "/health")) return;
   job.stage = Stage::kAnswering;
   call.Answer(200, {}, "");
 }
 
 void SidecarPolicy::OnRequest(relay::Call& call) {
+  observer_.Whole(Of(call).record, call);
   const http::RequestView& request = call.request();
   const auto api = request.method == "POST" ? pd::ApiOfPath(request.path()) : std::nullopt;
   if (api) return Generate(call, *api);
@@ -103,23 +117,32 @@ void SidecarPolicy::OnRequest(relay::Call& call) {
 void SidecarPolicy::AnswerError(relay::Call& call, int status, std::string_view type,
                                 std::string_view message, std::string_view failure) {
   if (call.context != nullptr) Of(call).stage = Stage::kAnswering;
-  const std::array<relay::HeaderEdit, 2> headers = {
-      relay::HeaderEdit{"Content-Type", "application/json"},
-      relay::HeaderEdit{http::kUpstreamFailure, failure}};
-  call.Answer(status, {headers.data(), failure.empty() ? 1U : 2U},
-              pd::ErrorBody(status, type, message));
+  const std::string_view id = call.context != nullptr ? std::string_view(Of(call).id) : "";
+  std::array<relay::HeaderEdit, 3> headers;
+  size_t count = 0;
+  headers[count++] = {.name = "Content-Type", .value = "application/json"};
+  if (!failure.empty()) headers[count++] = {.name = http::kUpstreamFailure, .value = failure};
+  if (!id.empty()) headers[count++] = {.name = "x-request-id", .value = id};
+  call.Answer(status, {headers.data(), count}, pd::ErrorBody(status, type, message));
 }
 
 void SidecarPolicy::OnRefused(relay::Call& call, const relay::Refusal& refusal) {
   metrics_.Request("refused", refusal.status);
+  if (call.context == nullptr) Begin(call);
+  Job& job = Of(call);
+  TakeId(call.request(), job);
+  observer_.Refused(job.record, refusal);
   AnswerError(call, refusal.status, TypeOf(refusal.status), refusal.message);
 }
 
 void SidecarPolicy::OnFailure(relay::Call& call, relay::Failure failure, std::string_view what) {
+  const bool asked = Of(call).kind != Kind::kReady && Of(call).kind != Kind::kProbe;
   switch (Of(call).stage) {
     case Stage::kPrefill:
+      observer_.Failed(Of(call).record, failure, what);
       return PrefillFailed(call, relay::NameOf(failure), what);
     case Stage::kEngine:
+      if (asked) observer_.Failed(Of(call).record, failure, what);
       return EngineFailed(call, failure, what);
     default:
       return;  // of a leg that has been given up already
@@ -172,6 +195,7 @@ void SidecarPolicy::OnTimer(relay::Call& call) {
     case Stage::kPrefillerAddress:
       return PrefillFailed(call, "timeout", "the prefiller's address is not found in time");
     case Stage::kPrefill:
+      observer_.Failed(job.record, relay::Failure::kTimeout, "no whole answer in time");
       return PrefillFailed(call, "timeout", "no whole answer within --prefill-timeout");
     case Stage::kBackOff:
       return StartPrefill(call);
@@ -186,7 +210,11 @@ void SidecarPolicy::OnTimer(relay::Call& call) {
 void SidecarPolicy::OnEnd(relay::Call& call, const relay::Outcome& outcome) {
   if (call.context == nullptr) return;
   Job& job = Of(call);
-  if (job.kind == Kind::kProbe) probing_ = false;
+  if (job.kind == Kind::kProbe) {
+    probing_ = false;
+  } else {
+    observer_.End(job.record, outcome, job.shown_id, job.method, job.path);
+  }
   if (job.forwarded) {
     metrics_.all().response_bytes.Add(static_cast<double>(outcome.body_bytes));
   } else if (job.stage != Stage::kAnswering) {
@@ -214,6 +242,7 @@ void SidecarPolicy::Ended(relay::Call& call, Job& job) {
 }
 
 void SidecarPolicy::OnTick() {
+  observer_.HandOver();
   LookAtTls();
   std::erase_if(retained_, [](Retained& over) {
     if (!over.job->scan->done.load(std::memory_order_acquire)) return false;

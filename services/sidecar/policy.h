@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/request_observer.h"
 #include "llmd/http/relay/policy.h"
 #include "llmd/log.h"
 #include "llmd/pd/protocol.h"
@@ -25,6 +26,7 @@ namespace llmd::sidecar {
 struct Shared {
   const Options& options;
   SidecarMetrics& metrics;
+  const services::ObserverParts observed;
   Logger logger;
   // Empty = that leg is in clear text.
   http::TlsProvider prefiller_tls, decoder_tls;
@@ -71,6 +73,7 @@ class SidecarPolicy final : public relay::Policy {
   // policy.cc
   static Job& Of(relay::Call& call) { return *static_cast<Job*>(call.context); }
   Job& Take(relay::Call& call);
+  Job& Begin(relay::Call& call);
   void Give(Job& job);
   // `failure`: of a leg, for who stands in front (http::kUpstreamFailure); "" = none failed.
   void AnswerError(relay::Call& call, int status, std::string_view type, std::string_view message,
@@ -84,6 +87,7 @@ class SidecarPolicy final : public relay::Policy {
   void Generate(relay::Call& call, pd::Api api);
   Status TakeCandidates(const http::RequestView& request, Job& job) const;
   void TakeId(const http::RequestView& request, Job& job) const;
+  void StartTrace(relay::Call& call, Job& job);
   void StartScan(relay::Call& call, Job& job);
   void Scanned(relay::Call& call);
   void AddressFound(relay::Call& call, const http::HostPort& name,
@@ -100,6 +104,9 @@ class SidecarPolicy final : public relay::Policy {
   void LogReply(const Job& job, const pd::PrefillReply& reply) const;
   // By policy: without the prefiller, whose last word was `status`. False: the client gets that.
   bool DecodeWithout(relay::Call& call, int status);
+  // The traceparent to send with a leg.
+  std::string_view BeginLeg(relay::Call& call, std::string_view span, std::string_view prefiller,
+                            const relay::Target& target);
   std::shared_ptr<const relay::UpstreamTls> TlsFor(const Peer& peer);
   std::string PrefillUrl(relay::Call& call) const;
 
@@ -115,6 +122,7 @@ class SidecarPolicy final : public relay::Policy {
   const Options& options_;
   const Logger& logger_;
   LoopMetrics metrics_;
+  services::RequestObserver observer_;
   Peer engine_;
   std::shared_ptr<const relay::UpstreamTls> engine_tls_;
   std::shared_ptr<const http::TlsContext> prefiller_context_;  // of those in the map

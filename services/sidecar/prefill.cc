@@ -99,7 +99,8 @@ void SidecarPolicy::SendPrefill(relay::Call& call, const relay::Target& target) 
                            "more than " + std::to_string(kMaxTlsHosts) + " prefillers over TLS");
     }
   }
-  LegHeaders headers(job);
+  const std::string prefiller = job.candidates[job.candidate].name.ToString();
+  LegHeaders headers(job, BeginLeg(call, "llm_d.pd_proxy.prefill", prefiller, target));
   headers.Remove("Accept-Encoding");  // the reply is read here
   send.headers = headers.lines();
   send.own_body = true;
@@ -119,6 +120,13 @@ void SidecarPolicy::SendPrefill(relay::Call& call, const relay::Target& target) 
   // Of the whole leg: a reply that trickles must end too.
   call.SetTimer(options_.prefill_timeout);
   call.Send(send);
+}
+
+std::string_view SidecarPolicy::BeginLeg(relay::Call& call, std::string_view span,
+                                         std::string_view prefiller, const relay::Target& target) {
+  return observer_.Sending(
+      Of(call).record, call.now(),
+      {.span = span, .name = prefiller, .address = target.ToString(), .parent = {}});
 }
 
 bool SidecarPolicy::TryAgain(relay::Call& call, int status) {
@@ -155,6 +163,7 @@ void SidecarPolicy::PrefillAnswered(relay::Call& call, const http::ResponseView&
                                     std::string_view body) {
   Job& job = Of(call);
   call.SetTimer(Duration::zero());
+  observer_.Collected(job.record, head.status);
   metrics_.Leg("prefill", OutcomeOf(head.status), call.now() - job.leg_started);
   if (TryAgain(call, head.status)) return;
   if (IsSuccess(head.status)) return HandOver(call, body);

@@ -21,7 +21,8 @@ SidecarMetrics::SidecarMetrics(MetricsRegistry& registry)
                                          "Lenders told that a decode leg never started.",
                                          {{"outcome", "failed"}})),
       response_bytes(registry.AddCounter("llmd_sidecar_response_bytes_total",
-                                         "Body bytes relayed to clients.")) {}
+                                         "Body bytes relayed to clients.")),
+      by_route(registry, "llmd_sidecar_", "requests_by_route_total") {}
 
 Counter& SidecarMetrics::Requests(std::string_view path, int code) {
   return registry_.AddCounter("llmd_sidecar_requests_total",

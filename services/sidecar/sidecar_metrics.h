@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/request_metrics.h"
 #include "llmd/clock.h"
 #include "llmd/metrics.h"
 
@@ -33,6 +34,7 @@ class SidecarMetrics {
   Counter& released;        // lenders told that a decode leg never started
   Counter& release_failed;
   Counter& response_bytes;  // relayed to clients
+  services::RequestMetrics by_route;
 };
 
 // The series that one loop has met, so that no name is looked up twice. Thread-compatible.

@@ -156,7 +156,7 @@ def endpoints_yaml(endpoints):
 
 
 class Picker(Process):
-    def __init__(self, tmp, endpoints, *args, disaggregate=False, config=None):
+    def __init__(self, tmp, endpoints, *args, disaggregate=False, config=None, env=None):
         self.grpc_port, self.health_port, self.admin_port = free_port(), free_port(), free_port()
         self.admin = f"http://127.0.0.1:{self.admin_port}"
         self.endpoints_path = tmp / f"endpoints-{self.grpc_port}.yaml"
@@ -167,7 +167,7 @@ class Picker(Process):
         config_path.write_text(config or picker_config(self.endpoints_path, disaggregate))
         super().__init__("epp", [binary("llmd-epp"), "--config-file", str(config_path), "--grpc-port", str(self.grpc_port),
                                  "--grpc-health-port", str(self.health_port), "--metrics-port", str(self.admin_port),
-                                 "--secure-serving=false", "--health-checking", "-v", "4", *args])
+                                 "--secure-serving=false", "--health-checking", "-v", "4", *args], env)
 
     def set_endpoints(self, endpoints, extra=""):
         new = self.endpoints_path.with_suffix(".new")
@@ -181,11 +181,11 @@ class Picker(Process):
 
 
 class Sidecar(Process):
-    def __init__(self, name, engine, *args):
+    def __init__(self, name, engine, *args, env=None):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         super().__init__(name, [binary("llmd-sidecar"), "--port", str(self.port), "--model-server-port", str(engine.port),
-                                "--secure-proxy=false", *args])
+                                "--secure-proxy=false", *args], env)
 
 
 class Gateway(Process):

@@ -1,11 +1,12 @@
 """The picker's metrics page against the field's table: names, types, labels, buckets, and the older names."""
 import pathlib
 import re
+import time
 
 import pytest
 import requests
 
-from conftest import ROOT, Gateway, endpoints_yaml
+from conftest import ROOT, Gateway, endpoints_yaml, free_port
 from fake_engine import FakeEngine, response
 
 LAT = [.005, .025, .05, .1, .2, .4, .6, .8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480,
@@ -134,19 +135,28 @@ def gateway(started_module, tmp_path_factory):
     endpoints.write_text(endpoints_yaml([("e", engine.port, "decode")]))
     config = tmp / "gateway.yaml"
     config.write_text(CONFIG.format(endpoints=endpoints))
-    gateway = started_module(Gateway("--config-file", str(config), "--metrics-port", "0"))
+    admin = free_port()
+    gateway = started_module(Gateway("--config-file", str(config), "--metrics-port", str(admin), "--metrics-endpoint-auth=false"))
     gateway.wait_http(gateway.port, "/ready")
+    gateway.admin = f"http://127.0.0.1:{admin}"
     return gateway
 
 
 @pytest.fixture(scope="module")
 def pages(gateway):
     """Before and after one request."""
-    before = requests.get(f"{gateway.url}/metrics", timeout=5).text
+    before = requests.get(f"{gateway.admin}/metrics", timeout=5).text
     body = {"model": "m", "prompt": "hello"}
     assert requests.post(f"{gateway.url}/v1/completions", json=body, timeout=20).status_code == 200
     assert requests.post(f"{gateway.url}/v1/completions", json={"prompt": "x"}, timeout=20).status_code == 400
-    return Page(before), Page(requests.get(f"{gateway.url}/metrics", timeout=5).text)
+    deadline = time.monotonic() + 10  # loops hand over what they count a few times a second
+    while True:
+        after = Page(requests.get(f"{gateway.admin}/metrics", timeout=5).text)
+        counted = [v for (name, labels), v in after.values.items() if name == "llmd_gateway_requests_total" and ("route", "/v1/completions") in labels]
+        if sum(counted) == 2:
+            return Page(before), after
+        assert time.monotonic() < deadline, "requests are not counted"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("when", [0, 1], ids=["before-traffic", "after-traffic"])
@@ -191,8 +201,45 @@ def test_one_request_counts_once(pages):
 def test_every_family_is_documented(pages):
     text = pathlib.Path(ROOT / "docs/metrics.md").read_text()
     named = set(re.findall(r"`([a-z0-9_]+)`", text))
-    missing = [n for n in pages[1].types if n.startswith("llm_d_epp_") and n.removeprefix("llm_d_epp_") not in named]
+    missing = [n for n in pages[1].types if n.startswith(("llm_d_epp_", "llmd_gateway_")) and n.removeprefix("llm_d_epp_") not in named]
     assert missing == []
+
+
+G = {"route", "model", "endpoint"}
+GATEWAY = {
+    "requests_total": ("counter", G | {"status"}), "request_duration_seconds": ("histogram", G), "queue_seconds": ("histogram", G),
+    "ttft_seconds": ("histogram", G), "event_gap_seconds": ("histogram", G), "tokens_total": ("counter", G | {"type"}),
+    "request_body_bytes_total": ("counter", G), "answer_body_bytes_total": ("counter", G),
+    "refusals_total": ("counter", {"reason"}), "requests_inflight": ("gauge", set()),
+}
+
+
+@pytest.mark.parametrize("name", GATEWAY)
+def test_the_gateways_own_families_have_their_labels(pages, name):
+    kind, labels = GATEWAY[name]
+    assert pages[1].types[f"llmd_gateway_{name}"] == kind
+    assert all(of_one == labels for of_one in pages[1].labels[f"llmd_gateway_{name}"])
+    if kind == "histogram":
+        assert pages[0].labels[f"llmd_gateway_{name}"], "a series from the start"
+
+
+def test_the_gateway_counts_by_route_model_endpoint_and_status(pages):
+    labels = {"route": "/v1/completions", "model": "m", "endpoint": "default/e"}
+    values = pages[1].values
+    assert values[("llmd_gateway_requests_total", frozenset({**labels, "status": "200"}.items()))] == 1
+    assert values[("llmd_gateway_tokens_total", frozenset({**labels, "type": "completion"}.items()))] == 5
+    assert values[("llmd_gateway_ttft_seconds_count", frozenset(labels.items()))] == 1
+    refused = {"route": "/v1/completions", "model": "", "endpoint": "", "status": "400"}
+    assert values[("llmd_gateway_requests_total", frozenset(refused.items()))] == 1
+
+
+def test_the_page_for_clients_has_the_same_families_and_names_no_engine(gateway, pages):
+    text = requests.get(f"{gateway.url}/metrics", timeout=5).text
+    page = Page(text)
+    assert page.types == pages[1].types
+    assert not [labels for of in page.labels.values() for labels in of if labels & {"endpoint", "endpoint_name", "model_server_endpoint"}]
+    assert "default/e" not in text
+    assert page.values[("llmd_gateway_requests_total", frozenset({"route": "/v1/completions", "model": "m", "status": "200"}.items()))] == 1
 
 
 def test_old_names_can_be_left_out(started, tmp_path):

@@ -1,96 +1,17 @@
 """Spans as a real OpenTelemetry collector receives them: gRPC, HTTP/protobuf and HTTP/JSON, checked with its own schema."""
-import base64
-import concurrent.futures
-import http.server
-import json
-import threading
 import time
 
-import grpc
 import pytest
 import requests
-from google.protobuf import json_format
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
 
 from authority import Authority
 from conftest import Gateway, endpoints_yaml, metric, picker_config
 from fake_engine import FakeEngine, response
+from otlp_collector import Collector
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-SPANS = {"gateway.request", "gateway.request_orchestration", "run_scheduler_profile", "filter_endpoints",
+SPANS = {"gateway.request", "gateway.request_orchestration", "gateway.upstream", "run_scheduler_profile", "filter_endpoints",
          "llm_d.epp.scoring", "llm_d.epp.scorer.prefix-cache-scorer", "llm_d.epp.scorer.load-aware-scorer", "pick_endpoints"}
-
-
-class Collector:
-    """Takes spans by every OTLP protocol.
-
-    The servers' threads keep bytes and the test's thread decodes them: the messages of Python's protobuf are not safe to read
-    in one thread while another one decodes.
-    """
-
-    def __init__(self, pair=None):
-        """`pair`: folder with tls.crt and tls.key; without it the servers speak clear text."""
-        self.lock, self.bodies, self.headers = threading.Lock(), [], []
-        handler = grpc.method_handlers_generic_handler(
-            "opentelemetry.proto.collector.trace.v1.TraceService",
-            {"Export": grpc.unary_unary_rpc_method_handler(
-                self.export, request_deserializer=None, response_serializer=None)})
-        self.grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
-        self.grpc.add_generic_rpc_handlers((handler,))
-        if pair:
-            files = [((pair / "tls.key").read_bytes(), (pair / "tls.crt").read_bytes())]
-            self.grpc_port = self.grpc.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(files))
-        else:
-            self.grpc_port = self.grpc.add_insecure_port("127.0.0.1:0")
-        self.grpc.start()
-        outer = self
-
-        class Post(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"]))
-                outer.take(body, self.headers)
-                self.send_response(200 if self.path == "/v1/traces" else 404)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Post)
-        if pair:
-            self.http.socket = Authority.context(pair).wrap_socket(self.http.socket, server_side=True)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-    def export(self, body, context):
-        self.take(body, dict(context.invocation_metadata()))
-        return b""  # An ExportTraceServiceResponse without rejections.
-
-    def take(self, body, headers):
-        with self.lock:
-            self.bodies.append(body)
-            self.headers.append({k.lower(): v for k, v in headers.items()})
-
-    def requests(self):
-        with self.lock:
-            taken = list(zip(self.bodies, self.headers))
-        return [decoded(body, is_json=headers.get("content-type") == "application/json") for body, headers in taken]
-
-    def spans(self):
-        return [s for r in self.requests() for rs in r.resource_spans for ss in rs.scope_spans for s in ss.spans]
-
-    def stop(self):
-        self.grpc.stop(0)
-        self.http.shutdown()
-
-
-def decoded(body, *, is_json):
-    if not is_json:
-        return service.ExportTraceServiceRequest.FromString(body)
-    message = json.loads(body)
-    # JSON has ids in hex where the generic mapping expects base64.
-    for span in [s for rs in message["resourceSpans"] for ss in rs["scopeSpans"] for s in ss["spans"]]:
-        for key in {"traceId", "spanId", "parentSpanId"} & span.keys():
-            span[key] = base64.b64encode(bytes.fromhex(span[key])).decode()
-    return json_format.ParseDict(message, service.ExportTraceServiceRequest())
 
 
 @pytest.fixture
@@ -158,9 +79,11 @@ def test_a_collector_gets_the_request_as_a_tree_of_spans(started, tmp_path, coll
     resource = collector.requests()[0].resource_spans[0].resource.attributes
     assert {a.key: a.value.string_value for a in resource} == {"service.name": "picker-of-tests"}
     assert collector.headers[0]["x-team"] == "blue"
-    # The engine continues the trace below the request's span.
+    # The engine continues the trace below the attempt that asks it.
+    attempt = spans["gateway.upstream"]
+    assert attempt.parent_span_id == root.span_id and attempt.kind == attempt.SPAN_KIND_CLIENT
     sent = [r for r in engine.requests if r.method == "POST"][-1].header("traceparent")
-    assert sent == [f"00-{TRACE}-{root.span_id.hex()}-01"]
+    assert sent == [f"00-{TRACE}-{attempt.span_id.hex()}-01"]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])

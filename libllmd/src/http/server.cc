@@ -50,11 +50,12 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
     std::set<SessionPtr> sessions;  // of the loop thread
   };
 
-  Impl(Runtime& r, ServerOptions o, Handler h, Logger l)
+  Impl(Runtime& r, ServerOptions o, Handler h, Logger l, RefusalHook hook)
       : runtime(r),
         options(std::move(o)),
         handler(std::move(h)),
         logger(std::move(l)),
+        refused(std::move(hook)),
         acceptor(r.loop(0)) {
     loops.resize(static_cast<size_t>(r.threads()));
     for (size_t i = 0; i < loops.size(); ++i) loops[i].loop = &r.loop(static_cast<int>(i));
@@ -79,7 +80,8 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
   const ServerOptions options;
   const Handler handler;
   const Logger logger;
-  tcp::acceptor acceptor;  // of loop 0
+  const RefusalHook refused;  // may be null
+  tcp::acceptor acceptor;     // of loop 0
   uint16_t port = 0;
   std::vector<LoopSessions> loops;
   std::atomic<size_t> open{0}, active{0};
@@ -247,7 +249,11 @@ Task<bool> Server::Impl::ReadHead(Session& session, ParsedRequest* request) {
 }
 
 Task<void> Server::Impl::Refuse(Session& session, WireError error) {
-  const Response response = ErrorResponse(error.status, error.message);
+  Response response = ErrorResponse(error.status, error.message);
+  if (refused) {
+    const std::string id = refused(error.status, error.message, session.peer);
+    if (!id.empty()) response.head.headers.Set("x-request-id", id);
+  }
   ResponseFraming framing;
   framing.length = response.body.size();
   framing.persist = ResponseFraming::Persist::kClose;
@@ -307,10 +313,11 @@ void Server::Impl::Stop(Duration drain) {
 Server::Server() = default;
 
 StatusOr<std::unique_ptr<Server>> Server::Create(Runtime& runtime, ServerOptions options,
-                                                 Handler handler, Logger logger) {
+                                                 Handler handler, Logger logger,
+                                                 RefusalHook refused) {
   std::unique_ptr<Server> server(new Server());
-  server->impl_ =
-      std::make_shared<Impl>(runtime, std::move(options), std::move(handler), std::move(logger));
+  server->impl_ = std::make_shared<Impl>(runtime, std::move(options), std::move(handler),
+                                         std::move(logger), std::move(refused));
   Impl& impl = *server->impl_;
   LLMD_RETURN_IF_ERROR(impl.Listen());
   impl.Launch(runtime.loop(0), impl.Accept(), nullptr);

@@ -2,6 +2,7 @@
 
 #include "llmd/engine/serving/metrics.h"
 #include "llmd/uuid.h"
+#include "request_spans.h"
 
 namespace llmd::engine::serving {
 namespace {
@@ -81,6 +82,8 @@ openai::MaybeError Generation::Start(const ServingContext& context, const Reques
   }
   std::unique_ptr<Generation> generation(
       new Generation(context, meta, request, std::move(prompts)));
+  if (context.tracer != nullptr && meta.trace.sampled)
+    generation->spans_ = std::make_unique<RequestSpans>(context, meta, id);
   if (Status status = generation->SubmitAll(meta, id, sampling); !status.ok()) {
     return openai::FromStatus(status);
   }
@@ -98,6 +101,7 @@ Status Generation::SubmitAll(const RequestMeta& meta, const std::string& id,
                          {},
                          0,
                          {},
+                         0,
                          true});
     children_.back().times.arrival = meta.arrival;
     Request request = MakeChild(meta, i, sampling);
@@ -161,7 +165,10 @@ Delta Generation::Read(Mailbox::Letter&& letter) {
   child.times = letter.times;
   Output& output = letter.output;
   if (output.cached_tokens > 0) child.cached_tokens = output.cached_tokens;
-  if (output.remote_tokens > 0) child.cached_tokens += output.remote_tokens;
+  if (output.remote_tokens > 0) {
+    child.cached_tokens += output.remote_tokens;
+    child.remote_tokens = output.remote_tokens;
+  }
   if (!output.prompt_logprobs.empty()) child.prompt_logprobs = std::move(output.prompt_logprobs);
   if (output.kv_transfer_params && letter.child == 0) {
     kv_transfer_params_ = std::move(*output.kv_transfer_params);
@@ -194,6 +201,9 @@ void Generation::Close(Child& child, size_t index, std::string_view reason) {
       {reason, static_cast<int>(prompt.ids.size()), child.choice.completion_tokens(),
        child.cached_tokens, prompt.max_tokens},
       child.times, context_.clock.Now());
+  if (spans_ == nullptr) return;
+  spans_->Add(child.times, child.remote_tokens);
+  if (open_ == 0) spans_->End(usage(), error_ ? "error" : reason);
 }
 
 void Generation::Abort() {

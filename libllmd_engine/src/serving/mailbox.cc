@@ -32,6 +32,8 @@ void Mailbox::Stamp(ChildTimes& times, const Output& output) {
   if (times.outputs == 0) {
     times.queued = output.queued;
     times.scheduled = output.scheduled;
+    times.load_started = output.load_started;
+    times.load_ended = output.load_ended;
   }
   if (output.tokens.empty()) return;
   const TimePoint now = clock_.Now();

@@ -34,6 +34,7 @@ class ReplyBase : public Reply {
   void Abort() override { generation_->Abort(); }
   const openai::MaybeError& error() const override { return error_; }
   bool stream() const override { return stream_; }
+  openai::Usage usage() const override { return generation_->usage(); }
   bool Advance(std::string& out) override;
 
  protected:

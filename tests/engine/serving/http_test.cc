@@ -113,9 +113,12 @@ class EngineHttp : public testing::Test {
     options_.vocab_size = 256;
     context_ = std::make_unique<engine::serving::ServingContext>(engine::serving::ServingContext{
         engine_, tokenizer_, no_templates_, metrics_, SystemClock(), Logger(), options_});
-    routes_ = std::make_unique<EngineServer>(settings_, *context_, metrics_, *workers_,
-                                             Logger(sink_, LogLevel::kInfo));
-    auto server = http::Server::Create(*runtime_, {}, routes_->AsHandler(), Logger());
+    routes_ = std::make_unique<EngineServer>(settings_, *context_, metrics_, http_metrics_,
+                                             *workers_, Logger(sink_, LogLevel::kInfo));
+    http::ServerOptions options;
+    options.max_body_bytes = 1000;
+    auto server = http::Server::Create(*runtime_, options, routes_->AsHandler(), Logger(),
+                                       routes_->AsRefusalHook());
     ASSERT_TRUE(server.ok());
     server_ = std::move(*server);
   }
@@ -142,6 +145,7 @@ class EngineHttp : public testing::Test {
   engine::serving::ByteTokenizer tokenizer_;
   MetricsRegistry registry_;
   engine::serving::ServingMetrics metrics_{registry_, engine_, "m", 0, 100, "auto"};
+  HttpMetrics http_metrics_{registry_};
   std::shared_ptr<MemoryLogSink> sink_ = std::make_shared<MemoryLogSink>();
   text::ChatTemplates no_templates_;
   std::unique_ptr<engine::serving::ServingContext> context_;
@@ -225,6 +229,56 @@ TEST_F(EngineHttp, LogsAccess) {
   const std::string line = sink_->Lines()[0]["msg"].AsString();
   EXPECT_TRUE(line.starts_with("INFO:     127.0.0.1:")) << line;
   EXPECT_TRUE(line.ends_with(R"( - "POST /v1/completions HTTP/1.1" 200 OK)")) << line;
+}
+
+TEST_F(EngineHttp, TheAccessLineHasWhatUvicornsCannotTell) {
+  Start();
+  Exchange("POST", "/v1/completions", R"({"prompt":"a"})",
+           "Content-Type: application/json\r\nx-request-id: mine\r\n"
+           "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n");
+  ASSERT_EQ(sink_->Lines().size(), 1u);
+  const json::Value line = sink_->Lines()[0];
+  EXPECT_EQ(line["x-request-id"].AsString(), "mine");
+  EXPECT_EQ(line["traceId"].AsString(), "4bf92f3577b34da6a3ce929d0e0e4736");
+  EXPECT_EQ(line["route"].AsString(), "/v1/completions");
+  EXPECT_EQ(line["model"].AsString(), "m");
+  EXPECT_EQ(line["status"].AsInt(), 200);
+  EXPECT_EQ(line["requestBytes"].AsInt(), 14);
+  EXPECT_GT(line["bytes"].AsInt(), 0);
+  EXPECT_EQ(line["promptTokens"].AsInt(), 1);
+  EXPECT_GT(line["completionTokens"].AsInt(), 0);
+}
+
+TEST_F(EngineHttp, CountsRequestsByRouteMethodAndStatus) {
+  Start();
+  Exchange("POST", "/v1/completions", R"({"prompt":"a"})");
+  Exchange("POST", "/v1/completions", "{");
+  Exchange("GET", "/nowhere");
+  Exchange("POST", "/v1/completions", std::string(2000, ' '));
+  const std::string page = registry_.Expose();
+  const auto counted = [&page](const std::string& labels) {
+    return page.find("http_requests_total{" + labels + "} 1.0") != std::string::npos;
+  };
+  EXPECT_TRUE(counted(R"(handler="/v1/completions",method="POST",status="200")")) << page;
+  EXPECT_TRUE(counted(R"(handler="/v1/completions",method="POST",status="400")")) << page;
+  EXPECT_TRUE(counted(R"(handler="/v1/completions",method="POST",status="413")")) << page;
+  EXPECT_TRUE(counted(R"(handler="none",method="GET",status="404")")) << page;
+}
+
+TEST_F(EngineHttp, ARefusalOfTheHttpLayerIsCountedAndLoggedAndHasAnId) {
+  Start();
+  Connection connection(server_->port());
+  connection.Send("GET / HTTP/1.1\r\nno colon\r\n\r\n");
+  const std::string answer = connection.ReadAll();
+  EXPECT_TRUE(answer.starts_with("HTTP/1.1 400")) << answer;
+  EXPECT_NE(registry_.Expose().find("llmd_http_refusals_total{reason=\"header\"} 1.0"),
+            std::string::npos);
+  ASSERT_EQ(sink_->Lines().size(), 1u);
+  const json::Value line = sink_->Lines()[0];
+  EXPECT_EQ(line["msg"].AsString(), "request refused");
+  EXPECT_EQ(line["refused"].AsString(), "header");
+  EXPECT_NE(answer.find("x-request-id: " + line["x-request-id"].AsString()), std::string::npos)
+      << answer;
 }
 
 TEST_F(EngineHttp, AClientThatLeavesAbortsItsRequest) {

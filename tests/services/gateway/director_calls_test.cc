@@ -174,7 +174,8 @@ class DirectorCalls : public testing::Test {
     options.tries.retry_timeout = retry_timeout;
     return options;
   }
-  void Open(const FrontOptions& options = Options(), PageWatch* watch = nullptr) {
+  void Open(FrontOptions options = Options(), PageWatch* watch = nullptr) {
+    options.access_log = log_;
     front_ =
         *MakeRelayFront(options, director_, {}, Logger(log_, LogLevel::kInfo), metrics_, watch);
   }
@@ -693,6 +694,7 @@ TEST_F(DirectorCalls, RoutesByTheHeadAlone) {
   EXPECT_THAT(bad, AllOf(StartsWith("HTTP/1.1 505"), HasSubstr("x-request-id: ")));
   front_->Stop(Duration::zero());
   EXPECT_THAT(director_.asked, IsEmpty());
+  front_.reset();
   EXPECT_EQ(log_->Lines().size(), 10U);  // each was logged
 }
 

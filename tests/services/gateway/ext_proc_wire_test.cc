@@ -69,6 +69,26 @@ TEST(ExtProcWire, RequestHeadSaysWhatAPickerMayKnow) {
   EXPECT_EQ(HintOf(message, "x-gateway-destination-endpoint-subset"), subset);
 }
 
+TEST(ExtProcWire, AGivenTraceparentTakesTheClientsPlace) {
+  const std::vector<http::HeaderLine> lines = {Line("TraceParent", "00-1-2-01"),
+                                               Line("tracestate", "own=1")};
+  http::RequestView head;
+  head.method = "GET";
+  head.target = "/";
+  head.headers.lines = lines;
+  AskedRequest asked;
+  asked.head = &head;
+  asked.traceparent = "00-1-3-01";
+  WireWriter writer;
+  WriteRequestHead(asked, writer);
+  const ProcessingRequest message = Parsed(writer);
+  std::vector<std::string> seen;
+  for (const auto& header : message.request_headers().headers().headers()) {
+    if (header.key().starts_with("trace")) seen.push_back(header.key() + "=" + header.raw_value());
+  }
+  EXPECT_EQ(seen, (std::vector<std::string>{"tracestate=own=1", "traceparent=00-1-3-01"}));
+}
+
 TEST(ExtProcWire, NoHintWithoutExclusion) {
   http::RequestView head;
   head.method = "GET";

@@ -102,6 +102,7 @@ class PolicyTest : public ::testing::Test {
   MemoryLogSink lines_;
   Shared shared_{.options = options_,
                  .metrics = metrics_,
+                 .observed = {metrics_.by_route},
                  .logger = Logger(std::make_shared<MemoryLogSink>(lines_), LogLevel::kInfo)};
   FakeLoop loop_;
   std::vector<std::function<void()>> jobs_;
@@ -118,7 +119,7 @@ TEST_F(PolicyTest, PassesThroughWithoutRoutingHeaders) {
   EXPECT_THAT(leg.set, SizeIs(0));
   EXPECT_THAT(leg.removed, ElementsAreArray(http::kRoutingHeaders));
   Head(call, 404);
-  EXPECT_EQ(call.forwarded, relay::BodyMode::kPass);
+  EXPECT_EQ(call.forwarded, relay::BodyMode::kWatch);
   policy_->OnEnd(call, {.status = 404, .body_bytes = 12, .whole = true});
   EXPECT_EQ(Metric("llmd_sidecar_response_bytes_total"), 12);
   EXPECT_EQ(Requests("passthrough", 404), 1);
@@ -359,7 +360,7 @@ TEST_F(PolicyTest, AnswersThatNeedNoRewritingPass) {
     FakeCall& call = Disaggregate();
     Prefilled(call);
     Head(call, 200, headers);
-    EXPECT_EQ(call.forwarded, relay::BodyMode::kPass);
+    EXPECT_EQ(call.forwarded, relay::BodyMode::kWatch);
   }
 }
 

@@ -57,12 +57,18 @@ class Exchange {
 
 using Handler = std::function<Task<void>(Exchange&)>;
 
+// Told of a request that is refused before a handler sees it, on its loop's thread; must not block.
+// Gives the x-request-id that the answer carries, "" = none.
+using RefusalHook =
+    std::function<std::string(int status, std::string_view message, const std::string& peer)>;
+
 // Thread-safe.
 class Server {
  public:
   // Binds and listens. ALREADY_EXISTS naming host and port when in use.
   static StatusOr<std::unique_ptr<Server>> Create(Runtime& runtime, ServerOptions options,
-                                                  Handler handler, Logger logger);
+                                                  Handler handler, Logger logger,
+                                                  RefusalHook refused = nullptr);
   ~Server();  // Stop(0)
 
   uint16_t port() const;

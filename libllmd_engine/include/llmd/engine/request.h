@@ -40,7 +40,9 @@ struct Output {
   int cached_tokens = 0;                          // prompt tokens taken from the local prefix cache
   int remote_tokens = 0;                          // prompt tokens whose KV came from another engine
   std::vector<PositionLogprobs> prompt_logprobs;  // [prompt_len - 1], positions 1…; when asked for
-  TimePoint queued, scheduled;  // taken into the waiting queue; first put into a step
+  TimePoint queued{}, scheduled{};  // taken into the waiting queue; first put into a step
+  // When its KV was read from another engine; epoch = it was not.
+  TimePoint load_started{}, load_ended{};
   // Set on the last output of a prefill leg (do_remote_decode): vLLM's object, to be handed to the
   // decode engine.
   std::optional<json::Value> kv_transfer_params;

@@ -37,6 +37,7 @@ struct Sequence {
   int cached_tokens = 0;        // of the prompt, at first admission
   int remote_tokens = 0;
   int load_local_tokens = 0;  // while kWaitingForRemote: where the pulled tokens begin
+  TimePoint queued{}, scheduled{}, load_started{}, load_ended{};  // as of Output
   bool output_sent = false;
   bool dequeued = false;  // no longer counts against the queue's bound
 

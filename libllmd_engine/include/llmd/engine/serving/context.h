@@ -12,6 +12,7 @@
 #include "llmd/openai/request.h"
 #include "llmd/text/chat_template.h"
 #include "llmd/text/tokenizer.h"
+#include "llmd/tracing.h"
 
 namespace llmd::engine::serving {
 
@@ -42,6 +43,7 @@ struct ServingContext {
   const Clock& clock;
   Logger logger;
   ServingOptions options;
+  Tracer* tracer = nullptr;  // of sampled requests
 };
 
 // What the transport knows of a request besides its body.
@@ -49,6 +51,10 @@ struct RequestMeta {
   TimePoint arrival{};
   std::string request_id;       // X-Request-Id; "" = the body's, else a fresh one
   std::optional<int> priority;  // X-Vllm-Priority
+  // The identity of the request's span and what it hangs on (0 = nothing). Recorded where it is
+  // sampled and the context has a tracer.
+  TraceContext trace;
+  uint64_t trace_parent = 0;
 };
 
 }  // namespace llmd::engine::serving

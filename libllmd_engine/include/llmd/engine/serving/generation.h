@@ -16,6 +16,8 @@
 
 namespace llmd::engine::serving {
 
+class RequestSpans;
+
 class Generation {
  public:
   // Submits every child; child k of prompt i has index i*n + k, id "<id>-<index>", and seed + k.
@@ -52,6 +54,7 @@ class Generation {
     ChildTimes times;
     int cached_tokens = 0;
     std::vector<PositionLogprobs> prompt_logprobs;
+    int remote_tokens = 0;
     bool open = true;
   };
 
@@ -72,6 +75,7 @@ class Generation {
   size_t open_ = 0;
   openai::MaybeError error_;
   json::Value kv_transfer_params_;
+  std::unique_ptr<RequestSpans> spans_;  // of a sampled request
 };
 
 // "SamplingParams(n=1, …)" as vLLM logs it.

@@ -20,7 +20,8 @@ class ServingMetrics;
 
 // When a child's tokens left the engine.
 struct ChildTimes {
-  TimePoint arrival{}, queued{}, scheduled{}, first_token{}, last_token{};
+  TimePoint arrival{}, queued{}, scheduled{}, load_started{}, load_ended{};
+  TimePoint first_token{}, last_token{};
   int outputs = 0;
 };
 

@@ -10,6 +10,7 @@
 
 #include "llmd/engine/serving/context.h"
 #include "llmd/openai/error.h"
+#include "llmd/openai/response.h"
 
 namespace llmd::engine::serving {
 
@@ -26,6 +27,8 @@ class Reply {
   virtual bool Advance(std::string& out) = 0;
   // Instead of a body, when a plain reply failed. Streams carry their errors in a frame.
   virtual const openai::MaybeError& error() const = 0;
+  // What has been read and said so far.
+  virtual openai::Usage usage() const = 0;
   // The client has left.
   virtual void Abort() = 0;
 };

@@ -1,0 +1,153 @@
+#include "common/answer_meter.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+
+namespace llmd::services {
+namespace {
+
+constexpr std::string_view kKey = "\"usage\"";
+constexpr size_t kMaxObject = 4096;
+// What line_ counts: the bytes of the field's name, then that data is awaited, then nothing.
+constexpr std::string_view kField = "data:";
+constexpr uint8_t kAtData = kField.size(), kSkip = kField.size() + 1;
+
+bool IsBlank(char c) {
+  return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+// The number behind a quoted key, or nothing.
+void ReadNumber(std::string_view object, std::string_view key, int64_t* out) {
+  size_t at = object.find(key);
+  if (at == std::string_view::npos) return;
+  at += key.size();
+  while (at < object.size() && (IsBlank(object[at]) || object[at] == ':')) ++at;
+  int64_t value = 0;
+  const auto [end, error] =
+      std::from_chars(object.data() + at, object.data() + object.size(), value);
+  if (error == std::errc() && value >= 0) *out = value;
+}
+
+}  // namespace
+
+void AnswerMeter::Begin(bool events, bool encoded) {
+  reads_ = !encoded;
+  events_on_ = events && !encoded;
+  state_ = State::kKey;
+  matched_ = line_ = 0;
+  in_string_ = escaped_ = false;
+  object_.clear();
+  events_ = 0;
+  prompt_tokens_ = completion_tokens_ = -1;
+}
+
+int64_t AnswerMeter::completion_tokens() const {
+  return estimated() ? events_ : completion_tokens_;
+}
+
+// The marker of the end is no event.
+void AnswerMeter::CountEvents(std::string_view piece) {
+  for (size_t i = 0; i < piece.size(); ++i) {
+    if (line_ == kSkip) {
+      const void* end = std::memchr(piece.data() + i, '\n', piece.size() - i);
+      if (end == nullptr) return;
+      i = static_cast<size_t>(static_cast<const char*>(end) - piece.data());
+      line_ = 0;
+    } else if (piece[i] == '\n') {
+      line_ = 0;
+    } else if (line_ < kAtData) {
+      line_ = piece[i] == kField[line_] ? line_ + 1 : kSkip;
+    } else if (piece[i] != ' ') {
+      if (piece[i] != '[') ++events_;
+      line_ = kSkip;
+    }
+  }
+}
+
+// Past the key, or the piece's size when it is not in there.
+size_t AnswerMeter::FindKey(std::string_view piece) {
+  if (matched_ > 0) {
+    const std::string_view rest = kKey.substr(matched_);
+    const size_t n = std::min(rest.size(), piece.size());
+    if (piece.substr(0, n) == rest.substr(0, n)) {
+      matched_ = static_cast<uint8_t>(matched_ + n);
+      if (matched_ < kKey.size()) return piece.size();
+      state_ = State::kColon;
+      matched_ = 0;
+      return n;
+    }
+    matched_ = 0;
+  }
+  const void* at = memmem(piece.data(), piece.size(), kKey.data(), kKey.size());
+  if (at != nullptr) {
+    state_ = State::kColon;
+    return static_cast<size_t>(static_cast<const char*>(at) - piece.data()) + kKey.size();
+  }
+  for (size_t n = std::min(kKey.size() - 1, piece.size()); n > 0; --n) {
+    if (!piece.ends_with(kKey.substr(0, n))) continue;
+    matched_ = static_cast<uint8_t>(n);
+    break;
+  }
+  return piece.size();
+}
+
+void AnswerMeter::Step(char c) {
+  switch (state_) {
+    case State::kKey:
+      return;
+    case State::kColon:
+      if (c == ':')
+        state_ = State::kValue;
+      else if (!IsBlank(c))
+        state_ = State::kKey;
+      return;
+    case State::kValue:
+      if (IsBlank(c)) return;
+      state_ = c == '{' ? State::kObject : State::kKey;
+      object_.assign(1, c);
+      depth_ = 1;
+      in_string_ = escaped_ = false;
+      return;
+    case State::kObject:
+      break;
+  }
+  if (object_.size() < kMaxObject) object_ += c;
+  if (escaped_) {
+    escaped_ = false;
+  } else if (in_string_) {
+    escaped_ = c == '\\';
+    in_string_ = c != '"';
+  } else if (c == '"') {
+    in_string_ = true;
+  } else if (c == '{') {
+    ++depth_;
+  } else if (c == '}' && --depth_ == 0) {
+    state_ = State::kKey;
+    Read();
+  }
+}
+
+// The last one counts, member by member: Anthropic's first event has the prompt's, its last the
+// answer's.
+void AnswerMeter::Read() {
+  ReadNumber(object_, "\"prompt_tokens\"", &prompt_tokens_);
+  ReadNumber(object_, "\"input_tokens\"", &prompt_tokens_);
+  ReadNumber(object_, "\"completion_tokens\"", &completion_tokens_);
+  ReadNumber(object_, "\"output_tokens\"", &completion_tokens_);
+}
+
+void AnswerMeter::Take(std::string_view piece) {
+  if (!reads_) return;
+  if (events_on_) CountEvents(piece);
+  while (!piece.empty()) {
+    if (state_ == State::kKey) {
+      piece.remove_prefix(FindKey(piece));
+    } else {
+      Step(piece.front());
+      piece.remove_prefix(1);
+    }
+  }
+}
+
+}  // namespace llmd::services
