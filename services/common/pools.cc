@@ -28,7 +28,7 @@ StatusOr<std::unique_ptr<Pools>> Pools::Create(const PickerFlags& flags,
   for (const sched::PoolRule& rule : config->pools)
     LLMD_RETURN_IF_ERROR(out->Add(flags, rule, fetch, logger, tracer, members));
   auto set = sched::PoolSet::Create(std::move(members), config->default_pool, metrics,
-                                    static_cast<uint64_t>(flags.seed));
+                                    static_cast<uint64_t>(flags.seed), logger);
   out->set_ = set.get();
   out->director_ = std::move(set);
   return out;

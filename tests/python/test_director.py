@@ -195,8 +195,52 @@ def test_who_failed_is_excluded():
         assert routing.endpoint not in failed
         failed.append(routing.endpoint)
     assert d.route(BODY, exclude=failed).denied_status == 503
-    with pytest.raises(llmd.errors.NotFoundError, match="no request was routed to 'default/e9'"):
+    with pytest.raises(llmd.errors.NotFoundError, match="the director never had an endpoint 'default/e9'"):
         d.route(BODY, exclude=["e9"])
+
+
+def test_endpoints_of_one_address_are_told_apart():
+    d = director("{type: inflight-load-producer}", "{type: active-request-scorer}", pods=0)
+    d.set_endpoints([llmd.Endpoint("a"), llmd.Endpoint("b")])
+    routed = [d.route(BODY) for _ in range(4)]
+    assert sorted(r.endpoint for r in routed) == ["default/a", "default/a", "default/b", "default/b"]
+    assert {a for r in routed for a in r.addresses} == {"127.0.0.1:8000"}
+    for name, other in (("a", "b"), ("b", "a")):
+        assert [d.route(BODY, exclude=[name]).endpoint for _ in range(3)] == [f"default/{other}"] * 3
+    disaggregated = director("{type: decode-filter}", "{type: prefill-filter}", "{type: queue-scorer}", "{type: always-disagg-pd-decider}",
+                             "{type: disagg-profile-handler, parameters: {deciders: {prefill: always-disagg-pd-decider}}}", rest=DISAGG, pods=0)
+    disaggregated.set_endpoints([llmd.Endpoint(role, labels={"llm-d.ai/role": role}) for role in ("prefill", "decode")])
+    routing = disaggregated.route(BODY)
+    assert (routing.endpoint, routing.prefill) == ("default/decode", "default/prefill")
+
+
+def test_who_comes_back_is_excluded_as_whoever_it_is_now():
+    d = director("{type: inflight-load-producer}", "{type: active-request-scorer}", pods=0)
+    a, b = llmd.Endpoint("a", port=1), llmd.Endpoint("b", port=2)
+    d.set_endpoints([a, b])
+    assert d.route(BODY, exclude=["a"]).endpoint == "default/b", "nobody was routed to it yet"
+    held = [d.route(BODY) for _ in range(2)]
+    assert {r.endpoint for r in held} == {"default/a", "default/b"}
+    d.set_endpoints([b])
+    assert d.route(BODY, exclude=["a"]).endpoint == "default/b", "who left excludes nobody"
+    for back in (a, llmd.Endpoint("a", port=7)):
+        d.set_endpoints([back, b])
+        assert {d.route(BODY, exclude=["a"]).endpoint for _ in range(8)} == {"default/b"}
+        assert {d.route(BODY, exclude=["b"]).endpoint for _ in range(8)} == {"default/a"}
+
+
+def test_a_pending_may_be_cancelled_while_another_thread_has_it_answered():
+    d, first = full()
+    for _ in range(200):
+        pending = d.route(BODY)
+        other = threading.Thread(target=pending.cancel)
+        other.start()
+        first.end()
+        other.join()
+        assert pending.routing is not None
+        pending.routing.end()
+        first = d.route(BODY)
+        assert first.ok and d.waiting == 0
 
 
 def test_a_slow_producer_keeps_the_request():

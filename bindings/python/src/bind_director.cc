@@ -69,10 +69,14 @@ void SetEndpoints(DirectorCore& core, const py::object& endpoints) {
       Raise(InvalidArgument("two endpoints are called '" + e->info->FullName() + "'"));
     infos.push_back(*e->info);
   }
-  for (const auto& [name, e] : given) core.names[e.info->HostPort()] = name;
   Status status;
   core.Run([&](sched::Director& d) {
     status = d.SetEndpoints(std::move(infos));
+    if (status.ok()) {
+      const py::gil_scoped_acquire gil;
+      if (core.calls == 1) core.names.clear();
+      core.FollowMembers();  // before anybody is told of them
+    }
     for (auto e = given.begin(); status.ok() && e != given.end(); ++e)
       status = d.SetMetrics(e->first, e->second.metrics);
   });
@@ -110,9 +114,10 @@ std::vector<sched::EndpointId> Excluded(const DirectorCore& core, const py::iter
   for (const py::handle item : names) {
     const std::string name = FullName(item.cast<std::string>());
     const auto at = core.handles.find(name);
-    if (at == core.handles.end())
-      Raise(NotFound("exclude: no request was routed to '" + name + "'"));
-    out.push_back(at->second);
+    if (at != core.handles.end())
+      out.push_back(at->second);
+    else if (!core.known.contains(name))
+      Raise(NotFound("exclude: the director never had an endpoint '" + name + "'"));
   }
   return out;
 }
@@ -297,7 +302,8 @@ void BindRoute(py::class_<DirectorCore, Core>& c) {
         "has to wait; on_answer(routing) is then called once, by the call that answers it.\n\n"
         "path: '' = by the body, as for Scheduler.schedule, or InvalidArgumentError. headers: "
         "x-request-id, x-llm-d-inference-fairness-id, x-llm-d-inference-ttl … exclude: names of "
-        "endpoints that earlier requests were routed to. priority: its band, below 0 = sheddable; "
+        "endpoints that are not to serve it; those that left exclude nobody, a name that was never "
+        "a member is NotFoundError. priority: its band, below 0 = sheddable; "
         "None "
         "= 0. on_evicted(refusal): it may be taken back after it was routed, which ends it. What "
         "is wrong with a request is a "

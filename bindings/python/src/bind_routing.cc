@@ -9,9 +9,10 @@ namespace llmd::python {
 namespace {
 
 void CancelPending(const PyPending& self) {
-  self.core->Run([&](sched::Director& d) {
-    if (const auto state = self.asked->state) d.Cancel(state);
-  });
+  // Taken while nobody else can touch it.
+  const std::shared_ptr<sched::RequestState> state = self.asked->state;
+  if (state == nullptr) return;
+  self.core->Run([&](sched::Director& d) { d.Cancel(state); });
 }
 
 std::map<std::string, std::string> FirstToken(PyRouting& self, int status) {

@@ -40,6 +40,7 @@ std::optional<py::error_already_set> Tell(const std::shared_ptr<DirectorCore>& c
   for (auto& [asked, routing, evicted] : answers) {
     if (evicted) continue;
     --core->waiting;
+    asked->state.reset();  // the routing has it
     auto made = MakeRouting(core, std::move(routing));
     asked->answered = made;
     asked->routing = py::cast(std::move(made));
@@ -60,6 +61,17 @@ std::optional<py::error_already_set> Tell(const std::shared_ptr<DirectorCore>& c
   return first;
 }
 
+class Counted {
+ public:
+  explicit Counted(int& count) : count_(++count) {}
+  ~Counted() { --count_; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+
+ private:
+  int& count_;
+};
+
 // One object for all directors: what a decision works with belongs to the thread.
 const char kAnyDirector = 0;
 
@@ -78,11 +90,13 @@ DirectorCore::~DirectorCore() {
   const py::gil_scoped_release release;
   dropped.clear();
   director.reset();
-  for (Answer& answer : untold) answer.routing.Clear();
+  for (Answer& answer : untold) {
+    answer.routing.Clear();
+    answer.asked->state.reset();
+  }
 }
 
 void DirectorCore::Answered(const std::shared_ptr<Asked>& asked, sched::Routing routing) {
-  asked->state.reset();
   if (g_answers != nullptr) g_answers->push_back({asked, std::move(routing)});
 }
 
@@ -94,6 +108,7 @@ void DirectorCore::Evicted(const std::shared_ptr<Asked>& asked, const sched::Den
 
 bool DirectorCore::Run(const std::function<void(sched::Director&)>& work) {
   const std::shared_ptr<DirectorCore> self = shared_from_this();
+  const Counted in_progress(calls);
   Answers answers;
   Failure failure;
   {
@@ -119,6 +134,15 @@ bool DirectorCore::Run(const std::function<void(sched::Director&)>& work) {
   return !answers.empty();
 }
 
+void DirectorCore::FollowMembers() {
+  handles.clear();
+  for (sched::EndpointHandle& one : director->Members()) {
+    handles[one.name] = one.id;
+    known.insert(one.name);
+    names[one.id] = std::move(one.name);
+  }
+}
+
 void DirectorCore::End(std::shared_ptr<sched::RequestState> state) noexcept {
   if (state == nullptr) return;
   dropped.push_back(std::move(state));
@@ -142,16 +166,18 @@ std::shared_ptr<PyRouting> MakeRouting(const std::shared_ptr<DirectorCore>& core
   out->routing = std::move(routing);
   const sched::Routing& r = out->routing;
   if (!r.ok) out->routing.state.reset();
-  for (size_t i = 0; i < r.endpoints.size(); ++i) {
-    const auto name = core->names.find(r.endpoints[i]);
-    out->names.push_back(name == core->names.end() ? r.endpoints[i] : name->second);
-    core->handles[out->names.back()] = r.handles[i];
-  }
+  const auto name_of = [&](sched::EndpointId id, const std::string& address) {
+    auto name = core->names.find(id);
+    if (name == core->names.end()) {  // they are just being set, by another thread
+      core->FollowMembers();
+      name = core->names.find(id);
+    }
+    return name == core->names.end() ? address : name->second;
+  };
+  for (size_t i = 0; i < r.handles.size(); ++i)
+    out->names.push_back(name_of(r.handles[i], r.endpoints[i]));
   for (const auto& [key, value] : r.set_headers) {
-    if (key != "x-prefiller-host-port") continue;
-    const auto name = core->names.find(value);
-    out->prefill = name == core->names.end() ? value : name->second;
-    core->handles[out->prefill] = r.prefill;
+    if (key == "x-prefiller-host-port") out->prefill = name_of(r.prefill, value);
   }
   return out;
 }

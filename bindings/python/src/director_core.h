@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,8 +27,9 @@ struct Asked {
   std::string body;
   sched::HeaderList headers;
   std::vector<sched::EndpointId> exclude;
-  std::shared_ptr<sched::RequestState> state;  // until it is answered
-  py::object on_answer = py::none();           // with the GIL held only, as what follows
+  // With the GIL held only, but for the call that asks; as what follows.
+  std::shared_ptr<sched::RequestState> state;  // until the answer is told
+  py::object on_answer = py::none();
   py::object on_evicted = py::none();
   py::object routing = py::none();    // the answer: llmd.Routing
   std::weak_ptr<PyRouting> answered;  // the same
@@ -53,8 +55,11 @@ struct DirectorCore : std::enable_shared_from_this<DirectorCore> {
   Callee callee{"director"};
   std::atomic<int64_t> waiting{0};                   // requests without an answer; from any thread
   std::map<std::string, PyEndpoint> given;           // the members as last told, by "ns/name"
-  std::map<std::string, std::string> names;          // "ip:port" of all ever given → "ns/name"
-  std::map<std::string, sched::EndpointId> handles;  // of whom requests were routed to, by name
+  std::set<std::string> known;                       // names of all that were ever members
+  std::map<std::string, sched::EndpointId> handles;  // of the members, by name
+  // By handle: of the members and, while calls are in progress, of those that left meanwhile.
+  std::map<sched::EndpointId, std::string> names;
+  int calls = 0;  // in progress
   // Requests whose object went while a plugin ran: they end with the call in progress.
   std::vector<std::shared_ptr<sched::RequestState>> dropped;
   ~DirectorCore();
@@ -63,6 +68,8 @@ struct DirectorCore : std::enable_shared_from_this<DirectorCore> {
   // meanwhile and on_evicted of those that were taken back, and raises what a plugin or else one of
   // those raised; the others' go to sys.unraisablehook. True when somebody was told.
   bool Run(const std::function<void(sched::Director&)>& work);
+  // Learns who is a member now.
+  void FollowMembers();
   // The request is given up; where nothing can be raised: all goes to sys.unraisablehook.
   void End(std::shared_ptr<sched::RequestState> state) noexcept;
   // What a request's callbacks are to call, from any call of this thread.

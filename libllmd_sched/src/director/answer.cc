@@ -128,8 +128,7 @@ void DirectorImpl::Evict(RequestState& q) {
   metrics_.Error(q.context, denial.http_status);
   if (q.Logs(LogLevel::kDefault))
     q.Log().Log(LogLevel::kDefault, "Request evicted", {{"priority", priority}});
-  const CallbackScope scope(static_cast<const Director*>(this));
-  tell(denial);
+  RunCallback(static_cast<const Director*>(this), &logger_, [&] { tell(denial); });
 }
 
 void DirectorImpl::Keep(RequestState& q, DecisionRecord& record, int primary_profile,
@@ -216,7 +215,7 @@ void DirectorImpl::Refuse(const std::shared_ptr<RequestState>& self, int status,
   }
   q.Take(Step::kRefuse);
   q.EndSpans(status, routing.denial.message);
-  request.ReleaseBulk();
+  if (!q.lent) request.ReleaseBulk();
   if (q.dispatched != 0) q.flow->Complete(q.dispatched, {.ran = false});
   q.Answer(routing);
 }

@@ -12,7 +12,7 @@ namespace {
 constexpr auto kConfigQuiet = std::chrono::milliseconds(200);  // editors write in several steps
 
 uint64_t SeedOf(const DirectorOptions& options) {
-  const uint64_t seed = options.seed ? options.seed : RandomBits();
+  const uint64_t seed = GivenOrDrawn(options.seed);
   return options.label_pool ? PoolSeed(seed, options.pool_name) : seed;
 }
 
@@ -108,6 +108,7 @@ void DirectorImpl::Stop() {
         "would wait for");
     return;
   }
+  const std::lock_guard one_at_a_time(stop_mutex_);
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -116,7 +117,8 @@ void DirectorImpl::Stop() {
   watch_.Stop();
   if (maintenance_.joinable()) maintenance_.join();
   door_->Shut();
-  TickProducers(TimePoint::max());  // those who wait are told
+  TickProducers(TimePoint::max());
+  EndWaits(TimePoint::max());
   {
     std::lock_guard lock(reload_mutex_);
     stopped_ = true;
@@ -135,6 +137,14 @@ std::vector<EndpointInfo> DirectorImpl::Endpoints() const {
   std::vector<EndpointInfo> out;
   const std::shared_ptr<const EndpointSet> members = store_.Members();
   for (const auto& info : members->infos) out.push_back(*info);
+  return out;
+}
+
+std::vector<EndpointHandle> DirectorImpl::Members() const {
+  std::vector<EndpointHandle> out;
+  const std::shared_ptr<const EndpointSet> members = store_.Members();
+  for (size_t i = 0; i < members->size(); ++i)
+    out.push_back({members->names[i], members->lives[i]->id()});
   return out;
 }
 

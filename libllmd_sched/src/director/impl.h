@@ -3,6 +3,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <list>
 #include <mutex>
 #include <thread>
 
@@ -24,6 +25,11 @@
 #include "trace/record.h"
 
 namespace llmd::sched {
+
+struct ProducerWait;
+
+// Of requests that come with none.
+inline const HeaderList kNoHeaders;
 
 class DirectorImpl final : public Director {
  public:
@@ -58,7 +64,10 @@ class DirectorImpl final : public Director {
   Status SetMetrics(EndpointId id, EndpointMetrics metrics) override;
   Status Reload(std::string_view config_yaml) override;
   Status ReloadFile() override;
+  std::vector<EndpointHandle> Members() const override;
   void Stop() override;
+  // A producer's answer, from any thread; one that comes too late finds nothing.
+  static void Produced(const std::shared_ptr<ProducerWait>& wait, const Status& status);
 
  private:
   std::shared_ptr<RequestState> Receive(RequestInput input, std::function<void(Routing)> done);
@@ -71,6 +80,13 @@ class DirectorImpl final : public Director {
   void DenyStopped(const std::shared_ptr<RequestState>& q);
   void RunProducers(std::shared_ptr<RequestState> q, size_t next);
   void Wait(const std::shared_ptr<RequestState>& q, size_t producer);
+  std::shared_ptr<ProducerWait> AddWait(const std::shared_ptr<RequestState>& q, size_t producer);
+  // It waits no more.
+  void Forget(ProducerWait& wait);
+  // After the producer that the request waited for; of whoever took the wait.
+  void GoOn(ProducerWait& wait, const Status& status);
+  // Refuses those that have waited too long; at TimePoint::max() all.
+  void EndWaits(TimePoint now);
   // After slow producers: takes out who has left meanwhile. False when nobody is left and it looks
   // again, once.
   bool Recheck(const std::shared_ptr<RequestState>& q);
@@ -162,8 +178,11 @@ class DirectorImpl final : public Director {
   std::atomic<uint64_t> next_id_{1};
   std::atomic<TimePoint> show_load_at_{TimePoint()};
   std::atomic<int> slow_waiting_{0};  // requests whose producers wait
+  std::mutex waits_mutex_;
+  std::list<std::shared_ptr<ProducerWait>> waits_;  // in order of arrival; guarded by waits_mutex_
   // Through which they come back.
   const std::shared_ptr<Door<DirectorImpl>> door_ = std::make_shared<Door<DirectorImpl>>(*this);
+  std::mutex stop_mutex_;  // held throughout Stop
   std::mutex reload_mutex_;
   bool stopped_ = false;                     // for good; guarded by reload_mutex_
   std::string seen_yaml_;                    // last read, good or bad; guarded by reload_mutex_

@@ -4,7 +4,14 @@
 #include <cstdint>
 #include <string_view>
 
+#include "llmd/uuid.h"
+
 namespace llmd::sched {
+
+// A seed of 0 says that there is none.
+inline uint64_t GivenOrDrawn(uint64_t seed) {
+  return seed ? seed : RandomBits();
+}
 
 // The seed of the pool of that name (FNV-1a over the name).
 constexpr uint64_t PoolSeed(uint64_t seed, std::string_view pool) {

@@ -5,6 +5,7 @@
 
 #include "director/impl.h"
 #include "director/pool_seed.h"
+#include "life/callback_scope.h"
 #include "llmd/json.h"
 #include "llmd/sched/decision_tries.h"
 #include "llmd/sched/pools.h"
@@ -42,12 +43,13 @@ std::string ModelOf(std::string_view body) {
 class PoolSetImpl final : public PoolSet {
  public:
   PoolSetImpl(std::vector<Member> members, std::string default_pool, MetricsRegistry& metrics,
-              uint64_t seed)
+              uint64_t seed, Logger logger)
       : members_(std::move(members)),
         default_(std::move(default_pool)),
         by_model_(std::any_of(members_.begin(), members_.end(),
                               [](const Member& m) { return !m.rule.models.empty(); })),
-        seed_(PoolSeed(seed ? seed : RandomBits(), "")),
+        seed_(PoolSeed(GivenOrDrawn(seed), "")),
+        logger_(std::move(logger)),
         unclaimed_(metrics.AddCounter("llm_d_epp_requests_without_pool_total",
                                       "Requests that no pool takes")) {}
 
@@ -55,16 +57,18 @@ class PoolSetImpl final : public PoolSet {
   Director* Find(std::string_view name) override { return Named(name); }
 
   void Route(RequestInput input, std::function<void(Routing)> done) override {
+    if (input.headers == nullptr) input.headers = &kNoHeaders;
     std::string message;
     if (Director* director = Choose(input, message)) {
       return director->Route(std::move(input), std::move(done));
     }
     Routing routing;
     Unclaimed(input, std::move(message), routing);
-    done(std::move(routing));
+    RunCallback(static_cast<const Director*>(this), &logger_, [&] { done(std::move(routing)); });
   }
 
   bool RouteNow(RequestInput input, Routing& routing, std::function<void(Routing)> later) override {
+    if (input.headers == nullptr) input.headers = &kNoHeaders;
     std::string message;
     if (Director* director = Choose(input, message))
       return director->RouteNow(std::move(input), routing, std::move(later));
@@ -106,6 +110,13 @@ class PoolSetImpl final : public PoolSet {
     std::vector<EndpointInfo> out;
     for (const Member& m : members_) {
       for (EndpointInfo& endpoint : m.director->Endpoints()) out.push_back(std::move(endpoint));
+    }
+    return out;
+  }
+  std::vector<EndpointHandle> Members() const override {
+    std::vector<EndpointHandle> out;
+    for (const Member& m : members_) {
+      for (EndpointHandle& one : m.director->Members()) out.push_back(std::move(one));
     }
     return out;
   }
@@ -173,6 +184,8 @@ class PoolSetImpl final : public PoolSet {
   }
   // Of all pools; the last error.
   Status ReloadFile() override {
+    if (InCallback())
+      return FailedPrecondition("a callback of one of the pools cannot reload their configuration");
     Status status;
     for (const Member& m : members_) {
       if (Status one = m.director->ReloadFile(); !one.ok()) status = std::move(one);
@@ -180,10 +193,23 @@ class PoolSetImpl final : public PoolSet {
     return status;
   }
   void Stop() override {
+    if (InCallback()) {
+      logger_.Error(
+          "Stop is ignored: it was called from a callback of one of the pools, whose end it would "
+          "wait for");
+      return;
+    }
     for (const Member& m : members_) m.director->Stop();
   }
 
  private:
+  // This thread is in a callback of a request, whichever pool has it.
+  bool InCallback() const {
+    return CallbackScope::Within(static_cast<const Director*>(this)) ||
+           std::any_of(members_.begin(), members_.end(), [](const Member& m) {
+             return CallbackScope::Within(static_cast<const Director*>(m.director.get()));
+           });
+  }
   // OK when one of the pools says so; else what the last of them says.
   template <typename Call>
   Status OfAny(const Call& call) {
@@ -242,6 +268,7 @@ class PoolSetImpl final : public PoolSet {
   const std::string default_;
   const bool by_model_;
   const uint64_t seed_;
+  const Logger logger_;
   std::atomic<uint64_t> next_id_{1};  // of requests that no pool took
   Counter& unclaimed_;
 };
@@ -249,8 +276,9 @@ class PoolSetImpl final : public PoolSet {
 }  // namespace
 
 std::unique_ptr<PoolSet> PoolSet::Create(std::vector<Member> members, std::string default_pool,
-                                         MetricsRegistry& metrics, uint64_t seed) {
-  return std::make_unique<PoolSetImpl>(std::move(members), std::move(default_pool), metrics, seed);
+                                         MetricsRegistry& metrics, uint64_t seed, Logger logger) {
+  return std::make_unique<PoolSetImpl>(std::move(members), std::move(default_pool), metrics, seed,
+                                       std::move(logger));
 }
 
 }  // namespace llmd::sched

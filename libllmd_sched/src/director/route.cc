@@ -73,6 +73,18 @@ HeaderList QueueHeaders(const FlowResult& result) {
   return out;
 }
 
+// The request may be answered in the call, while this stands.
+class AnswerHere {
+ public:
+  AnswerHere(RequestState& q, InCall& call) : q_(q) { q_.SetInCall(&call); }
+  ~AnswerHere() { q_.SetInCall(nullptr); }
+  AnswerHere(const AnswerHere&) = delete;
+  AnswerHere& operator=(const AnswerHere&) = delete;
+
+ private:
+  RequestState& q_;
+};
+
 constexpr std::string_view kCancelled = "rejected-context-cancelled";
 constexpr std::string_view kNoEndpoints = "rejected-no-endpoints";
 constexpr std::string_view kNotInSubset = "no endpoint is in the requested subset";
@@ -89,9 +101,10 @@ bool DirectorImpl::RouteNow(RequestInput input, Routing& routing,
   routing.Clear();
   InCall in_call{.routing = &routing, .thread = std::this_thread::get_id()};
   const std::shared_ptr<RequestState> q = Receive(std::move(input), std::move(later));
-  q->SetInCall(&in_call);
-  Begin(q);
-  q->SetInCall(nullptr);
+  {
+    const AnswerHere here(*q, in_call);
+    Begin(q);
+  }
   return in_call.answered;
 }
 
@@ -99,6 +112,7 @@ std::shared_ptr<RequestState> DirectorImpl::Receive(RequestInput input,
                                                     std::function<void(Routing)> done) {
   std::shared_ptr<RequestState> q = requests_->Take();
   q->input = std::move(input);
+  if (q->input.headers == nullptr) q->input.headers = &kNoHeaders;
   q->done = std::move(done);
   q->setup = setup_.Load();
   q->graph = q->parsed_under = q->setup->graph;

@@ -26,6 +26,7 @@ TimePoint DirectorImpl::Tick(TimePoint now) {
   }
   if (slow_waiting_.load(std::memory_order_relaxed) > 0) {
     TickProducers(now);
+    EndWaits(now);
     if (slow_waiting_.load(std::memory_order_relaxed) > 0) due = ProducersDue(now);
   }
   if (flow) due = std::min({due, flow->NextDue(now), GateDue(*flow, now)});

@@ -17,6 +17,25 @@ double Seconds(Duration d) {
   return std::chrono::duration<double>(d).count();
 }
 
+// Counts a request that is being decided on, without the lock; whatever is thrown meanwhile.
+class Deciding {
+ public:
+  Deciding(size_t& count, std::unique_lock<std::mutex>& lock) : count_(count), lock_(lock) {
+    ++count_;
+    lock_.unlock();
+  }
+  ~Deciding() {
+    lock_.lock();
+    --count_;
+  }
+  Deciding(const Deciding&) = delete;
+  Deciding& operator=(const Deciding&) = delete;
+
+ private:
+  size_t& count_;
+  std::unique_lock<std::mutex>& lock_;
+};
+
 }  // namespace
 
 FlowController::FlowController(std::shared_ptr<const Graph> graph, const Clock& clock,
@@ -37,10 +56,11 @@ FlowController::~FlowController() {
 }
 
 void FlowController::MakeEvictor() {
-  evictor_.reset();
+  const std::unique_ptr<Evictor> before = std::exchange(evictor_, nullptr);
   if (config_->eviction_filter == nullptr) return;
   evictor_ = std::make_unique<Evictor>(*config_->eviction_filter, *config_->eviction_order,
                                        graph_->saturation->ReactionTime(refresh_), metrics_);
+  if (before) evictor_->Carry(*before);
 }
 
 std::pair<BandConfig, bool> FlowController::ConfigOf(int priority) const {
@@ -124,6 +144,7 @@ FlowItem& FlowController::Queue(FlowRequest request, Band& band, const FlowSerie
   item.bytes = request.bytes;
   item.prompt_tokens = request.prompt_tokens;
   item.max_output_tokens = request.max_output_tokens;
+  item.charge = {};
   item.series = &series;
   item.resume = std::move(request.resume);
   SetExpiry(item);
@@ -280,12 +301,9 @@ bool FlowController::DispatchOne(std::unique_lock<std::mutex>& lock) {
   if (item == nullptr) return false;
   Resume resume = Leave(*item, FlowOutcome::kDispatched, now);
   metrics_.cycle.Observe(Seconds(watch.Lap()));
-  ++deciding_;
-  lock.unlock();
+  const Deciding deciding(deciding_, lock);
   resume.first(resume.second);
   resume.first = nullptr;  // what it holds may come back here
-  lock.lock();
-  --deciding_;
   return true;
 }
 

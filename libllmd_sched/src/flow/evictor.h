@@ -32,6 +32,8 @@ class Evictor {
   Evictor(const EvictionFilter& filter, const EvictionOrder& order, Duration reaction,
           FlowMetrics& metrics);
 
+  // What the one before it has taken back, and waits for.
+  void Carry(const Evictor& before) { debits_ = before.debits_; }
   // The item is in flight and can be taken back.
   void Track(FlowItem& item);
   // The item's request ended, by itself or because it was taken back.

@@ -22,7 +22,6 @@ class IndexedHeap {
   bool empty() const { return items_.empty(); }
   size_t size() const { return items_.size(); }
   T* top() const { return items_.front(); }
-  const std::vector<T*>& items() const { return items_; }
 
   void Push(T* item) {
     items_.push_back(item);
@@ -38,11 +37,6 @@ class IndexedHeap {
   }
   // The item's key has changed.
   void Update(T* item) { Down(Up(Where()(*item))); }
-  // All keys have changed.
-  void Rebuild() {
-    for (size_t i = items_.size() / 2; i-- > 0;) Down(i);
-    for (size_t i = 0; i < items_.size(); ++i) Where()(*items_[i]) = i;
-  }
 
  private:
   size_t Up(size_t at) {

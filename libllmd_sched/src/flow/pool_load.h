@@ -14,10 +14,10 @@
 namespace llmd::sched {
 
 struct PoolLoad {
-  double prefill = 0;  // 0 without prefill endpoints
-  double decode = 0, effective = 0;
-  double per_request = INFINITY;  // what one more request adds at most
-  size_t stale = 0;               // endpoints judged without fresh metrics
+  double prefill = 0;                // 0 without prefill endpoints
+  double decode = 0, effective = 0;  // decode: 0 where there are prefill endpoints only
+  double per_request = INFINITY;     // what one more request adds at most
+  size_t stale = 0;                  // endpoints judged without fresh metrics
 };
 
 // Thread-safe. The detector must outlive it. While one throws the pool counts as empty, so that

@@ -50,7 +50,6 @@ class FlowItems {
   void Free(FlowItem& item);
   // The item in that state, or null.
   FlowItem* Find(uint64_t ticket, FlowItem::State state);
-  size_t used() const { return items_.size() - free_.size(); }
   // Calls `each` for every item in that state.
   template <typename Each>
   void ForEach(FlowItem::State state, Each each) {

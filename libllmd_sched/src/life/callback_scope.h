@@ -2,7 +2,10 @@
 // instead.
 #pragma once
 
+#include <exception>
 #include <utility>
+
+#include "llmd/log.h"
 
 namespace llmd::sched {
 
@@ -26,5 +29,22 @@ class CallbackScope {
   const CallbackScope* const outer_;
   static inline thread_local constinit const CallbackScope* innermost_ = nullptr;
 };
+
+// Runs a callback of `owner`. What it throws ends here: nobody above could tell what it means, and
+// some are destructors. `logger` null = untold.
+template <typename Call>
+void RunCallback(const void* owner, const Logger* logger, const Call& call) {
+  const CallbackScope scope(owner);
+  const auto tell = [&](const char* what) {
+    if (logger != nullptr) logger->Error("A request's callback threw", {{"error", what}});
+  };
+  try {
+    call();
+  } catch (const std::exception& e) {
+    tell(e.what());
+  } catch (...) {
+    tell("exception of unknown type");
+  }
+}
 
 }  // namespace llmd::sched

@@ -107,7 +107,10 @@ void RequestState::Answer(Routing& routing) {
     }
     in_call_ = nullptr;
   }
-  tell(std::move(routing));
+  RunCallback(director, logger, [&] {
+    tell(std::move(routing));
+    tell = nullptr;  // what it holds may come back
+  });
 }
 
 void RequestState::Clear() {
@@ -120,7 +123,7 @@ void RequestState::Clear() {
   dispatched = 0;
   ticket.store(0, std::memory_order_relaxed);
   snapshot.reset();
-  again = false;
+  again = lent = false;
   evicted = nullptr;
   revocable = false;
   parser = nullptr;

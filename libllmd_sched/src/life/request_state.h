@@ -109,6 +109,7 @@ class RequestState {
   std::atomic<uint64_t> ticket{0};           // while it queues
   std::shared_ptr<const Snapshot> snapshot;  // what the producers saw; null = they run with Decide
   bool again = false;  // its producers ran twice, since all its endpoints had left
+  bool lent = false;   // a producer may still work on the context; lives as long as it
   std::function<void(const Denial&)> evicted;  // of RequestInput; guarded by mutex_ once routed
   bool revocable = false;                      // it had one
 

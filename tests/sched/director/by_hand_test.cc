@@ -53,6 +53,34 @@ TEST_F(ByHand, RequestsOfOneInstantShowInAPageOfTheSame) {
   director_->Stop();  // the last one is told while there is an answer
 }
 
+TEST_F(ByHand, AMemberHasAHandleBeforeAnybodyIsRoutedToIt) {
+  Drive();
+  ASSERT_TRUE(director_->SetEndpoints({Member("a", 1), Member("b", 2)}).ok());
+  const auto of = [&](const std::string& name) {
+    for (const EndpointHandle& one : director_->Members()) {
+      if (one.name == name) return one.id;
+    }
+    return EndpointId();
+  };
+  const EndpointId a = of("default/a");
+  EXPECT_NE(a, EndpointId());
+  EXPECT_NE(a, of("default/b"));
+  ASSERT_TRUE(director_->SetEndpoints({Member("b", 2)}).ok());
+  EXPECT_EQ(of("default/a"), EndpointId());
+  ASSERT_TRUE(director_->SetEndpoints({Member("a", 1), Member("b", 2)}).ok());
+  const EndpointId again = of("default/a");
+  EXPECT_NE(again, a) << "another life";
+  const HeaderList headers = {{":path", "/v1/completions"}};
+  Routing answer;
+  RequestInput input;
+  input.headers = &headers;
+  input.body = R"({"model":"m","prompt":"hello"})";
+  input.exclude = {&again, 1};
+  director_->Route(std::move(input), [&answer](Routing r) { answer = std::move(r); });
+  ASSERT_TRUE(answer.ok);
+  EXPECT_EQ(answer.handles.at(0), of("default/b"));
+}
+
 TEST_F(ByHand, AnEndpointGivenTwiceIsAnErrorThatChangesNothing) {
   Drive();
   ASSERT_TRUE(director_->SetEndpoints({Member("a", 1), Member("a", 2), Member("b", 1)}).ok())

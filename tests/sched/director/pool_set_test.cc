@@ -190,7 +190,8 @@ class PoolsByHand : public ::testing::Test {
       members.push_back({{.name = name}, std::move(*made)});
     }
     registries_.push_back(std::make_unique<MetricsRegistry>());
-    set_ = PoolSet::Create(std::move(members), "", *registries_.back(), 7);
+    set_ = PoolSet::Create(std::move(members), "", *registries_.back(), 7,
+                           Logger(sink_, LogLevel::kError));
     for (const char* name : {"chat", "code"}) {
       EndpointInfo e;
       e.name = "e";
@@ -211,10 +212,61 @@ class PoolsByHand : public ::testing::Test {
     set_->Route(std::move(input), [&out](Routing r) { out.push_back(std::move(r)); });
   }
   FakeClock clock_;
+  std::shared_ptr<MemoryLogSink> sink_ = std::make_shared<MemoryLogSink>();
   std::vector<std::unique_ptr<MetricsRegistry>> registries_;
   std::deque<HeaderList> headers_;
   std::unique_ptr<PoolSet> set_;
 };
+
+TEST_F(PoolsByHand, ACallbackOfOneStopsNoneAndReloadsNone) {
+  Make();
+  static const std::string body = R"({"model":"m","prompt":"x"})";
+  const HeaderList headers = {{":path", "/v1/completions"}};
+  for (const char* pool : {"chat", "nobody's"}) {
+    RequestInput input;
+    input.headers = &headers;
+    input.body = body;
+    input.pool = pool;
+    Status reloaded;
+    set_->Route(std::move(input), [&](const Routing&) {
+      set_->Stop();
+      reloaded = set_->ReloadFile();
+    });
+    EXPECT_EQ(reloaded.code(), StatusCode::kFailedPrecondition) << pool;
+    EXPECT_THAT(sink_->Lines().back()["msg"].AsString(), HasSubstr("Stop is ignored")) << pool;
+  }
+  std::vector<Routing> routed;
+  for (const char* pool : {"chat", "code"}) Ask(pool, "1h", routed);
+  ASSERT_THAT(routed, SizeIs(2));
+  for (const Routing& r : routed) EXPECT_TRUE(r.ok) << r.denial.message;
+}
+
+TEST_F(PoolsByHand, WhatNobodyTakesIsToldWhateverTheCallbackThrows) {
+  Make();
+  for (const bool has_headers : {false, true}) {
+    const HeaderList headers = {{":path", "/v1/completions"}};
+    RequestInput input;
+    input.headers = has_headers ? &headers : nullptr;
+    int told = 0;
+    set_->Route(std::move(input), [&](const Routing& r) {
+      told = r.denial.http_status;
+      throw std::runtime_error("mine");
+    });
+    EXPECT_EQ(told, 404);
+    EXPECT_EQ(sink_->Lines().back()["error"].AsString(), "mine");
+  }
+  Routing routing;
+  EXPECT_TRUE(set_->RouteNow({}, routing, [](const Routing&) {}));
+  EXPECT_EQ(routing.denial.http_status, 404);
+}
+
+TEST_F(PoolsByHand, MembersAreThoseOfAll) {
+  Make();
+  const std::vector<EndpointHandle> all = set_->Members();
+  ASSERT_THAT(all, SizeIs(2));
+  EXPECT_EQ(all[0].name, "default/e");
+  EXPECT_NE(all[0].id, all[1].id);
+}
 
 TEST_F(PoolsByHand, TickDoesWhatIsDueInEachAndSaysTheNextOfAll) {
   Make();

@@ -184,11 +184,40 @@ TEST_F(Rendered, LateAnswersFindADirectorThatStopped) {
   Ask(R"({"model":"m","prompt":"hello"})");
   const RenderingEngine::Call call = Take();
   director_->Stop();
-  EXPECT_EQ(routed_, 0);
-  call.done(std::string(R"({"token_ids":[1]})"));
   EXPECT_EQ(routed_, 1);
   EXPECT_EQ(routing_.denial.http_status, 503);
   EXPECT_EQ(routing_.denial.dropped_reason, "rejected-shutting-down");
+  director_.reset();
+  call.done(std::string(R"({"token_ids":[1]})"));
+  EXPECT_EQ(routed_, 1);
+}
+
+// Whatever becomes of the call to the engine.
+TEST_F(Rendered, APromptIsEstimatedWhenItsTimeIsOver) {
+  options_.manual = true;
+  fetch_ = engine_;
+  options_.config_yaml =
+      Config({"{type: token-producer, parameters: {modelName: base, vllm: {timeout: 2s}}}",
+              "{type: context-length-aware}"}) +
+      "dataLayer: {injectDefaults: false}\n";
+  auto made = Director::Create(options_, fetch_, Logger(sink_, LogLevel::kDebug), metrics_, clock_);
+  ASSERT_TRUE(made.ok()) << made.status().ToString();
+  director_ = std::move(*made);
+  EndpointInfo a;
+  a.name = "a";
+  a.address = "127.0.0.1";
+  a.port = 1;
+  ASSERT_TRUE(director_->SetEndpoints({a}).ok());
+  Ask(R"({"model":"m","prompt":"hello"})");
+  const TimePoint due = clock_.Now() + std::chrono::seconds(2);
+  EXPECT_EQ(director_->Tick(clock_.Now()), due);
+  EXPECT_EQ(routed_, 0);
+  clock_.Advance(std::chrono::seconds(2));
+  director_->Tick(due);
+  ASSERT_EQ(routed_, 1);
+  EXPECT_TRUE(routing_.ok);
+  Take().done(std::string(R"({"token_ids":[1]})"));
+  EXPECT_EQ(routed_, 1);
 }
 
 TEST_F(Rendered, RealTokensReachThePreciseIndex) {

@@ -69,6 +69,16 @@ TEST_F(FlowControllerTest, AClosedGateHoldsLowerBandsWhateverTheirCeiling) {
   EXPECT_THAT(Events(), ElementsAre("high2", "low"));
 }
 
+TEST_F(FlowControllerTest, OneThatThrowsWhenItIsToldHoldsUpNobody) {
+  Start("{}");
+  FlowRequest thrower;
+  thrower.resume = [](const FlowResult&) { throw std::runtime_error("told"); };
+  flow_->Enqueue(std::move(thrower));
+  Ask("next");
+  EXPECT_THROW(Open(1), std::runtime_error);
+  EXPECT_THAT(Open(1), ElementsAre("next"));
+}
+
 TEST_F(FlowControllerTest, DeadlinesOrderAFlow) {
   Start("{defaultPriorityBand: {orderingPolicyRef: slo-deadline-ordering-policy}}",
         {"{type: slo-deadline-ordering-policy}"});

@@ -87,6 +87,34 @@ TEST_F(PoolLoadTest, TheFullerStageCountsAndDualRolesAreInBoth) {
   EXPECT_EQ(load.effective, load.prefill);
 }
 
+TEST_F(PoolLoadTest, AStageThatNobodyIsInDoesNotCount) {
+  struct Case {
+    std::vector<std::string> roles;  // of endpoints at .2, .4, …
+    double prefill, decode;
+  };
+  for (const Case& c : std::vector<Case>{{{"prefill"}, 0.2, 0},
+                                         {{"encode"}, 0, 0.2},
+                                         {{"worker"}, 0, 0.2},
+                                         {{""}, 0, 0.2},
+                                         {{"decode"}, 0, 0.2},
+                                         {{"encode-prefill"}, 0.2, 0},
+                                         {{"decode", "encode"}, 0, 0.2},
+                                         {{"prefill", "encode"}, 0.2, 0},
+                                         {{"prefill", "worker"}, 0.2, 0.4},
+                                         {{"decode", "worker"}, 0, 0.3}}) {
+    set_ = std::make_shared<EndpointSet>();
+    snapshot_ = Snapshot();
+    Start("utilization-detector");
+    double waiting = 0;
+    for (const std::string& role : c.roles) Add(++waiting, 0, role);
+    const PoolLoad load = Read();
+    EXPECT_NEAR(load.prefill, c.prefill, 1e-12) << c.roles[0];
+    EXPECT_NEAR(load.decode, c.decode, 1e-12) << c.roles[0];
+    EXPECT_EQ(load.effective, std::max(load.prefill, load.decode)) << c.roles[0];
+    EXPECT_LE(load.per_request, 0.2) << c.roles[0];
+  }
+}
+
 TEST_F(PoolLoadTest, StaleEndpointsAreJudgedByOwnRequestsAndCounted) {
   Start("utilization-detector", "{staleMaxConcurrency: 4, metricsStalenessThreshold: 200ms}");
   Add(5, 0);

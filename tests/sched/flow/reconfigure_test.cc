@@ -103,6 +103,24 @@ TEST_F(Reconfigure, RevocableRequestsStayRevocable) {
   EXPECT_THAT(Open(1), ElementsAre("important"));
 }
 
+TEST_F(Reconfigure, AReloadWhileOneIsTakenBackTakesNoMore) {
+  const std::string flow = "{enableEviction: true}";
+  Start(flow);
+  int revoked = 0;
+  for (const char* name : {"a", "b", "c", "d"}) {
+    Ask(name, -1);
+    ASSERT_THAT(Open(1), ElementsAre(name));
+    flow_->Revocable(tickets_.at(name), [&] { ++revoked; });
+  }
+  Ask("important", 5);
+  EXPECT_EQ(revoked, 1);
+  for (int i = 0; i < 3; ++i) Change(flow);
+  EXPECT_EQ(revoked, 1);
+  Pass(Evictor::kConfirmationTimeout);
+  Pass(seconds(1));
+  EXPECT_EQ(revoked, 2) << "the first one was given up";
+}
+
 // Of the next `n` requests, how many are a's; each ends before the next one leaves.
 class TokenPolicies : public Reconfigure, public ::testing::WithParamInterface<const char*> {
  protected:
@@ -254,6 +272,27 @@ TEST_P(TokenPolicies, AReloadChargesNobodyTwiceForWhatIsInFlight) {
   Change(Flow(), Policy(51));
   for (const std::string& name : running) EndOnly(name, kText);
   EXPECT_NEAR(OfA(200), 100, 3);
+}
+
+// Their slots were used before, by requests that were charged.
+TEST_P(TokenPolicies, WhatIsDispatchedWithTheGateOffIsChargedToNobody) {
+  for (const bool used : {false, true}) {
+    Start(Flow(), Policy(50));
+    Events();
+    if (used) {
+      AskMany("a", 50);
+      for (const std::string& name : Open(50)) EndOnly(name, kText);
+    }
+    AskMany("a", 50);
+    TurnOff();
+    const std::vector<std::string> free = Events();
+    ASSERT_EQ(free.size(), 50u);
+    for (const std::string& name : free) EndOnly(name, kText);
+    Change(Flow(), Policy(50));
+    AskMany("a", 250);
+    AskMany("b", 250);
+    EXPECT_NEAR(OfA(200), 100, 3) << used;
+  }
 }
 
 TEST_P(TokenPolicies, AReloadForgetsNoDebt) {

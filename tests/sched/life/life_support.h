@@ -26,6 +26,7 @@ class Held {
     std::function<void(Status)> done;
   };
   void Add(Call call) {
+    if (!keep) return;
     std::lock_guard lock(mutex_);
     calls_.push_back(std::move(call));
   }
@@ -45,6 +46,16 @@ class Held {
     call.done(OkStatus());
     return true;
   }
+  // The same without an answer.
+  bool Drop() {
+    Call call;
+    std::lock_guard lock(mutex_);
+    if (calls_.empty()) return false;
+    std::swap(call, calls_.front());
+    calls_.pop_front();
+    return true;
+  }
+  std::atomic<bool> keep = true;  // else calls are dropped at once
 
  private:
   mutable std::mutex mutex_;

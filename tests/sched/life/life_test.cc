@@ -37,6 +37,67 @@ TEST_F(LifeTest, ACallbackMayCancelItsOwnRequest) {
   Answered(*third);
 }
 
+TEST_F(LifeTest, WhatACallbackThrowsGoesNoFurther) {
+  for (const bool drop : {false, true}) {  // a destructor tells it, too
+    Begin();
+    Asked* const first = Ask("");
+    const auto rash = [](Asked&) { throw std::runtime_error("mine"); };
+    Asked* const second = Ask("", {}, rash);
+    Asked* const third = Ask("");
+    Returns([&] {
+      if (!drop) return director_->Cancel(first->state);
+      first->state.reset();
+      first->routing = {};
+    });
+    Answered(*second);
+    director_->Cancel(second->state);
+    Answered(*third);
+    EXPECT_TRUE(third->routing.ok);
+    EXPECT_THAT(Messages(), Contains("A request's callback threw"));
+    End();
+    registry_ = std::make_unique<MetricsRegistry>();
+  }
+}
+
+TEST_F(LifeTest, WhatAnEvictionThrowsGoesNoFurther) {
+  Begin(", enableEviction: true");
+  RequestInput input;
+  HeaderList headers = {{":path", "/v1/completions"}, {"x-llm-d-inference-objective", "batch"}};
+  std::shared_ptr<RequestState> state;
+  input.headers = &headers;
+  input.body = kBody;
+  input.state = &state;
+  int evicted = 0;
+  input.evicted = [&](const Denial&) {
+    ++evicted;
+    throw 7;
+  };
+  director_->Route(std::move(input), [](const Routing& r) { EXPECT_TRUE(r.ok); });
+  Asked* const chat = Ask("chat");
+  EXPECT_EQ(evicted, 1);
+  EXPECT_THAT(Messages(), Contains("A request's callback threw"));
+  director_->Cancel(state);
+  Answered(*chat);
+  EXPECT_TRUE(chat->routing.ok);
+}
+
+TEST_F(LifeTest, TwoThreadsMayStopIt) {
+  for (int i = 0; i < 100; ++i) {
+    Begin();
+    Asked* const first = Ask("");
+    Asked* const second = Ask("");
+    Returns([&] {
+      std::thread other([&] { director_->Stop(); });
+      director_->Stop();
+      EXPECT_EQ(second->answers, 1) << "whoever stops it, all are told when Stop returns";
+      other.join();
+    });
+    EXPECT_EQ(first->answers, 1);
+    End();
+    registry_ = std::make_unique<MetricsRegistry>();
+  }
+}
+
 TEST_F(LifeTest, ACallbackMayCancelTheOthersThatWait) {
   Begin();
   Asked* const first = Ask("");
@@ -104,12 +165,10 @@ TEST_F(LifeTest, CancelledWhileItsProducersRunItIsRefusedAndFreesItsPlace) {
 }
 
 // It is refused as others are: counted, kept for Explain and logged.
-TEST_F(LifeTest, OneWhoseProducersWaitThroughStopIsRefusedWhenTheyAreDone) {
+TEST_F(LifeTest, OneWhoseProducersWaitIsRefusedByStop) {
   Begin("", {"{type: held-producer}"});
   Asked* const asked = Ask("", {{"x-request-id", "late"}});
   director_->Stop();
-  EXPECT_EQ(asked->answers, 0) << "its producers have its data";
-  ASSERT_TRUE(held_->Answer());
   ASSERT_EQ(asked->answers, 1);
   EXPECT_EQ(asked->routing.denial.http_status, 503);
   EXPECT_EQ(asked->routing.denial.dropped_reason, "rejected-shutting-down");
@@ -117,9 +176,11 @@ TEST_F(LifeTest, OneWhoseProducersWaitThroughStopIsRefusedWhenTheyAreDone) {
   EXPECT_TRUE(director_->Explain("late").ok());
   EXPECT_THAT(registry_->Expose(), HasSubstr("llm_d_epp_request_error_total{error_code=\"503\""));
   EXPECT_THAT(Messages("late"), Contains("Request refused"));
+  ASSERT_TRUE(held_->Answer());
+  EXPECT_EQ(asked->answers, 1) << "the late answer finds nothing";
 }
 
-TEST_F(LifeTest, OneWhoseProducersOutliveTheDirectorIsAnsweredStill) {
+TEST_F(LifeTest, ProducersThatOutliveTheDirectorFindNothing) {
   Begin("", {"{type: held-producer}"});
   Routing routing;
   HeaderList headers = {{":path", "/v1/completions"}};
@@ -132,9 +193,25 @@ TEST_F(LifeTest, OneWhoseProducersOutliveTheDirectorIsAnsweredStill) {
     routing = std::move(r);
   });
   director_.reset();
+  EXPECT_EQ(answers, 1);
   ASSERT_TRUE(held_->Answer());
   EXPECT_EQ(answers, 1);
   EXPECT_EQ(routing.denial.dropped_reason, "rejected-shutting-down");
+}
+
+// The producer lets go of its call without an answer.
+TEST_F(LifeTest, ACallThatAProducerDropsIsAFailureOfIt) {
+  Begin("", {"{type: held-producer}"});
+  Asked* const first = Ask("", {{"x-request-id", "dropped"}});
+  EXPECT_EQ(first->answers, 0);
+  ASSERT_TRUE(held_->Drop());
+  ASSERT_EQ(first->answers, 1);
+  EXPECT_TRUE(first->routing.ok) << "it goes on without what the producer knows";
+  held_->keep = false;  // in the call itself
+  director_->Cancel(first->state);
+  Asked* const second = Ask("");
+  Answered(*second);
+  EXPECT_TRUE(second->routing.ok);
 }
 
 // By the time the producer throws the request is another's to work on.

@@ -85,6 +85,20 @@ TEST_F(RouteNowTest, OneWhoseProducersWaitIsAnsweredLater) {
   EXPECT_TRUE(later_routing_.ok);
 }
 
+TEST_F(RouteNowTest, ARequestMayComeWithoutHeaders) {
+  Begin();
+  for (const bool handles_only : {true, false}) {
+    Routing routing;
+    RequestInput input = Input();
+    input.headers = nullptr;
+    input.handles_only = handles_only;
+    ASSERT_TRUE(Now(routing, std::move(input)));
+    EXPECT_TRUE(routing.ok);
+    EXPECT_EQ(routing.endpoints.empty(), handles_only);
+    director_->Cancel(routing.state);
+  }
+}
+
 TEST_F(RouteNowTest, WhoIsExcludedIsNotChosen) {
   Open({}, "", "{type: concurrency-detector, parameters: {maxConcurrency: 50}}", {"a", "b", "c"});
   Routing routing;

@@ -28,7 +28,7 @@ class VirtualTime : public LifeFixture {
                            chosen + "]}]\nflowControl: {saturationDetector: {pluginRef: " + type +
                            "}" + flow + "}\n";
     auto made =
-        Director::Create(options_, nullptr, Logger(sink_, LogLevel::kError), *registry_, clock_);
+        Director::Create(options_, fetch_, Logger(sink_, LogLevel::kError), *registry_, clock_);
     ASSERT_TRUE(made.ok()) << made.status().ToString();
     director_ = std::move(*made);
   }
@@ -110,6 +110,36 @@ TEST_F(VirtualTime, ACeilingThatOpensNowAndThenIsAskedAgain) {
   for (int i = 0; i < 20; ++i) first.push_back(Ask(""));
   Until(start + milliseconds(300));
   for (const Asked* asked : first) EXPECT_TRUE(asked->routing.ok);
+}
+
+// It never answers, nor does it end what waits by itself.
+TEST_F(VirtualTime, AProducerMayTakeItsTimeAndNoMore) {
+  options_.registry = Registry();
+  Drive("", {"{type: held-producer}"}, kOneAtATime);
+  ASSERT_TRUE(director_->SetEndpoints(Members(1)).ok());
+  const TimePoint start = clock_.Now();
+  std::vector<Duration> ends;
+  const auto note = [&](Asked&) { ends.push_back(clock_.Now() - start); };
+  Asked* const lost = Ask("", {}, note);
+  Asked* const next = Ask("", {}, note);
+  director_->Cancel(lost->state);
+  EXPECT_EQ(lost->answers, 0) << "the producer has its data";
+  Until(start + milliseconds(399));
+  EXPECT_EQ(lost->answers, 0);
+  Until(start + milliseconds(400));
+  ASSERT_EQ(lost->answers, 1);
+  EXPECT_EQ(lost->routing.denial.http_status, 503);
+  EXPECT_EQ(lost->routing.denial.message, "the producer 'held-producer' did not answer in time");
+  ASSERT_EQ(held_->size(), 2u) << "the place is the next one's";
+  ASSERT_TRUE(held_->Answer());
+  EXPECT_EQ(lost->answers, 1) << "too late";
+  ASSERT_TRUE(held_->Answer());
+  EXPECT_TRUE(next->routing.ok);
+  Asked* const last = Ask("", {}, note);
+  director_->Cancel(next->state);
+  Until(start + seconds(10));
+  EXPECT_EQ(last->answers, 1);
+  EXPECT_THAT(ends, ElementsAre(milliseconds(400), milliseconds(400), milliseconds(800)));
 }
 
 TEST_F(VirtualTime, ABurstEndsWithItsWindow) {

@@ -335,6 +335,20 @@ TEST(ProgramAwareFairness, ForgetsProgramsAfterTheirTtl) {
   EXPECT_EQ(f.Next(at(20)), "a");
 }
 
+TEST(ProgramAwareFairness, KnowsABoundedNumberOfPrograms) {
+  const auto at = [](int s) { return TimePoint(seconds(s)); };
+  Fairness f("program-aware-fairness", "{lasHalfLifeSeconds: 1000000000, lasWeightHeadWait: 0}");
+  f.Add("waits");
+  f.Complete("waits", 1000, 0, at(0));
+  for (const char* idle : {"first", "second"}) f.Complete(idle, 1000, 0, at(0));
+  for (int i = 0; i < 8190; ++i) f.Complete("p" + std::to_string(i), 1, 0, at(1));
+  // Only the longest unused one is forgotten: it alone was served less than the one that waits.
+  f.Add("second");
+  EXPECT_EQ(f.Next(at(1)), "waits");
+  f.Add("first");
+  EXPECT_EQ(f.Next(at(1)), "first");
+}
+
 TEST(ProgramAwareFairness, WeighsDecaysAndForgetsByTheFieldsDefaults) {
   const auto at = [](int s) { return TimePoint(seconds(s)); };
   // .8 for no service against .8 (1 - service / 1000) + .2 for the longest wait: equal at 250.

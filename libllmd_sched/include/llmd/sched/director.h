@@ -75,7 +75,8 @@ struct Denial {
 // The request as it stands when its body is complete. Views must hold until Route's callback has
 // run.
 struct RequestInput {
-  const HeaderList* headers = nullptr;  // lower-cased names, pseudo headers included, in wire order
+  // Lower-cased names, pseudo headers included, in wire order; null = none.
+  const HeaderList* headers = nullptr;
   std::string_view body;
   bool has_body = true;             // false: ended with its headers (GET)
   std::vector<std::string> subset;  // subset hint; see has_subset
@@ -132,6 +133,12 @@ struct Routing {
   void Clear();
 };
 
+// A member of a director's pool.
+struct EndpointHandle {
+  std::string name;  // "ns/name"
+  EndpointId id{};
+};
+
 // Thread-safe: Route and the hooks may be called from any thread.
 class Director {
  public:
@@ -146,7 +153,8 @@ class Director {
   // queue or its producers to wait. It may drop, cancel and route requests, this one too. It must
   // not reload, stop or destroy the director, nor wait for a thread that does: within it (and
   // within RequestInput::evicted) Reload and ReloadFile are FAILED_PRECONDITION and Stop does
-  // nothing.
+  // nothing. It should not throw: what it throws, and what `evicted` throws, is logged and goes no
+  // further.
   virtual void Route(RequestInput input, std::function<void(Routing)> done) = 0;
   // Decides in this call where it can: true, `routing` is the answer and `later` is never called.
   // False when the request queues or its producers wait: the answer comes through `later`, once,
@@ -157,8 +165,8 @@ class Director {
     return false;
   }
   // The client left: at any time, from any thread, within callbacks too. A request that was not
-  // routed yet is refused, with 503: at once while it queues, when its producers are done while
-  // they run; one that was routed ends. Idempotent.
+  // routed yet is refused, with 503: at once while it queues, when its producers are done, or their
+  // time is over, while they run; one that was routed ends. Idempotent.
   virtual void Cancel(const std::shared_ptr<RequestState>& state) = 0;
 
   // Response hooks, in order; each may be left out when a connection dies (Cancel then).
@@ -188,6 +196,8 @@ class Director {
   // Discovery has told its endpoints once, be there none: requests are answered or queued.
   virtual bool ready() const = 0;
   virtual std::vector<EndpointInfo> Endpoints() const = 0;
+  // The same by name and handle; a handle is new each time one comes.
+  virtual std::vector<EndpointHandle> Members() const { return {}; }
   // The models of all endpoints, each once, in the order of their names; empty when no
   // models-data-source is configured or none has answered.
   virtual std::vector<ServedModel> ServedModels() const { return {}; }
@@ -202,9 +212,9 @@ class Director {
   // when it wants to be called next unless something else happens before; max = not by time. `now`
   // is what the clock says. A director that is not manual does this by itself.
   virtual TimePoint Tick(TimePoint now) { return TimePoint::max(); }
-  // NOLINTBEGIN(performance-unnecessary-value-param): the directors that can do it keep what is given
-  // Replaces the members, as discovery would; for a manual director. INVALID_ARGUMENT, and nothing
-  // changes, when two of them have the same ns/name, address and port.
+  // NOLINTBEGIN(performance-unnecessary-value-param): the directors that can do it keep what is
+  // given Replaces the members, as discovery would; for a manual director. INVALID_ARGUMENT, and
+  // nothing changes, when two of them have the same ns/name, address and port.
   virtual Status SetEndpoints(std::vector<EndpointInfo> endpoints) {
     return Unimplemented("endpoints cannot be given to this director");
   }
@@ -228,8 +238,9 @@ class Director {
   }
   // The same with what options.config_path holds now.
   virtual Status ReloadFile() { return Unimplemented("this director cannot be reloaded"); }
-  // Refuses what waits and ends all threads; callbacks run in it. Idempotent. Within a callback it
-  // does nothing but log an error: it would wait for itself.
+  // Refuses what waits, in queues and in producers, and ends all threads; callbacks run in it.
+  // Idempotent: further callers wait until the first is done. Within a callback it does nothing but
+  // log an error: it would wait for itself.
   virtual void Stop() = 0;
 };
 

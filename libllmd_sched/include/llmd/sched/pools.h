@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "llmd/log.h"
 #include "llmd/metrics.h"
 #include "llmd/sched/director.h"
 #include "llmd/status.h"
@@ -42,7 +43,8 @@ class PoolSet : public Director {
   // `metrics` outlives the set and counts what no pool took. `seed` = of the ids of such requests;
   // 0 = random.
   static std::unique_ptr<PoolSet> Create(std::vector<Member> members, std::string default_pool,
-                                         MetricsRegistry& metrics, uint64_t seed = 0);
+                                         MetricsRegistry& metrics, uint64_t seed = 0,
+                                         Logger logger = Logger());
   // The pool of that name, or null; lives as the set.
   virtual const Director* Find(std::string_view name) const = 0;
   virtual Director* Find(std::string_view name) = 0;

@@ -22,8 +22,8 @@ class Producer : public virtual Plugin {
 // can wait call ProduceLater instead of Produce.
 class SlowProducer : public Producer {
  public:
-  // Never blocks. Calls `done` exactly once, in this call or later from any thread; `request` and
-  // `snapshot` hold until then.
+  // Never blocks. Calls `done` exactly once, in this call or later from any thread, and within the
+  // limit (wait_limit.h); `request` and `snapshot` hold until then. To drop `done` is a failure.
   virtual void ProduceLater(RequestContext& request,
                             const std::shared_ptr<const Snapshot>& snapshot,
                             std::function<void(Status)> done) = 0;

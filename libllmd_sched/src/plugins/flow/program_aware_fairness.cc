@@ -3,6 +3,7 @@
 // waiting, equal ones .5. The highest score goes next.
 #include <algorithm>
 #include <cmath>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -128,10 +129,15 @@ class ProgramBand final : public FairnessBand {
 
   void Add(FlowState& flow) noexcept override {
     flow.scratch.position = flows_.size();
-    flows_.push_back({&flow, &programs_[flow.id]});
+    Program& program = Of(flow.id);
+    idle_.erase(program.idle);
+    program.idle = idle_.end();
+    flows_.push_back({&flow, &program});
   }
   void Remove(FlowState& flow) noexcept override {
     const size_t at = std::exchange(flow.scratch.position, SIZE_MAX);
+    Program& program = *flows_[at].program;
+    program.idle = idle_.insert(idle_.end(), &program);
     flows_[at] = flows_.back();
     flows_[at].flow->scratch.position = at;
     flows_.pop_back();
@@ -168,7 +174,8 @@ class ProgramBand final : public FairnessBand {
                  const FlowUsage& usage) noexcept override {
     if (now - swept_ >= s_.sweep) Sweep(now);
     if (!usage.known) return;
-    Program& program = programs_[flow.id];
+    Program& program = Of(flow.id);
+    if (program.idle != idle_.end()) idle_.splice(idle_.end(), idle_, program.idle);
     const double tokens = usage.prompt_tokens + 2 * usage.output_tokens;
     series_.Served(flow.id, tokens, now);
     program.service = Decayed(program, now) + tokens;
@@ -176,9 +183,13 @@ class ProgramBand final : public FairnessBand {
   }
 
  private:
+  // Ids are the clients' to choose. More than flows wait in a band.
+  static constexpr size_t kMaxPrograms = 8192;
   struct Program {
     double service = 0;
     TimePoint at{}, used{};
+    const std::string* id = nullptr;       // its key
+    std::list<Program*>::iterator idle{};  // its place in idle_, the end while its flow waits
   };
   struct Member {
     FlowState* flow;
@@ -188,12 +199,29 @@ class ProgramBand final : public FairnessBand {
   double Decayed(const Program& p, TimePoint now) const {
     return p.service * RepeatableExp2(-Seconds(now - p.at) / s_.half_life_s);
   }
+  // A new one is idle; where there are too many it takes the place of the one longest so.
+  Program& Of(const std::string& id) {
+    if (const auto known = programs_.find(id); known != programs_.end()) return known->second;
+    if (programs_.size() >= kMaxPrograms && !idle_.empty()) {
+      const std::string gone = *idle_.front()->id;
+      idle_.pop_front();
+      programs_.erase(gone);
+    }
+    const auto at = programs_.try_emplace(id).first;
+    at->second.id = &at->first;
+    at->second.idle = idle_.insert(idle_.end(), &at->second);
+    return at->second;
+  }
   // Forgets programs that were not used for the TTL; those waiting stay.
   void Sweep(TimePoint now) {
     swept_ = now;
     series_.Sweep(now);
     for (Member& m : flows_) m.program->used = now;
-    std::erase_if(programs_, [&](const auto& p) { return now - p.second.used >= s_.ttl; });
+    std::erase_if(programs_, [&](const auto& p) {
+      if (now - p.second.used < s_.ttl) return false;
+      idle_.erase(p.second.idle);  // those that wait were used just now
+      return true;
+    });
   }
 
   const Settings& s_;
@@ -201,6 +229,7 @@ class ProgramBand final : public FairnessBand {
   ProgramSeries& series_;  // of the policy, which outlives its bands
   std::vector<Member> flows_;
   std::unordered_map<std::string, Program> programs_;  // references stay valid
+  std::list<Program*> idle_;                           // whose flow does not wait, by last use
   TimePoint swept_{};
 };
 

@@ -7,6 +7,7 @@
 
 #include "llmd/kv/block_hash.h"
 #include "llmd/sched/producer.h"
+#include "llmd/sched/wait_limit.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
 #include "plugins/producer/burst_plan.h"
@@ -25,7 +26,7 @@ struct Settings {
   DataKey match = kNoKey, tokens = kNoKey;
 };
 
-class BurstPrefixCacheProducer final : public SlowProducer {
+class BurstPrefixCacheProducer final : public SlowProducer, public WaitLimited {
  public:
   BurstPrefixCacheProducer(Settings settings, const Clock& clock) : s_(settings), clock_(clock) {}
 
@@ -63,6 +64,8 @@ class BurstPrefixCacheProducer final : public SlowProducer {
     std::lock_guard lock(mutex_);
     return waiting_.empty() ? TimePoint::max() : closes_;
   }
+  // The window comes first.
+  Duration WaitLimit() const override { return s_.window + std::chrono::seconds(1); }
 
  private:
   struct Waiting {

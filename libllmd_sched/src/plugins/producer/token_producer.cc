@@ -1,8 +1,13 @@
 // TokenizedPrompt, by estimate or rendered by an engine (docs/reference/producers.md).
+#include <algorithm>
 #include <atomic>
+#include <condition_variable>
+#include <map>
+#include <mutex>
 
 #include "llmd/sched/data/fetch.h"
 #include "llmd/sched/producer.h"
+#include "llmd/sched/wait_limit.h"
 #include "plugins/builtin.h"
 #include "plugins/common.h"
 #include "plugins/parser/body_reader.h"
@@ -59,12 +64,85 @@ Status ReadRendered(std::string_view text, Attribute& out) {
   return OkStatus();
 }
 
+// Prompts that an engine was asked for. Whoever takes one first ends it: the engine's answer, or
+// the passing of time. Thread-safe.
+class Renderings {
+ public:
+  static constexpr size_t kMaxWaiting = 1024;
+  struct One {
+    RequestContext* request = nullptr;
+    std::function<void(Status)> done;
+    TimePoint until{};
+    bool answered = false;  // the answer is being read
+  };
+
+  // Its key; 0 = too many wait.
+  uint64_t Add(One one) {
+    const std::lock_guard lock(mutex_);
+    if (waiting_.size() >= kMaxWaiting) return 0;
+    waiting_.emplace(++last_, std::move(one));
+    return last_;
+  }
+  // It was answered: its request, which is the caller's until End; null = its time was over.
+  RequestContext* Begin(uint64_t key) {
+    const std::lock_guard lock(mutex_);
+    const auto it = waiting_.find(key);
+    if (it == waiting_.end()) return nullptr;
+    it->second.answered = true;
+    return it->second.request;
+  }
+  // What to call.
+  std::function<void(Status)> End(uint64_t key) {
+    std::function<void(Status)> done;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto it = waiting_.find(key);
+      done = std::move(it->second.done);
+      waiting_.erase(it);
+    }
+    read_.notify_all();
+    return done;
+  }
+  // Those whose time is over; waits for those of them that are being read.
+  std::vector<One> Over(TimePoint now) {
+    std::vector<One> out;
+    std::unique_lock lock(mutex_);
+    for (auto it = waiting_.begin(); it != waiting_.end();) {
+      const bool over = it->second.until <= now && !it->second.answered;
+      if (over) out.push_back(std::move(it->second));
+      it = over ? waiting_.erase(it) : std::next(it);
+    }
+    read_.wait(lock, [&] {
+      return std::none_of(waiting_.begin(), waiting_.end(), [&](const auto& w) {
+        return w.second.until <= now && w.second.answered;
+      });
+    });
+    return out;
+  }
+  TimePoint NextOver() const {
+    TimePoint next = TimePoint::max();
+    const std::lock_guard lock(mutex_);
+    for (const auto& [key, one] : waiting_) next = std::min(next, one.until);
+    return next;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::condition_variable read_;
+  std::map<uint64_t, One> waiting_;  // in order of arrival; guarded by mutex_
+  uint64_t last_ = 0;                // guarded by mutex_
+};
+
 // What cannot be rendered is estimated: a poor prompt is better than none.
-class RenderingProducer final : public SlowProducer {
+class RenderingProducer final : public SlowProducer, public WaitLimited {
  public:
   RenderingProducer(RenderSettings settings, std::shared_ptr<Fetch> fetch, DataKey key,
                     PluginArgs& args)
-      : s_(std::move(settings)), fetch_(std::move(fetch)), key_(key), logger_(args.env.logger) {
+      : s_(std::move(settings)),
+        fetch_(std::move(fetch)),
+        key_(key),
+        clock_(*args.env.clock),
+        logger_(args.env.logger) {
     const auto counter = [&](const char* reason) {
       return &args.env.metrics->AddCounter(
           "llm_d_epp_prompts_not_rendered_total",
@@ -83,8 +161,19 @@ class RenderingProducer final : public SlowProducer {
     return Estimate(request);
   }
 
-  // The engine's answer comes by itself.
-  TimePoint DueAt(TimePoint) const override { return TimePoint::max(); }
+  TimePoint DueAt(TimePoint) const override { return renderings_->NextOver(); }
+  // Its own time limits come first.
+  Duration WaitLimit() const override {
+    constexpr Duration kLater = std::chrono::seconds(1);
+    return std::min(std::max(s_.timeout, s_.media_timeout), Duration::max() - kLater) + kLater;
+  }
+  void Tick(TimePoint now) override {
+    const bool stops = now == TimePoint::max();
+    for (const Renderings::One& one : renderings_->Over(now)) {
+      one.done(stops ? Unavailable("the director stops")
+                     : Rendered(DeadlineExceeded("no answer in time"), *one.request));
+    }
+  }
   void ProduceLater(RequestContext& request, const std::shared_ptr<const Snapshot>&,
                     std::function<void(Status)> done) override {
     if (!HasPrompt(request)) return done(OkStatus());
@@ -94,23 +183,31 @@ class RenderingProducer final : public SlowProducer {
       no_renderer_->Add();
       return done(Estimate(request));
     }
-    if (waiting_.fetch_add(1, std::memory_order_relaxed) >= kMaxWaiting) {
-      waiting_.fetch_sub(1, std::memory_order_relaxed);
+    const Duration timeout = HasMedia(request) ? s_.media_timeout : s_.timeout;
+    std::string body = BodyOf(request);  // nothing may throw once it waits
+    const TimePoint now = clock_.Now();
+    const uint64_t key = renderings_->Add(
+        {.request = &request,
+         .done = done,
+         .until = timeout < TimePoint::max() - now ? now + timeout : TimePoint::max()});
+    if (key == 0) {
       busy_->Add();
       return done(Estimate(request));
     }
     const std::string url =
         s_.url + (chat ? "/v1/chat/completions/render" : "/v1/completions/render");
-    fetch_->Post(url, BodyOf(request), HasMedia(request) ? s_.media_timeout : s_.timeout,
-                 [this, &request, done = std::move(done)](StatusOr<std::string> answer) {
-                   waiting_.fetch_sub(1, std::memory_order_relaxed);
-                   done(Rendered(answer, request));
+    done = nullptr;
+    // While it waits this producer is there.
+    fetch_->Post(url, std::move(body), timeout,
+                 [this, key, all = renderings_](const StatusOr<std::string>& answer) {
+                   RequestContext* const asked = all->Begin(key);
+                   if (asked == nullptr) return;
+                   Status status = Rendered(answer, *asked);
+                   all->End(key)(std::move(status));
                  });
   }
 
  private:
-  static constexpr int kMaxWaiting = 1024;
-
   static bool IsTokens(const RequestContext& request) {
     if (request.has_prompt_tokens || request.api == Api::kGenerate) return true;
     const std::string_view prompt = RawMember(request, "prompt");
@@ -166,10 +263,12 @@ class RenderingProducer final : public SlowProducer {
   const RenderSettings s_;
   const std::shared_ptr<Fetch> fetch_;
   const DataKey key_;
+  const Clock& clock_;
   const Logger logger_;
+  // The calls of fetch_ share them: they may come when the producer is gone.
+  const std::shared_ptr<Renderings> renderings_ = std::make_shared<Renderings>();
   // By why a prompt was not rendered.
   Counter *no_renderer_, *cannot_wait_, *busy_, *failed_;
-  std::atomic<int> waiting_{0};
   std::atomic<bool> failing_{false};  // the last call
 };
 
