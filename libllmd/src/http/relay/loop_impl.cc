@@ -207,6 +207,7 @@ void LoopImpl::EmptyGraveyard() {
   dead_upstreams_.clear();
   free_clients_.insert(free_clients_.end(), dead_clients_.begin(), dead_clients_.end());
   dead_clients_.clear();
+  dead_buffers_.clear();
 }
 
 void LoopImpl::Tick() {

@@ -86,6 +86,10 @@ class LoopImpl final : public Loop {
   // Ended connections stay until the turn is over: events for them may be in hand.
   void Retire(Client& client);
   void Retire(Upstream& upstream);
+  // So do the bytes that they received: what is on its way to a client may be views into them.
+  void Retire(Buffer buffer) {
+    if (buffer.has_block()) dead_buffers_.push_back(std::move(buffer));
+  }
   // Runs at the end of the events in hand, unless the call is over by then.
   void Defer(const CallImpl& call, void (*fn)(CallImpl&));
 
@@ -162,6 +166,7 @@ class LoopImpl final : public Loop {
   TimePoint now_;
   TimerWheel wheel_;
   BufferPool buffers_;
+  std::vector<Buffer> dead_buffers_;
   WarmSessions warm_;
   std::unique_ptr<char[]> scratch_, record_;
   std::string head_scratch_, flat_scratch_;

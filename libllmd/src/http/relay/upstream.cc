@@ -267,7 +267,7 @@ void Upstream::Done(bool clean) {
                       !loop_.shared().draining.load(std::memory_order_relaxed);
   if (!usable || !pool_->Put(loop_, *this)) return Close();
   state_ = State::kIdle;
-  in_.Free();
+  loop_.Retire(std::move(in_));
   loop_.wheel().Set(timer_, loop_.now() + loop_.options().upstream_idle_timeout);
 }
 
@@ -286,7 +286,7 @@ void Upstream::Close() {
   ++epoch_;
   loop_.wheel().Clear(timer_);
   socket_.Close();
-  in_.Free();
+  loop_.Retire(std::move(in_));
   --pool_->users;
   LoopImpl::Bump(loop_.counters.upstream_open, ~size_t{0});
   loop_.Retire(*this);
