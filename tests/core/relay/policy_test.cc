@@ -366,26 +366,28 @@ TEST(Policy, MayAskOnItsOwn) {
   EXPECT_EQ(relay.relay->active_calls(), 0U);
 }
 
-TEST(Policy, PostsAreBounded) {
+TEST(Policy, PostsAreBoundedButForThoseToCalls) {
   RelayOptions options;
   options.max_posts = 10;
   Hooks hooks;
-  std::promise<CallRef> made;
+  std::promise<Call*> made;
   std::promise<void> go;
   hooks.on_request = [&](Call& call) {
-    made.set_value(call.ref());
+    made.set_value(&call);
     go.get_future().wait();  // the loop is stuck
-    call.Answer(200, {}, "");
   };
   TestRelay relay(hooks, options);
   RawSocket socket = relay.Connect();
   socket.Send(kGetClose);
-  const CallRef ref = made.get_future().get();
+  Call& call = *made.get_future().get();
+  const CallRef ref = call.ref();
+  Loop& loop = call.loop();
   int taken = 0;
-  for (int i = 0; i < 20; ++i) taken += ref.Post([](Call&) {}) ? 1 : 0;
+  for (int i = 0; i < 20; ++i) taken += loop.Post([] {}) ? 1 : 0;
   EXPECT_EQ(taken, 10);
+  EXPECT_TRUE(ref.Post([](Call& waiting) { waiting.Answer(200, {}, "decided"); }));
   go.set_value();
-  socket.ReadToEnd();
+  EXPECT_EQ(BodyOf(socket.ReadToEnd()), "decided");
   relay.relay->Stop(Duration::zero());
   EXPECT_FALSE(ref.Post([](Call&) {}));
 }
