@@ -26,7 +26,9 @@ DirectorPolicy::~DirectorPolicy() = default;
 void DirectorPolicy::Request::Clear() {
   routing.Clear();
   state.reset();
-  call = nullptr;
+  call = served = nullptr;
+  attempt = 0;
+  unwanted.reset();
   deciding = abandoned = panic = routed = answering = backing_off = false;
   target_model.clear();
   failed.clear();
@@ -60,6 +62,7 @@ void DirectorPolicy::Serve(Call& call, PolicyBase::Request& request) {
   auto& own = static_cast<Request&>(request);
   FillPickerHeaders(call.request(), call.tls(), own.id, own.headers);
   own.asked = call.now();
+  own.served = &call;
   Decide(call, own);
 }
 
@@ -115,6 +118,7 @@ bool DirectorPolicy::Ended(Call& call, PolicyBase::Request& ended, const relay::
   }
   // The Director reads the request until it has answered.
   request.abandoned = true;
+  if (request.unwanted) request.unwanted->store(true, std::memory_order_relaxed);
   call.Retain();
   if (request.state) own_.director.Cancel(request.state);
   return false;

@@ -4,15 +4,16 @@
 //
 //   a request that is   waits for                                what moves it on
 //   deciding            the Director                             → sent, backing off, over
-//   sent                the head of the endpoint's answer        → answering, set aside; by a
-//   failure
-//                                                                  or its page's silence: sent,
-//                                                                  deciding, over
+//   sent                the head of the endpoint's answer        → answering, set aside; by
+//                                                                  a failure or its page's silence:
+//                                                                  sent, deciding, over
 //   set aside           the rest of a refusal, which is kept     → sent, deciding, over
 //   backing off         a time, as all endpoints have failed it  → deciding
 //   answering           the end of the answer                    → over
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -58,6 +59,10 @@ class DirectorPolicy final : public PolicyBase {
   struct Request final : PolicyBase::Request {
     DirectorPolicy* owner = nullptr;
     relay::Call* call = nullptr;  // while it waits for the first byte of an answer; else null
+    relay::Call* served = nullptr;
+    uint64_t attempt = 0;  // no other of the policy's has this number; 0 = none was asked for yet
+    // Of a large body: nobody waits for the decision any more. Null for others.
+    std::shared_ptr<std::atomic<bool>> unwanted;
     sched::HeaderList headers, answer_headers;
     sched::Routing routing;
     std::shared_ptr<sched::RequestState> state;
@@ -99,6 +104,7 @@ class DirectorPolicy final : public PolicyBase {
   void FillBody(relay::Call& call, Request& request);
   void GiveUp(relay::Call& call, Request& request);
   void Deny(relay::Call& call, Request& request, const sched::Denial& denial);
+  void PostEviction(Request& request, uint64_t attempt, const sched::Denial& denial);
   void Evicted(relay::Call& call, const sched::Denial& denial);
   void EndRouting(Request& request);
   struct Known {
@@ -114,6 +120,7 @@ class DirectorPolicy final : public PolicyBase {
   const DirectorParts& own_;
   std::vector<std::unique_ptr<Request>> requests_;
   std::vector<Request*> free_;
+  uint64_t attempts_ = 0;
   std::unordered_map<uint64_t, Known> targets_;
   std::unordered_map<std::string, std::string> names_;  // by address
   uint64_t ejected_version_ = 0;

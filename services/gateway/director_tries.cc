@@ -46,17 +46,26 @@ sched::RequestInput DirectorPolicy::InputOf(Call& call, Request& request) {
     input.first_received = request.asked;
     input.first_target = request.target_model;
   }
-  // What captures a reference alone is kept without an allocation.
-  input.evicted = [ref = call.ref()](const sched::Denial& denial) {
-    (void)ref.Post([denial](Call& taken) { Mine(taken).owner->Evicted(taken, denial); });
+  // Two words are kept without an allocation.
+  input.evicted = [asked = &request, attempt = request.attempt](const sched::Denial& denial) {
+    asked->owner->PostEviction(*asked, attempt, denial);
   };
   return input;
+}
+
+// Any thread, also when the request is over: what is used again has another attempt. An eviction
+// that finds the loop's queue full is passed over.
+void DirectorPolicy::PostEviction(Request& request, uint64_t attempt, const sched::Denial& denial) {
+  (void)loop().Post([asked = &request, attempt, denial] {
+    if (asked->attempt == attempt) asked->owner->Evicted(*asked->served, denial);
+  });
 }
 
 void DirectorPolicy::Decide(Call& call, Request& request) {
   Exclude(request);
   request.next = 0;
   request.deciding = true;
+  request.attempt = ++attempts_;
   const auto later = [ref = call.ref()](sched::Routing routing) {
     auto late = std::make_shared<sched::Routing>(std::move(routing));
     (void)ref.Post([late](Call& waiting) {
@@ -75,9 +84,11 @@ void DirectorPolicy::Decide(Call& call, Request& request) {
 // the input refers to stays until the decision has come, whether the client waits for it or not.
 void DirectorPolicy::DecideElsewhere(Call& call, sched::RequestInput input,
                                      std::function<void(sched::Routing)> later) {
-  auto work = [director = &own_.director, ref = call.ref(),
+  Mine(call).unwanted = std::make_shared<std::atomic<bool>>(false);
+  auto work = [director = &own_.director, ref = call.ref(), unwanted = Mine(call).unwanted,
                input = std::make_shared<sched::RequestInput>(std::move(input)),
                later = std::move(later)] {
+    if (unwanted->load(std::memory_order_relaxed)) return later({});
     std::shared_ptr<sched::RequestState> state;
     input->state = &state;
     director->Route(std::move(*input), later);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "llmd/http/connection_names.h"
 #include "llmd/http/message.h"
 #include "llmd/http/routing_headers.h"
 
@@ -19,26 +20,14 @@ std::optional<Failure> FailureOf(std::string_view name) {
   return std::nullopt;
 }
 
-// Whether a Connection line's value names it.
-bool IsNamedIn(std::string_view connection, std::string_view name) {
-  while (!connection.empty()) {
-    std::string_view member = connection.substr(0, connection.find(','));
-    connection.remove_prefix(std::min(member.size() + 1, connection.size()));
-    while (member.starts_with(' ')) member.remove_prefix(1);
-    while (member.ends_with(' ')) member.remove_suffix(1);
-    if (http::EqualsIgnoreCase(member, name)) return true;
-  }
-  return false;
-}
-
-bool IsKept(const http::HeaderLine& line, std::string_view connection) {
+bool IsKept(const http::HeaderLine& line, const http::ConnectionNames& named) {
   switch (line.known) {
     case http::Known::kContentLength:  // written anew
     case http::Known::kDate:
     case http::Known::kXRequestId:
       return false;
     default:
-      return !http::IsHopByHop(line.known) && !IsNamedIn(connection, line.name) &&
+      return !http::IsHopByHop(line.known) && !named.Contain(line.name) &&
              !http::EqualsIgnoreCase(line.name, http::kUpstreamFailure);
   }
 }
@@ -67,9 +56,9 @@ void KeptAnswer::Keep(const http::ResponseView& head, std::string_view body) {
   Clear();
   status_ = head.status;
   body_.assign(body);
-  const std::string_view connection = head.headers.Get(http::Known::kConnection).value_or("");
+  const http::ConnectionNames named(head.headers);
   for (const http::HeaderLine& line : head.headers.lines) {
-    if (!IsKept(line, connection)) continue;
+    if (!IsKept(line, named)) continue;
     const size_t name = text_.size(), value = name + line.name.size();
     text_.append(line.name).append(line.value);
     lines_.push_back({name, value, text_.size()});

@@ -127,7 +127,11 @@ void PolicyBase::OnFailure(Call& call, relay::Failure failure, std::string_view 
   Request& request = Of(call);
   if (request.probe != 0) {
     // What is no fault of the endpoint's says nothing about it: asked again later.
-    parts_.health.Probed(request.probe, false);
+    if (failure == relay::Failure::kOurs) {
+      parts_.health.NotProbed(request.probe);
+    } else {
+      parts_.health.Probed(request.probe, false);
+    }
     return call.Abort();
   }
   Blame(request, failure, what);

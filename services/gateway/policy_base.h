@@ -87,6 +87,7 @@ class PolicyBase : public relay::Policy {
 
  protected:
   int loop_index() const { return loop_.index(); }
+  relay::Loop& loop() const { return loop_; }
   static Request& Of(relay::Call& call) { return *static_cast<Request*>(call.context); }
   // A state for one more call, and back.
   virtual Request& Take() = 0;

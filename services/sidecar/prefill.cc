@@ -1,6 +1,7 @@
 // The prefill leg: asking the candidates, and what becomes of their answers.
 #include <algorithm>
 
+#include "llmd/http/connection_names.h"
 #include "sidecar/leg.h"
 #include "sidecar/policy.h"
 
@@ -17,30 +18,15 @@ json::Value Shown(const pd::ObjectEdit& params, std::string_view key) {
   return raw.empty() ? json::Value() : json::Parse(raw).value_or(json::Value());
 }
 
-// Whether `name` is one of the comma-separated words of a Connection line.
-bool Names(std::string_view list, std::string_view name) {
-  while (!list.empty()) {
-    std::string_view word = list.substr(0, list.find(','));
-    list.remove_prefix(std::min(word.size() + 1, list.size()));
-    while (!word.empty() && (word.front() == ' ' || word.front() == '\t')) word.remove_prefix(1);
-    while (!word.empty() && (word.back() == ' ' || word.back() == '\t')) word.remove_suffix(1);
-    if (http::EqualsIgnoreCase(word, name)) return true;
-  }
-  return false;
-}
-
 // The lines of a collected answer that may go on to the client.
 std::vector<relay::HeaderEdit> EndToEnd(const http::HeaderLines& headers) {
   std::vector<relay::HeaderEdit> out;
+  const http::ConnectionNames named(headers);
   for (const http::HeaderLine& line : headers.lines) {
     if (http::IsHopByHop(line.known) || line.known == http::Known::kContentLength ||
         line.known == http::Known::kDate)
       continue;
-    const bool named = std::any_of(
-        headers.lines.begin(), headers.lines.end(), [&line](const http::HeaderLine& other) {
-          return other.known == http::Known::kConnection && Names(other.value, line.name);
-        });
-    if (!named) out.push_back({.name = line.name, .value = line.value});
+    if (!named.Contain(line.name)) out.push_back({.name = line.name, .value = line.value});
   }
   return out;
 }

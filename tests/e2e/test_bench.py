@@ -91,7 +91,7 @@ def test_closed_loop_stream(engine):
     fake = engine(answer)
     report = bench(target(fake), *MODEL, "--concurrency=4", "--requests=20", "--output-tokens=4", "--prompt-tokens=9")
     assert report["schema"] == "llmd-bench/1"
-    assert report["requests"] == {"sent": 20, "completed": 20, "failed": 0, "interrupted": 0}
+    assert report["requests"] == {"sent": 20, "completed": 20, "failed": 0, "interrupted": 0, "e2e_lower_bounds": 0}
     assert report["tokens"] == {"prompt": 100, "output": 80, "cached": 40, "answers_with_usage": 20}
     assert report["generator"]["most_in_flight"] == 4 and report["generator"]["connections"] == 4
     latency = report["latency_ms"]

@@ -5,6 +5,7 @@
 
 #include "http/characters.h"
 #include "http/list_member.h"
+#include "llmd/http/connection_names.h"
 
 namespace llmd::http {
 namespace {
@@ -56,6 +57,7 @@ bool ParseLength(std::string_view text, uint64_t* out) {
 struct Deciding {
   int hosts = 0, encodings = 0, lengths = 0;
   uint64_t length = 0;
+  size_t connection_names = 0;
   bool chunked = false, close = false, keep_alive = false;
   std::string_view expect;
 };
@@ -86,6 +88,9 @@ WireError NoteLine(const HeaderLine& line, Deciding* known) {
       break;
     case Known::kConnection:
       NoteConnection(line.value, known);
+      known->connection_names += ConnectionNames::CountIn(line.value);
+      if (known->connection_names > ConnectionNames::kMax)
+        return {400, "Connection names more than 16 lines"};
       break;
     case Known::kContentLength:
       return NoteLength(line.value, known);

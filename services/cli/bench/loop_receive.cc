@@ -209,11 +209,13 @@ void Loop::Close(Connection& connection) {
 }
 
 void Loop::Interrupt() {
+  const int64_t now = Now();
   while (Connection* first = in_flight_.first()) {
     if (first->counted) {
-      total_.AddInterrupted();
-      if (!stages_.empty()) stages_[first->conversation.stage].AddInterrupted();
-      if (!tenants_.empty()) tenants_[first->conversation.tenant].AddInterrupted();
+      const int64_t waited = now - first->intended;
+      total_.AddInterrupted(waited);
+      if (!stages_.empty()) stages_[first->conversation.stage].AddInterrupted(waited);
+      if (!tenants_.empty()) tenants_[first->conversation.tenant].AddInterrupted(waited);
     }
     in_flight_.Remove(*first);
     --in_flight_count_;

@@ -48,7 +48,8 @@ json::Value Numbers(const Tally& tally, const Options& options) {
   out.Set("requests", json::Object{{"sent", tally.sent()},
                                    {"completed", tally.completed()},
                                    {"failed", tally.failed()},
-                                   {"interrupted", tally.interrupted()}});
+                                   {"interrupted", tally.interrupted()},
+                                   {"e2e_lower_bounds", tally.lower_bounds()}});
   out.Set("errors", std::move(errors));
   out.Set("throughput", json::Object{{"requests_per_s", Rate(tally.completed(), seconds)},
                                      {"prompt_tokens_per_s", Rate(tally.prompt_tokens(), seconds)},

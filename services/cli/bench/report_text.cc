@@ -50,6 +50,12 @@ void AppendLatencies(std::string& out, const Tally& tally, const Options& option
   AppendLatency(out, "gap", tally.gap(), options.percentiles);
   AppendLatency(out, "tpot", tally.tpot(), options.percentiles);
   AppendLatency(out, "e2e", tally.e2e(), options.percentiles);
+  if (tally.lower_bounds() != 0) {
+    Append(out,
+           "    e2e: of %llu that timed out or were broken off the time waited, which is a lower "
+           "bound\n",
+           Wide(tally.lower_bounds()));
+  }
   AppendLatency(out, "service", tally.service(), options.percentiles);
   AppendLatency(out, "lateness", tally.lateness(), options.percentiles);
 }

@@ -18,6 +18,12 @@ bool Within(int64_t nanos, Duration limit) {
   return limit.count() == 0 || nanos <= limit.count();
 }
 
+// Nobody knows how long these would have taken: at least as long as was waited. Without them a
+// server that stands still would have a clean tail.
+bool IsTimeout(Failure failure) {
+  return failure == Failure::kTimeout || failure == Failure::kConnectTimeout;
+}
+
 }  // namespace
 
 std::string_view Name(Failure failure) {
@@ -43,6 +49,7 @@ void Tally::Add(const Outcome& outcome, const Slo& slo) {
   if (outcome.failure != Failure::kNone) {
     ++failures_[static_cast<size_t>(outcome.failure)];
     if (outcome.failure == Failure::kStatus) ++statuses_[static_cast<size_t>(outcome.status)];
+    if (IsTimeout(outcome.failure)) Waited(outcome.end - outcome.intended);
     return;
   }
   ++completed_;
@@ -91,6 +98,7 @@ void Tally::Merge(const Tally& other) {
   sent_ += other.sent_;
   completed_ += other.completed_;
   interrupted_ += other.interrupted_;
+  lower_bounds_ += other.lower_bounds_;
   good_ += other.good_;
   with_usage_ += other.with_usage_;
   prompt_tokens_ += other.prompt_tokens_;
@@ -108,6 +116,7 @@ void Series::Add(const Outcome& outcome) {
   Window& window = At(std::max<int64_t>(0, outcome.intended));
   if (outcome.failure != Failure::kNone) {
     ++window.failed;
+    if (IsTimeout(outcome.failure)) window.e2e.Record(outcome.end - outcome.intended);
     return;
   }
   ++window.completed;

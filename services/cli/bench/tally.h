@@ -47,13 +47,16 @@ class Tally {
 
   void Sent(int64_t lateness) { ++sent_, lateness_.Record(lateness); }
   void Add(const Outcome& outcome, const Slo& slo);
-  void AddInterrupted() { ++interrupted_; }
+  // One that the end of the run broke off after so many ns from its intended time.
+  void AddInterrupted(int64_t waited) { ++interrupted_, Waited(waited); }
   void Merge(const Tally& other);
 
   uint64_t sent() const { return sent_; }
   uint64_t completed() const { return completed_; }
   uint64_t failed() const;
   uint64_t interrupted() const { return interrupted_; }
+  // Of e2e: requests that timed out or were interrupted, with the time waited for them.
+  uint64_t lower_bounds() const { return lower_bounds_; }
   uint64_t good() const { return good_; }
   uint64_t with_usage() const { return with_usage_; }
   uint64_t prompt_tokens() const { return prompt_tokens_; }
@@ -78,9 +81,11 @@ class Tally {
 
  private:
   void AddLatencies(const Outcome& outcome, const Slo& slo);
+  void Waited(int64_t nanos) { ++lower_bounds_, e2e_.Record(nanos); }
 
   Histogram ttft_, e2e_, service_, tpot_, gap_, lateness_;
-  uint64_t sent_ = 0, completed_ = 0, interrupted_ = 0, good_ = 0, with_usage_ = 0;
+  uint64_t sent_ = 0, completed_ = 0, interrupted_ = 0, lower_bounds_ = 0, good_ = 0,
+           with_usage_ = 0;
   uint64_t prompt_tokens_ = 0, output_tokens_ = 0, cached_tokens_ = 0;
   uint64_t bytes_out_ = 0, bytes_in_ = 0;
   std::array<uint64_t, kFailures> failures_{};

@@ -20,6 +20,12 @@ std::string WithLines(std::string_view lines) {
   return "POST /p HTTP/1.1\r\nHost: a\r\n" + std::string(lines) + "\r\n";
 }
 
+std::string Repeated(std::string_view text, int times) {
+  std::string out;
+  for (int i = 0; i < times; ++i) out += text;
+  return out;
+}
+
 TEST(HeadScanner, FindsTheEndHoweverTheBytesArrive) {
   const std::string head = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
   HeadScanner scanner({});
@@ -83,6 +89,12 @@ TEST(ParseRequest, RefusesWhatRfc9112CallsAnError) {
       {WithLines("A: b\rc\r\n"), 400, "bare CR"},
       {WithLines("A: b\x01\r\n"), 400, "control"},
       {WithLines("Expect: something\r\n"), 417, "expectation"},
+      {WithLines("Connection: " + Repeated("q, ", 17) + "\r\n"), 400, "17 names in Connection"},
+      {WithLines("Connection: " + Repeated("q,", 9) + "\r\nConnection: " + Repeated("r,", 8) +
+                 "\r\n"),
+       400, "17 names in two lines"},
+      {WithLines("Connection: " + Repeated("q,", 16) + Repeated(",close", 50) + "\r\n"), 0,
+       "16 names, and what is none"},
   };
   for (const auto& c : cases) EXPECT_EQ(StatusOf(c.bytes), c.status) << c.why;
 }

@@ -89,30 +89,6 @@ TEST(Failure, ThatIsToldAgainAndAgainDoesNotStack) {
   EXPECT_EQ(BodyOf(relay.Ask(kGetClose)), "enough");
 }
 
-TEST(Failure, OfAConnectionThatWasIdleIsReplayed) {
-  std::vector<std::string> seen;
-  ScriptedPeer peer(2, [&](RawSocket& socket, int n) {
-    seen.push_back(ReadRequest(socket));
-    socket.Send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-    // The second request of the first connection is swallowed.
-    if (n == 0) {
-      ReadRequest(socket);
-      return socket.Reset();
-    }
-    ReadRequest(socket);
-  });
-  TestRelay relay(To(peer.port()));
-  RawSocket socket = relay.Connect();
-  for (int i = 0; i < 2; ++i) {
-    socket.Send(kPost);
-    EXPECT_THAT(socket.ReadUntil("ok"), ::testing::HasSubstr("200 OK"));
-  }
-  EXPECT_EQ(relay.Sum().replays, 1U);
-  EXPECT_EQ(relay.journal.lines().size(), 0U);  // no failure was told
-  ASSERT_EQ(seen.size(), 2U);
-  EXPECT_THAT(seen[1], ::testing::EndsWith("{}"));
-}
-
 TEST(Failure, AFreshConnectionIsNotReplayed) {
   std::atomic<int> connections{0};
   ScriptedPeer peer(2, [&](RawSocket& socket, int) {

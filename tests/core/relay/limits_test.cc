@@ -1,4 +1,6 @@
 // Bounds: of time, of bytes, of connections.
+#include <future>
+
 #include "fixture.h"
 
 namespace llmd::relay::testing {
@@ -211,6 +213,40 @@ TEST(Limits, IdleUpstreamsAreBounded) {
   }
   engine.reset();  // its thread fills the list
   for (std::thread& each : engines) each.join();
+}
+
+TEST(Limits, BodiesThatSomebodyStillReadsCount) {
+  RelayOptions options;
+  options.max_body_bytes_in_flight = 1'000'000;
+  std::promise<CallRef> retained;
+  Hooks hooks;
+  int requests = 0;
+  bool kept = false;
+  hooks.on_request = [&](Call& call) {
+    if (++requests > 1) call.Answer(200, {}, "taken");
+  };
+  hooks.on_end = [&](Call& call) {
+    if (std::exchange(kept, true)) return;
+    call.Retain();
+    retained.set_value(call.ref());
+  };
+  TestRelay relay(hooks, options);
+  const std::string post =
+      "POST /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 800000\r\n\r\n" +
+      std::string(800'000, 'b');
+  {
+    RawSocket leaves = relay.Connect();
+    leaves.Send(post);
+  }
+  const CallRef ref = retained.get_future().get();
+  EXPECT_THAT(relay.Ask(post), ::testing::StartsWith("HTTP/1.1 503 "));
+  std::promise<void> gone;
+  ref.Post([&gone](Call& call) {
+    call.LetGo();
+    gone.set_value();
+  });
+  gone.get_future().wait();
+  EXPECT_THAT(relay.Ask(post), ::testing::EndsWith("taken"));
 }
 
 }  // namespace

@@ -227,6 +227,17 @@ TEST_F(HealthTest, AProbeLetsItInAndTheNextFailureEjectsItForLonger) {
   EXPECT_FALSE(health_.Failed(1, target_, Failure::kReset));
 }
 
+TEST_F(HealthTest, AProbeThatCouldNotBeSentSaysNothing) {
+  health_.Failed(1, target_, Failure::kRefused);
+  for (int i = 0; i < 200; ++i) {
+    clock_.Advance(seconds(1));
+    ASSERT_EQ(health_.TakeDue().size(), 1U) << i;
+    health_.NotProbed(1);
+    EXPECT_THAT(health_.TakeDue(), IsEmpty());
+  }
+  EXPECT_THAT(*health_.Ejected(), ElementsAre(1));
+}
+
 TEST_F(HealthTest, ForgetsWhoNeverComesBack) {
   health_.Failed(1, target_, Failure::kRefused);
   for (int i = 0; i < 100; ++i) {

@@ -87,6 +87,7 @@ class FakeDirector final : public sched::Director {
   std::function<void()> waiting;
   std::vector<Asked> asked;
   std::function<void(const sched::Denial&)> evict;  // the last request
+  std::vector<std::function<void(const sched::Denial&)>> evicts;
   std::string served, response;
   std::atomic<int> cancels{0}, ends{0}, status{0};
 
@@ -104,6 +105,7 @@ class FakeDirector final : public sched::Director {
     one.again = input.first_received != TimePoint();
     one.exclude.assign(input.exclude.begin(), input.exclude.end());
     evict = input.evicted;
+    evicts.push_back(input.evicted);
     sched::Routing routing = script.front();
     if (script.size() > 1) script.pop_front();
     // Never looked into here.
@@ -674,6 +676,51 @@ TEST_F(Evictions, BeforeTheAnswerIsA429AndNoOtherEndpointIsTried) {
   director_.script = {To({engine.port(), NobodyThere()})};
   EXPECT_THAT(Post(), AllOf(StartsWith("HTTP/1.1 429"), HasSubstr("retry-after: 9")));
   EXPECT_EQ(Metric("llmd_gateway_retries_total"), 0);
+}
+
+TEST_F(Evictions, OfATryThatIsOverDoNotHitTheNextOne) {
+  ScriptedPeer broken(1, [](RawSocket& socket, int) { ReadRequest(socket); });
+  ScriptedPeer& engine = Scripted([&](RawSocket& socket, int) {
+    ReadRequest(socket);
+    director_.evicts[0](denial_);
+    std::this_thread::sleep_for(milliseconds(50));
+    socket.Send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    ReadRequest(socket);
+  });
+  director_.script = {To({broken.port()}), To({engine.port()})};
+  EXPECT_THAT(Post(), AllOf(StartsWith("HTTP/1.1 200"), testing::EndsWith("ok")));
+  director_.evicts[1](denial_);  // when all is over it hits nobody
+  front_->Stop(Duration::zero());
+}
+
+// The workers are busy with large bodies while the client of another one leaves.
+TEST_F(DirectorCalls, ALargeBodyWhoseClientHasLeftIsNotRead) {
+  EchoEngine& engine = Engine();
+  director_.script = {To({engine.port()})};
+  director_.slow = milliseconds(400);
+  Open();
+  constexpr int kBusy = 4;  // at least as many as there are workers
+  std::vector<RawSocket> sockets;
+  const auto large = [](char fill) {
+    return "POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Length: 1100000\r\n\r\n" +
+           std::string(1'100'000, fill);
+  };
+  for (int i = 0; i < kBusy; ++i) {
+    sockets.push_back(RawSocket::Connect(front_->port()));
+    sockets.back().Send(large('x'));
+  }
+  std::this_thread::sleep_for(milliseconds(100));
+  {
+    RawSocket leaves = RawSocket::Connect(front_->port());
+    leaves.Send(large('y'));
+    std::this_thread::sleep_for(milliseconds(50));
+  }
+  sockets.clear();
+  while (Metric("llmd_gateway_requests_inflight") != 0)
+    std::this_thread::sleep_for(milliseconds(20));
+  std::this_thread::sleep_for(milliseconds(500));
+  front_->Stop(Duration::zero());
+  for (const FakeDirector::Asked& each : director_.asked) EXPECT_NE(each.body[0], 'y');
 }
 
 TEST_F(DirectorCalls, RoutesByTheHeadAlone) {

@@ -5,7 +5,34 @@
 #include <cstdlib>
 #include <new>
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define LLMD_RELAY_POISON 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define LLMD_RELAY_POISON 1
+#endif
+#ifdef LLMD_RELAY_POISON
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace llmd::relay {
+namespace {
+
+// A block on a free list is as good as freed: AddressSanitizer shall say so.
+void Poison([[maybe_unused]] char* block, [[maybe_unused]] size_t bytes) {
+#ifdef LLMD_RELAY_POISON
+  ASAN_POISON_MEMORY_REGION(block, bytes);
+#endif
+}
+
+void Unpoison([[maybe_unused]] char* block, [[maybe_unused]] size_t bytes) {
+#ifdef LLMD_RELAY_POISON
+  ASAN_UNPOISON_MEMORY_REGION(block, bytes);
+#endif
+}
+
+}  // namespace
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   if (this == &other) return *this;
@@ -51,8 +78,11 @@ void Buffer::Append(BufferPool& pool, std::string_view bytes) {
 }
 
 BufferPool::~BufferPool() {
-  for (auto& list : free_) {
-    for (char* block : list) std::free(block);
+  for (size_t i = 0; i < free_.size(); ++i) {
+    for (char* block : free_[i]) {
+      Unpoison(block, size_t{1} << (kSmallest + i));
+      std::free(block);
+    }
   }
 }
 
@@ -67,6 +97,7 @@ Buffer BufferPool::Take(size_t bytes) {
     out.data_ = free_[power - kSmallest].back();
     free_[power - kSmallest].pop_back();
     kept_bytes_ -= rounded;
+    Unpoison(out.data_, rounded);
     return out;
   }
   out.data_ = static_cast<char*>(std::malloc(out.capacity_));
@@ -78,6 +109,7 @@ void BufferPool::Give(char* block, size_t bytes) {
   const auto power = static_cast<size_t>(std::countr_zero(bytes));
   const bool classed = std::has_single_bit(bytes) && power >= kSmallest && power <= kLargest;
   if (!classed || kept_bytes_ + bytes > kMaxKeptBytes) return std::free(block);
+  Poison(block, bytes);
   free_[power - kSmallest].push_back(block);
   kept_bytes_ += bytes;
 }

@@ -173,6 +173,7 @@ void CallImpl::Forward(std::span<const HeaderEdit> edits, BodyMode mode) {
   WriteAnswerHead(answer_.view, edits, framing, &pending_head_);
   outcome_.status = answer_.view.status;
   outcome_.head_sent = loop_.now();
+  upstream_->ForgetRequest();
   leg_body_.clear();
   client_->ReleaseRequest();
   if (held_head_bytes_ == 0) return;  // within OnResponseHead: its caller goes on

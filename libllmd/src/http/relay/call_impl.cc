@@ -36,7 +36,7 @@ void CallImpl::Begin(Client* client, TimePoint received) {
 void CallImpl::Reset() {
   context = nullptr;
   error_event = {};
-  retained_ = paused_ = false;
+  retained_ = paused_ = replayed_ = false;
   client_ = nullptr;
   head_.Clear();
   loop_.wheel().Clear(timer_);
@@ -45,6 +45,7 @@ void CallImpl::Reset() {
   kept_input_.Free();
   kept_body_.Free();
   kept_body_view_ = {};
+  loop_.shared().body_bytes.fetch_sub(std::exchange(kept_bytes_, 0), std::memory_order_relaxed);
   leg_ = {};
   leg_body_.clear();
   collected_.Free();
@@ -287,6 +288,8 @@ bool CallImpl::End() {
 void CallImpl::Keep(Buffer input, Buffer body) {
   kept_input_ = std::move(input);
   kept_body_ = std::move(body);
+  kept_bytes_ = kept_input_.size() + kept_body_.size();
+  loop_.shared().body_bytes.fetch_add(kept_bytes_, std::memory_order_relaxed);
 }
 
 void CallImpl::LetGo() {

@@ -93,6 +93,8 @@ class CallImpl final : public Call {
   void OnLegFailed(Failure failure, std::string_view what);
   // The request was swallowed by a connection that had been idle.
   void Replay();
+  // Whether that may be done still: once a call.
+  bool TakeReplay() { return !std::exchange(replayed_, true); }
   bool answer_begun() const { return phase_ != Phase::kLeg; }
   void PumpUpstream();
 
@@ -147,13 +149,14 @@ class CallImpl final : public Call {
   LoopImpl& loop_;
   const uint32_t slot_;
   Phase phase_ = Phase::kReading;
-  bool retained_ = false, paused_ = false, ending_ = false;
+  bool retained_ = false, paused_ = false, ending_ = false, replayed_ = false;
   Client* client_ = nullptr;
   http::RequestHeadView head_;
   Outcome outcome_;
   Timer timer_, line_timer_, heartbeat_timer_;
   Buffer kept_input_, kept_body_;
   std::string_view kept_body_view_;
+  size_t kept_bytes_ = 0;  // in Shared::body_bytes
 
   // The leg.
   SendOptions leg_;  // without its views

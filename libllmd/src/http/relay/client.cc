@@ -11,6 +11,9 @@ namespace llmd::relay {
 namespace {
 
 constexpr size_t kFirstReadBytes = 16 * 1024;
+// Then others have their turn.
+constexpr int kStepsPerTurn = 16;
+constexpr size_t kBytesPerTurn = 256 * 1024;
 // How long a connection that we end may still send, so that our last answer is not lost to a reset.
 constexpr Duration kLingerLimit = std::chrono::seconds(1);
 
@@ -58,6 +61,7 @@ void Client::StartCall(TimePoint received) {
 }
 
 void Client::OnEvents(uint32_t events) {
+  if (events == 0) again_ = false;
   if (state_ == State::kClosed) return;
   broken_ |= (events & (EPOLLERR | EPOLLHUP)) != 0;
   hung_up_ |= (events & EPOLLRDHUP) != 0;
@@ -78,9 +82,12 @@ bool Client::Gone() const {
 void Client::Drive() {
   if (driving_) return;
   driving_ = true;
-  while (Step()) {
-  }
+  taken_ = 0;
+  int steps = 0;
+  bool more = true;
+  while (more && steps++ < kStepsPerTurn && taken_ < kBytesPerTurn) more = Step();
   driving_ = false;
+  if (more && !std::exchange(again_, true)) loop_.Again(*this);
   if (state_ == State::kClosed) return;
   if (in_.empty() && call_ == nullptr) in_.Free();
   ArmForState();
@@ -143,6 +150,7 @@ bool Client::Receive(char* to, size_t room, size_t* got) {
   if (!readable_) return false;
   switch (socket_.Receive(to, room, got)) {
     case Io::kDone:
+      taken_ += *got;
       if (*got < room && socket_.short_read_is_all() && !hung_up_) readable_ = false;
       return true;
     case Io::kAgain:
@@ -335,6 +343,7 @@ void Client::FinishCall() {
     // Somebody still reads the request; what came behind it is ours.
     Buffer behind;
     behind.Append(loop_.buffers(), in_.view().substr(used_));
+    // While somebody reads them they count as bodies that are under way.
     call.Keep(std::move(in_), std::move(body_));
     in_ = std::move(behind);
   } else {

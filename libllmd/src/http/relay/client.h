@@ -92,7 +92,7 @@ class Client final : public Handler {
   State state_ = State::kClosed;
   After after_ = After::kNext;
   bool driving_ = false, readable_ = false, hung_up_ = false, broken_ = false;
-  bool in_place_ = false, continued_ = false;
+  bool in_place_ = false, continued_ = false, again_ = false;
 
   Buffer in_;        // what came and was not used up, the call's head at its front
   size_t used_ = 0;  // of in_, by the call
@@ -101,6 +101,7 @@ class Client final : public Handler {
   Buffer body_, ahead_;  // a body that is not in in_; what came behind one
   std::string_view body_view_;
   uint64_t body_bytes_ = 0;  // received of it
+  size_t taken_ = 0;         // within this event
   size_t counted_ahead_ = 0;
   size_t counted_bytes_ = 0;  // in Shared::body_bytes
   TimePoint head_started_{}, body_started_{}, last_write_{};

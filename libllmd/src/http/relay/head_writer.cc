@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include "http/list_member.h"
+#include "llmd/http/connection_names.h"
 
 namespace llmd::relay {
 namespace {
@@ -15,19 +15,6 @@ bool IsEdited(const HeaderLine& line, std::span<const HeaderEdit> edits) {
   return std::any_of(edits.begin(), edits.end(), [&](const HeaderEdit& edit) {
     return edit.name.size() == line.name.size() && http::EqualsIgnoreCase(edit.name, line.name);
   });
-}
-
-// Whether a Connection line names it (RFC 9110 §7.6.1).
-bool IsNamedIn(const http::HeaderLines& headers, const HeaderLine& line) {
-  for (const HeaderLine& each : headers.lines) {
-    if (each.known != Known::kConnection || each.value.size() < line.name.size()) continue;
-    bool named = false;
-    http::ForEachListMember(each.value, [&](std::string_view member) {
-      named |= http::EqualsIgnoreCase(member, line.name);
-    });
-    if (named) return true;
-  }
-  return false;
 }
 
 void AppendEdits(std::span<const HeaderEdit> edits, std::string* out) {
@@ -63,7 +50,7 @@ void AppendForwarded(const http::RequestView& client, ForwardedFrom from, std::s
     http::AppendLine("X-Forwarded-Host", *host, out);
 }
 
-bool IsClientLinePassed(const http::RequestView& client, const HeaderLine& line) {
+bool IsClientLinePassed(const http::ConnectionNames& names, const HeaderLine& line) {
   switch (line.known) {
     case Known::kContentLength:  // the body goes on whole: its length is declared anew
     case Known::kExpect:
@@ -74,7 +61,7 @@ bool IsClientLinePassed(const http::RequestView& client, const HeaderLine& line)
     case Known::kHost:
       return true;
     default:
-      return !http::IsHopByHop(line.known) && !IsNamedIn(client.headers, line);
+      return !http::IsHopByHop(line.known) && !names.Contain(line.name);
   }
 }
 
@@ -103,8 +90,9 @@ void WriteLegHead(const SendOptions& options, const http::RequestView* client, F
   if (!passes_host && !IsEdited(host, options.headers))
     out->append("Host: ").append(options.target.ToString()).append("\r\n");
   if (lines != nullptr) {
+    const http::ConnectionNames names(lines->headers);
     for (const HeaderLine& line : lines->headers.lines) {
-      if (IsClientLinePassed(*lines, line) && !IsEdited(line, options.headers))
+      if (IsClientLinePassed(names, line) && !IsEdited(line, options.headers))
         http::AppendLine(line.name, line.value, out);
     }
     AppendForwarded(*lines, from, out);
@@ -126,9 +114,10 @@ void WriteAnswerHead(const http::ResponseView& upstream, std::span<const HeaderE
                     out);
   out->append("\r\n");
   bool has_date = false;
+  const http::ConnectionNames names(upstream.headers);
   for (const HeaderLine& line : upstream.headers.lines) {
     if (http::IsHopByHop(line.known) || http::IsFramingLine(line.known) || IsEdited(line, edits) ||
-        IsNamedIn(upstream.headers, line)) {
+        names.Contain(line.name)) {
       continue;
     }
     has_date |= line.known == Known::kDate;

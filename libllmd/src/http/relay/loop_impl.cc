@@ -39,6 +39,7 @@ LoopImpl::~LoopImpl() {
   policy_.reset();
   if (epoll_ >= 0) ::close(epoll_);
   if (event_ >= 0) ::close(event_);
+  if (spare_ >= 0) ::close(spare_);
 }
 
 Status LoopImpl::Prepare(int listener) {
@@ -48,6 +49,7 @@ Status LoopImpl::Prepare(int listener) {
   event_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (event_ < 0) return ErrnoStatus(errno, "eventfd");
   if (!Watch(event_, waker_)) return ErrnoStatus(errno, "epoll");
+  if (!OpenSpare()) return ErrnoStatus(errno, "open /dev/null");
   return OkStatus();
 }
 
@@ -74,7 +76,7 @@ void LoopImpl::Run() {
 }
 
 int LoopImpl::WaitMillis() const {
-  if (woken_) return 0;
+  if (woken_ || !again_.empty()) return 0;
   const TimePoint next = wheel_.Next();
   if (next == TimePoint::max()) return -1;
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - now_);
@@ -86,9 +88,11 @@ void LoopImpl::Turn() {
   const int n = ::epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), WaitMillis());
   now_ = SystemClock().Now();
   Bump(counters.turns);
+  running_again_.swap(again_);
   for (int i = 0; i < n; ++i)
     static_cast<Handler*>(events[static_cast<size_t>(i)].data.ptr)
         ->OnEvents(events[static_cast<size_t>(i)].events);
+  RunAgain();
   if (std::exchange(woken_, false)) RunPosts();
   wheel_.Advance(now_);
   RunDeferred();
@@ -96,9 +100,13 @@ void LoopImpl::Turn() {
 }
 
 bool LoopImpl::Post(std::function<void()> fn) {
+  return Push(std::move(fn), options().max_posts);
+}
+
+bool LoopImpl::Push(std::function<void()> fn, size_t limit) {
   {
     const std::lock_guard lock(mutex_);
-    if (closed_ || posts_.size() >= options().max_posts) return false;
+    if (closed_ || posts_.size() >= limit) return false;
     posts_.push_back(std::move(fn));
   }
   if (std::this_thread::get_id() == thread_id_.load(std::memory_order_relaxed)) {
@@ -111,9 +119,13 @@ bool LoopImpl::Post(std::function<void()> fn) {
 }
 
 bool LoopImpl::PostTo(uint32_t slot, uint32_t generation, std::function<void(Call&)> fn) {
-  return Post([this, slot, generation, fn = std::move(fn)] {
-    if (CallImpl* const call = Find(slot, generation)) fn(*call);
-  });
+  // What a call waits for must come: there is room for what is told to calls.
+  constexpr size_t kNoLimit = ~size_t{0};
+  return Push(
+      [this, slot, generation, fn = std::move(fn)] {
+        if (CallImpl* const call = Find(slot, generation)) fn(*call);
+      },
+      kNoLimit);
 }
 
 void LoopImpl::RunPosts() {
@@ -202,11 +214,19 @@ void LoopImpl::Retire(Client& client) {
   shared_.connections.fetch_sub(1, std::memory_order_relaxed);
 }
 
+// Those that had their share of the turn before. Connections outlive their places here: one that
+// is closed, or another's by now, takes an event without flags for nothing.
+void LoopImpl::RunAgain() {
+  for (Handler* handler : running_again_) handler->OnEvents(0);
+  running_again_.clear();
+}
+
 void LoopImpl::EmptyGraveyard() {
   free_upstreams_.insert(free_upstreams_.end(), dead_upstreams_.begin(), dead_upstreams_.end());
   dead_upstreams_.clear();
   free_clients_.insert(free_clients_.end(), dead_clients_.begin(), dead_clients_.end());
   dead_clients_.clear();
+  dead_buffers_.clear();
 }
 
 void LoopImpl::Tick() {

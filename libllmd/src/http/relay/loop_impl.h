@@ -86,6 +86,13 @@ class LoopImpl final : public Loop {
   // Ended connections stay until the turn is over: events for them may be in hand.
   void Retire(Client& client);
   void Retire(Upstream& upstream);
+  // So do the bytes that they received: what is on its way to a client may be views into them.
+  void Retire(Buffer buffer) {
+    if (buffer.has_block()) dead_buffers_.push_back(std::move(buffer));
+  }
+  // The handler has more to do: it gets an event without flags in the next turn. To be asked for
+  // once before that.
+  void Again(Handler& handler) { again_.push_back(&handler); }
   // Runs at the end of the events in hand, unless the call is over by then.
   void Defer(const CallImpl& call, void (*fn)(CallImpl&));
 
@@ -137,14 +144,19 @@ class LoopImpl final : public Loop {
     LoopImpl& loop;
   };
 
+  bool Push(std::function<void()> fn, size_t limit);
   bool PostTo(uint32_t slot, uint32_t generation, std::function<void(Call&)> fn) override;
   void Run();
   void Turn();
   int WaitMillis() const;
   void RunPosts();
   void RunDeferred();
+  void RunAgain();
   void EmptyGraveyard();
   void Accept();
+  void WarnOfAccept(int error);
+  bool RefuseByTheSpare();
+  bool OpenSpare();
   LoopImpl& LeastLoaded();
   void AddClient(int fd);
   void Listen();
@@ -158,10 +170,12 @@ class LoopImpl final : public Loop {
   Shared& shared_;
   const int index_;
   int epoll_ = -1, event_ = -1, listener_ = -1;
+  int spare_ = -1;  // a descriptor to be given up when there are no others
   bool listening_ = false, woken_ = false;
-  TimePoint now_;
+  TimePoint now_, warn_again_{};
   TimerWheel wheel_;
   BufferPool buffers_;
+  std::vector<Buffer> dead_buffers_;
   WarmSessions warm_;
   std::unique_ptr<char[]> scratch_, record_;
   std::string head_scratch_, flat_scratch_;
@@ -183,6 +197,7 @@ class LoopImpl final : public Loop {
   // Their TLS is gone and its address in use again.
   std::vector<std::unique_ptr<UpstreamPool>> retired_pools_;
   std::vector<Deferred> deferred_, running_deferred_;
+  std::vector<Handler*> again_, running_again_;
 
   std::mutex mutex_;
   std::vector<std::function<void()>> posts_;  // guarded by mutex_

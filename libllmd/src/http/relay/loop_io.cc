@@ -1,14 +1,19 @@
 // Connections of a loop: accepting them, sharing them out, closing the idle ones.
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
+#include <string>
+#include <utility>
 
 #include "http/relay/client.h"
 #include "http/relay/loop_impl.h"
 #include "http/relay/upstream.h"
+#include "llmd/http/error_body.h"
 
 namespace llmd::relay {
 namespace {
@@ -17,6 +22,22 @@ namespace {
 constexpr int kAcceptsPerTurn = 64;
 // After a lack of descriptors: they come back as connections end.
 constexpr Duration kAcceptPause = std::chrono::milliseconds(50);
+// Between two lines in the log about it.
+constexpr Duration kWarnPause = std::chrono::seconds(1);
+
+// A new connection has an empty send buffer; what its client has sent already is read, lest the
+// close resets the connection and takes the answer with it.
+void TellNoRoom(int fd) {
+  const std::string body = http::ErrorBody(503, "too many connections");
+  const std::string answer =
+      "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: " +
+      std::to_string(body.size()) + "\r\nConnection: close\r\n\r\n" + body;
+  (void)!::send(fd, answer.data(), answer.size(), MSG_NOSIGNAL);
+  ::shutdown(fd, SHUT_WR);
+  std::array<char, 16384> scrap;
+  for (int i = 0; i < 16 && ::recv(fd, scrap.data(), scrap.size(), 0) > 0; ++i) {
+  }
+}
 
 }  // namespace
 
@@ -48,7 +69,12 @@ void LoopImpl::Accept() {
     if (fd < 0) {
       if (errno == EAGAIN || errno == EWOULDBLOCK) return;
       if (errno == EINTR || errno == ECONNABORTED) continue;
-      shared_.logger.Warn("cannot accept a connection", {{"error", std::strerror(errno)}});
+      const int error = errno;
+      WarnOfAccept(error);
+      if (error == EMFILE) {
+        if (RefuseByTheSpare()) continue;
+        if (spare_ >= 0) return;  // nobody waits
+      }
       ::epoll_ctl(epoll_, EPOLL_CTL_DEL, listener_, nullptr);
       listening_ = false;
       return wheel_.Set(accept_again_, now_ + kAcceptPause);
@@ -62,6 +88,30 @@ void LoopImpl::Accept() {
       loop.Adopt(fd);
     }
   }
+}
+
+void LoopImpl::WarnOfAccept(int error) {
+  if (now_ < warn_again_) return;
+  warn_again_ = now_ + kWarnPause;
+  shared_.logger.Warn("cannot accept connections", {{"error", std::strerror(error)}});
+}
+
+// Out of descriptors: a newcomer is told so on the one that is kept for that. False when nobody
+// waits, or that one is gone too.
+bool LoopImpl::RefuseByTheSpare() {
+  if (spare_ < 0) return OpenSpare();
+  ::close(std::exchange(spare_, -1));
+  const int fd = ::accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd >= 0) {
+    if (!options().server.tls) TellNoRoom(fd);
+    ::close(fd);
+  }
+  return OpenSpare() && fd >= 0;
+}
+
+bool LoopImpl::OpenSpare() {
+  spare_ = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  return spare_ >= 0;
 }
 
 // Few connections with much traffic are shared out as well as many: the next one goes where there

@@ -4,7 +4,9 @@
 #include <sys/uio.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -96,6 +98,9 @@ class Socket {
 int StartConnect(const Target& target);
 // 0 or the errno with which it failed.
 int ConnectResult(int fd);
+// How many bytes the other side's system has acknowledged since the connection was made (the
+// connect itself counts as one); nothing where the system does not say.
+std::optional<uint64_t> AckedBytes(int fd);
 // Whether that is a failure of this process or machine, not of the peer.
 bool IsOurFault(int error);
 // "ip:port" of the other side; "" when it has gone.

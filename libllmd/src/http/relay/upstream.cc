@@ -13,6 +13,8 @@ namespace llmd::relay {
 namespace {
 
 constexpr size_t kHeadBytes = 4096;
+// Then others have their turn.
+constexpr size_t kBytesPerTurn = 256 * 1024;
 
 }  // namespace
 
@@ -56,6 +58,7 @@ bool Upstream::Connect(CallImpl& call, UpstreamPool& pool, const Target& target,
   call_ = &call;
   state_ = State::kConnecting;
   readable_ = hung_up_ = reused_ = false;
+  written_ = 0;
   if (tls != nullptr) {
     socket_.UseTls(tls->context, tls->host.empty() ? target.AddressText() : tls->host,
                    loop_.warm());
@@ -76,6 +79,8 @@ bool Upstream::Connect(CallImpl& call, UpstreamPool& pool, const Target& target,
 void Upstream::Reuse(CallImpl& call) {
   call_ = &call;
   reused_ = true;
+  // Whoever answers has acknowledged what was asked. Of TLS only the system knows the bytes.
+  acked_before_ = socket_.tls() ? AckedBytes(socket_.fd()).value_or(0) : written_;
   Start();
 }
 
@@ -89,7 +94,7 @@ void Upstream::Start() {
   state_ = State::kActive;
   ++epoch_;
   sent_ = 0;
-  sent_all_ = write_failed_ = false;
+  sent_all_ = write_failed_ = abandoned_ = false;
   silent_ = true;
   SetTimer(call_->leg().first_byte_timeout);
   Write();
@@ -110,6 +115,7 @@ void Upstream::Write() {
   size_t sent = 0;
   const Io io = socket_.Send(parts.data(), parts.size(), loop_.record(), &sent);
   sent_ += sent;
+  written_ += sent;
   sent_all_ = io == Io::kDone;
   if (io != Io::kError) return;
   // It may have answered before it broke off, or been closed while it was idle: reading tells.
@@ -118,23 +124,27 @@ void Upstream::Write() {
 }
 
 void Upstream::OnEvents(uint32_t events) {
+  if (events == 0) again_ = false;
+  // Told once, perhaps with the end of the connect: an upstream may speak before it is asked.
+  hung_up_ |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+  readable_ |= (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
   switch (state_) {
     case State::kClosed:
       return;
     case State::kConnecting:
-      return OnConnecting(events);
+      OnConnecting(events);
+      break;
     case State::kHandshake:
-      return OnHandshake();
+      OnHandshake();
+      break;
     case State::kIdle:
       // What speaks or ends without being asked is of no use any more.
       if ((events & ~static_cast<uint32_t>(EPOLLOUT)) != 0) Close();
       return;
     case State::kActive:
+      if ((events & EPOLLOUT) != 0 && !sent_all_ && !write_failed_ && !abandoned_) Write();
       break;
   }
-  hung_up_ |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
-  readable_ |= (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
-  if ((events & EPOLLOUT) != 0 && !sent_all_ && !write_failed_) Write();
   Pump();
 }
 
@@ -151,7 +161,7 @@ void Upstream::OnConnecting(uint32_t events) {
 void Upstream::OnHandshake() {
   switch (socket_.Handshake()) {
     case Io::kDone:
-      readable_ = socket_.tls();
+      readable_ |= socket_.tls();
       return Start();
     case Io::kAgain:
       return;
@@ -170,13 +180,15 @@ void Upstream::Fail(Failure failure, std::string what) {
 void Upstream::Pump() {
   if (pumping_ || state_ != State::kActive) return;
   pumping_ = true;
+  taken_ = 0;
   const uint64_t epoch = epoch_;
-  while (state_ == State::kActive && epoch == epoch_ && readable_ && call_->wants_bytes() &&
-         Receive()) {
+  while (state_ == State::kActive && epoch == epoch_ && readable_ && taken_ < kBytesPerTurn &&
+         call_->wants_bytes() && Receive()) {
   }
   pumping_ = false;
   if (state_ != State::kActive || epoch != epoch_) return;
   if (write_failed_ && !readable_) return OnEnd(/*in_order=*/false);
+  if (taken_ >= kBytesPerTurn && !std::exchange(again_, true)) loop_.Again(*this);
   // A client that reads slowly holds the answer back; that is not the upstream's silence.
   if (!call_->wants_bytes()) return loop_.wheel().Set(timer_, call_->leg().deadline);
   if (!silent_) SetTimer(call_->leg().gap_timeout);
@@ -196,6 +208,7 @@ bool Upstream::Receive() {
     case Io::kDone:
       if (got < room && socket_.short_read_is_all() && !hung_up_) readable_ = false;
       silent_ = false;
+      taken_ += got;
       if (stored) in_.Added(got);
       Feed(stored ? in_.view() : std::string_view(to, got), stored);
       return true;
@@ -236,11 +249,20 @@ void Upstream::Resume() {
 
 void Upstream::OnEnd(bool in_order) {
   CallImpl& call = *call_;
-  if (reused_ && silent_ && !call.answer_begun()) {
+  if (Swallowed() && call.TakeReplay()) {
     Close();
     return call.Replay();
   }
   call.OnUpstreamEnd(in_order);
+}
+
+// Whether the upstream had closed the connection before the request came to it. One that took the
+// request and then broke off may have begun to serve it.
+bool Upstream::Swallowed() const {
+  if (!reused_ || !silent_ || call_->answer_begun()) return false;
+  if (write_failed_) return true;
+  const std::optional<uint64_t> acked = AckedBytes(socket_.fd());
+  return acked && *acked <= acked_before_ + 1;
 }
 
 void Upstream::OnTimer() {
@@ -267,7 +289,7 @@ void Upstream::Done(bool clean) {
                       !loop_.shared().draining.load(std::memory_order_relaxed);
   if (!usable || !pool_->Put(loop_, *this)) return Close();
   state_ = State::kIdle;
-  in_.Free();
+  loop_.Retire(std::move(in_));
   loop_.wheel().Set(timer_, loop_.now() + loop_.options().upstream_idle_timeout);
 }
 
@@ -286,7 +308,7 @@ void Upstream::Close() {
   ++epoch_;
   loop_.wheel().Clear(timer_);
   socket_.Close();
-  in_.Free();
+  loop_.Retire(std::move(in_));
   --pool_->users;
   LoopImpl::Bump(loop_.counters.upstream_open, ~size_t{0});
   loop_.Retire(*this);

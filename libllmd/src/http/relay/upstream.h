@@ -30,6 +30,8 @@ class Upstream final : public Handler {
   void Resume();
   // Looks for what a failed write left to be read.
   void Pump();
+  // The rest of the request will not be sent: its answer goes on without it.
+  void ForgetRequest() { abandoned_ = !sent_all_; }
   // What came and was not taken.
   std::string_view received() const { return in_.view(); }
   // The call's answer was put off at its head, which is `bytes` long and now used up.
@@ -48,6 +50,7 @@ class Upstream final : public Handler {
   void Start();
   void Write();
   bool Receive();
+  bool Swallowed() const;
   void Feed(std::string_view bytes, bool stored);
   void OnEnd(bool in_order);
   void OnTimer();
@@ -60,12 +63,14 @@ class Upstream final : public Handler {
   Timer timer_;
   State state_ = State::kClosed;
   bool readable_ = false, hung_up_ = false, reused_ = false, sent_all_ = false,
-       write_failed_ = false, pumping_ = false, silent_ = true;
+       write_failed_ = false, abandoned_ = false, pumping_ = false, silent_ = true, again_ = false;
   UpstreamPool* pool_ = nullptr;
   CallImpl* call_ = nullptr;
-  uint64_t epoch_ = 0;  // of its calls
-  size_t sent_ = 0;     // of the request
-  Buffer in_;           // came and was not taken
+  uint64_t epoch_ = 0;                       // of its calls
+  size_t sent_ = 0;                          // of the request
+  uint64_t written_ = 0, acked_before_ = 0;  // on the connection; before the request
+  size_t taken_ = 0;                         // within this event
+  Buffer in_;                                // came and was not taken
 };
 
 class UpstreamPool {

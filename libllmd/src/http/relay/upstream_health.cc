@@ -88,4 +88,12 @@ void UpstreamHealth::Probed(Key key, bool well) {
   Publish();
 }
 
+void UpstreamHealth::NotProbed(Key key) {
+  const std::lock_guard lock(mutex_);
+  const auto found = suspects_.find(key);
+  if (found == suspects_.end() || !found->second.probing) return;
+  found->second.probing = false;
+  found->second.until = clock_.Now() + found->second.backoff;
+}
+
 }  // namespace llmd::relay

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <csignal>
 #include <functional>
+#include <future>
 #include <mutex>
 #include <thread>
 
@@ -223,6 +224,31 @@ TEST(RunBench, ASignalEndsItWithTheRunSoFar) {
   EXPECT_GT(r.total.completed(), 10u);
   EXPECT_EQ(r.total.sent(), r.total.completed() + r.total.interrupted());
   EXPECT_NE(TextReport(o, r).find("interrupted"), std::string::npos);
+}
+
+// A server that never answers some requests has a tail, however well it answers the others.
+TEST(RunBench, WhatTimesOutIsInTheTail) {
+  std::atomic<int> asked{0};
+  std::promise<void> over;
+  const std::shared_future<void> end = over.get_future().share();
+  Server server([&asked, end](const std::string& request, int number) {
+    if (++asked % 50 == 0) {
+      end.wait();
+      return std::string();
+    }
+    return Stream(request, number);
+  });
+  Options o = For(server);
+  o.timeout = std::chrono::milliseconds(400);
+  o.stages = {{.concurrency = 20, .requests = 400}};
+  const Result r = Ran(o);
+  over.set_value();
+  EXPECT_EQ(r.total.failures(Failure::kTimeout), 8u);
+  EXPECT_EQ(r.total.lower_bounds(), 8u);
+  EXPECT_EQ(r.total.e2e().count(), 400u);
+  EXPECT_GE(r.total.e2e().Percentile(99), 400'000'000);
+  EXPECT_EQ(r.total.service().count(), 392u);
+  EXPECT_NE(TextReport(o, r).find("of 8 that timed out"), std::string::npos);
 }
 
 TEST(RunBench, AnAddressThatDoesNotResolveIsNamed) {

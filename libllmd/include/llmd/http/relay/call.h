@@ -98,8 +98,9 @@ class CallRef {
  public:
   CallRef() = default;
   // Any thread. Runs `fn` on the call's loop, soon; not at all when the call is over by then.
-  // False, and nothing will run, when the loop's queue is full (RelayOptions::max_posts) or the
-  // relay has stopped.
+  // False, and nothing will run, when the relay has stopped. A call may wait for what is told to
+  // it: the bound of the loop's queue (RelayOptions::max_posts) is not for these, but the number of
+  // calls, so who posts does it a few times a call.
   bool Post(std::function<void(Call&)> fn) const;
   explicit operator bool() const { return loop_ != nullptr; }
   friend bool operator==(const CallRef&, const CallRef&) = default;

@@ -41,7 +41,7 @@ struct RelayOptions {
   // An event stream that brought nothing for so long is kept alive by a comment line, between two
   // events only; zero = never.
   Duration sse_heartbeat{};
-  size_t max_posts = 1 << 16;  // functions waiting for one loop
+  size_t max_posts = 1 << 16;  // functions waiting for one loop: Loop::Post, not CallRef::Post
 };
 
 // Of one loop.

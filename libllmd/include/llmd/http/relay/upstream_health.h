@@ -53,6 +53,9 @@ class UpstreamHealth {
   std::vector<Probe> TakeDue();
   // With `well` requests go there again; the next failure ejects it anew, for longer.
   void Probed(Key key, bool well);
+  // In place of Probed: it could not be asked, by no fault of its own. It is due again after the
+  // back-off that it had.
+  void NotProbed(Key key);
 
  private:
   struct Suspect {
