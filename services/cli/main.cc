@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "cli/bench/bench.h"
+#include "cli/key.h"
 #include "cli/up.h"
 #include "llmd/nearest.h"
 
@@ -18,6 +19,7 @@ constexpr Command kCommands[] = {
     {"up", llmd::cli::RunUp, "start a prefill/decode cluster on this machine"},
     {"down", llmd::cli::RunDown, "stop a cluster that runs in the background"},
     {"bench", llmd::bench::Main, "send load to a server and measure it"},
+    {"key", llmd::cli::RunKey, "make, list, disable and remove the gateway's API keys"},
     {"explain", llmd::cli::RunExplain, "show how a request was routed"},
     {"plugins", llmd::cli::RunPlugins, "list the scheduling plugins"},
 };

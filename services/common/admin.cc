@@ -85,6 +85,11 @@ void AddAdminRoutes(http::Router& router, const AdminSources& sources) {
       return http::JsonResponse(200, from->plugin_state().Dump());
     });
   }
+  if (from->models) {
+    add("/debug/models", [from](const http::RequestHead&) {
+      return http::JsonResponse(200, from->models().Dump());
+    });
+  }
   if (!from->explain) return;
   if (from->decisions) {
     add("/debug/decisions",

@@ -1,5 +1,5 @@
 // The admin port of a router: /metrics, /healthz, /readyz, /debug/decisions,
-// /debug/decisions/{request id} and /debug/plugins/state.
+// /debug/decisions/{request id}, /debug/plugins/state and /debug/models.
 #pragma once
 
 #include <functional>
@@ -23,6 +23,8 @@ struct AdminSources {
   std::function<json::Value(size_t limit)> decisions;
   // May be empty: no such route.
   std::function<json::Value()> plugin_state;
+  // The engines and the models that each lists. May be empty: no such route.
+  std::function<json::Value()> models;
 };
 
 // Adds the routes; the sources must outlive the router's server.

@@ -1,6 +1,7 @@
 #include "common/pools.h"
 
 #include <filesystem>
+#include <utility>
 
 #include "llmd/clock.h"
 
@@ -65,6 +66,13 @@ bool Pools::ready(std::string_view pool) const {
   if (pool.empty()) return director_->ready();
   const sched::Director* one = set_ ? set_->Find(pool) : nullptr;
   return one != nullptr && one->ready();
+}
+
+std::vector<std::pair<std::string, const sched::Director*>> Pools::directors() const {
+  if (set_ == nullptr) return {{"", director_.get()}};
+  std::vector<std::pair<std::string, const sched::Director*>> out;
+  for (const std::string& name : names_) out.emplace_back(name, std::as_const(*set_).Find(name));
+  return out;
 }
 
 std::vector<std::string> Pools::names() const {

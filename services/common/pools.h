@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "common/picker_flags.h"
@@ -31,6 +32,8 @@ class Pools {
   std::string Expose() const;
   // Of the pool of that name; "" = any. False for an unknown name.
   bool ready(std::string_view pool) const;
+  // All pools with their names; "" of the only one.
+  std::vector<std::pair<std::string, const sched::Director*>> directors() const;
   // The names of several pools; empty with one.
   std::vector<std::string> names() const;
 

@@ -48,14 +48,15 @@ std::shared_ptr<const void> AddLogMetrics(MetricsRegistry& metrics,
       });
 }
 
-void RaiseDescriptorLimit(const Logger& logger) {
+uint64_t RaiseDescriptorLimit(const Logger& logger) {
   rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 0;
   const rlim_t before = limit.rlim_cur;
   limit.rlim_cur = limit.rlim_max;
   if (before != limit.rlim_max && setrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = before;
   logger.Info("descriptor limit", {{"limit", static_cast<uint64_t>(limit.rlim_cur)},
                                    {"before", static_cast<uint64_t>(before)}});
+  return limit.rlim_cur;
 }
 
 void KeepBodyMemory() {

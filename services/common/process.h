@@ -2,6 +2,7 @@
 // exits.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -24,8 +25,9 @@ void BlockSignals();
 // The counter llmd_log_lines_dropped_total, as long as the result is held.
 [[nodiscard]] std::shared_ptr<const void> AddLogMetrics(MetricsRegistry& metrics,
                                                         std::shared_ptr<const FdLog> log);
-// Raises the limit of open descriptors to the hard limit, and logs what it is.
-void RaiseDescriptorLimit(const Logger& logger);
+// Raises the limit of open descriptors to the hard limit, logs what it is and gives it; 0 = not
+// known.
+uint64_t RaiseDescriptorLimit(const Logger& logger);
 // For processes that pass large bodies through: few allocation arenas, and blocks of the bodies'
 // size stay with the process instead of being mapped, cleared and unmapped for each. Call before
 // the first thread.

@@ -11,9 +11,11 @@
 #include "common/pools.h"
 #include "common/process.h"
 #include "common/scrape_fetch.h"
-#include "common/tls.h"
 #include "common/tracing.h"
+#include "gateway/doors/door_flags.h"
+#include "gateway/epp_flags.h"
 #include "gateway/front.h"
+#include "gateway/open_doors.h"
 #include "gateway/pages.h"
 #include "gateway/tls_flags.h"
 
@@ -25,16 +27,17 @@ using services::FlagSet;
 
 struct Flags {
   services::PickerFlags picker;
-  std::string host = "127.0.0.1", epp, epp_ca_file, epp_cert_path, half_close = "gone";
+  std::string host = "127.0.0.1", half_close = "gone";
   uint16_t port = 8000;
   int64_t attempts = 3, loops = 1;
-  bool no_epp = false, epp_secure = false, access_log = true;
+  bool access_log = true;
   Timeouts timeouts;
   std::vector<std::string> path_timeouts;
   std::chrono::nanoseconds retry_timeout = TryLimits().retry_timeout, sse_heartbeat{};
-  ExtProcOptions asking;  // but its address
-  std::string epp_failure_mode = "close";
+  EppFlags epp;
   TlsFlags tls;
+  doors::DoorFlags doors;
+  ClientLimits limits;
 };
 
 FlagSet MakeFlags(Flags& flags) {
@@ -45,25 +48,8 @@ FlagSet MakeFlags(Flags& flags) {
   services::AddPickerFlags(set, flags.picker);
   set.String("host", &flags.host, "address to listen on");
   set.Port("port", &flags.port, "port to listen on; 0 = any");
-  set.String("epp", &flags.epp,
-             "HOST:PORT of an endpoint picker to ask over ext_proc, as Envoy does");
-  set.Bool("epp-secure", &flags.epp_secure,
-           "speak TLS to the picker; without --epp-ca-file any certificate is taken");
-  set.String("epp-ca-file", &flags.epp_ca_file,
-             "authority whose certificate the picker must show for its host (PEM)");
-  set.String("epp-cert-path", &flags.epp_cert_path, "mTLS: directory with our tls.crt and tls.key");
-  set.Duration("epp-timeout", &flags.asking.timeout,
-               "a picker that owes an answer and gives no sign of life for so long is lost");
-  set.Duration("epp-queue-timeout", &flags.asking.queue_timeout,
-               "how long a live picker may keep a request before it says where it goes; longer "
-               "than the TTLs of its queues");
-  set.String("epp-failure-mode", &flags.epp_failure_mode,
-             "while the picker is lost: `close` refuses with 503, `open` sends requests to the "
-             "known endpoints in turn");
-  set.List("epp-endpoint", &flags.asking.endpoints,
-           "IP:PORT known before the picker has named any; may be repeated");
+  AddEppFlags(set, flags.epp);
   AddTlsFlags(set, flags.tls);
-  set.Bool("no-epp", &flags.no_epp, "schedule in process (the default without --epp)");
   set.Int(
       "max-attempts", &flags.attempts, 1, 16,
       "engines that may read one request before its answer begins; those that cannot be reached "
@@ -92,6 +78,8 @@ FlagSet MakeFlags(Flags& flags) {
              "it to the end");
   set.Bool("access-log", &flags.access_log, "log a line for each request");
   set.Int("loop-threads", &flags.loops, 1, 64, "I/O threads");
+  doors::AddDoorFlags(set, flags.doors);
+  AddClientLimitFlags(set, flags.limits);
   return set;
 }
 
@@ -105,6 +93,7 @@ struct App {
   std::shared_ptr<PageWatch> fetch;
   std::unique_ptr<Tracer> tracer;          // null when nothing is traced
   std::unique_ptr<services::Pools> pools;  // null with --epp
+  std::unique_ptr<doors::Doors> doors;
   std::atomic<bool> draining{false};
   services::AdminSources admin_sources;
   http::Router admin_router;
@@ -118,58 +107,22 @@ struct App {
     return !draining && (pools ? pools->ready("") : asked != nullptr && asked->picker_ready());
   }
   std::string Metrics() const { return pools ? pools->Expose() : metrics.Expose(); }
-  std::vector<sched::ServedModel> Models() const {
-    return pools ? pools->director().ServedModels() : std::vector<sched::ServedModel>();
-  }
   StatusOr<std::string> Explain(std::string_view id) const {
     return pools ? pools->director().Explain(id)
                  : NotFound("decisions are kept by the endpoint picker (--epp)");
   }
 };
 
-#ifdef LLMD_WITH_EPP
-StatusOr<PickerAddress> AddressOf(const Flags& flags) {
-  PickerAddress out;
-  out.target = flags.epp;
-  out.secure = flags.epp_secure;
-  if (!flags.epp_ca_file.empty()) {
-    auto authority = services::LoadAuthority(flags.epp_ca_file);
-    if (!authority.ok()) return authority.status().WithContext("--epp-ca-file");
-    out.authority = std::move(*authority);
-  }
-  if (flags.epp_cert_path.empty()) return out;
-  auto ours = services::LoadCertificate({flags.epp_cert_path, ""});
-  if (!ours.ok()) return ours.status().WithContext("--epp-cert-path");
-  out.chain = std::move(ours->chain);
-  out.key = std::move(ours->key);
-  return out;
-}
-#endif
-
-Status CheckAsking(const Flags& flags) {
-  if (flags.no_epp) return InvalidArgument("--epp and --no-epp exclude each other");
-  if (flags.epp_failure_mode != "close" && flags.epp_failure_mode != "open")
-    return InvalidArgument("--epp-failure-mode '" + flags.epp_failure_mode +
-                           "': expected close or open");
-  if (flags.asking.timeout < std::chrono::milliseconds(20))
-    return InvalidArgument("--epp-timeout: expected at least 20ms");
-  if (flags.asking.queue_timeout < flags.asking.timeout)
-    return InvalidArgument("--epp-queue-timeout: expected no less than --epp-timeout");
-  return http::ParseHostPort(flags.epp).status().WithContext("--epp");
-}
-
 Status MakeDecider(App& app, const Flags& flags) {
   if (flags.half_close != "gone" && flags.half_close != "allow")
     return InvalidArgument("--half-close '" + flags.half_close + "': expected gone or allow");
-  if (!flags.epp_secure && !(flags.epp_ca_file.empty() && flags.epp_cert_path.empty()))
-    return InvalidArgument("--epp-ca-file and --epp-cert-path need --epp-secure");
-  if (flags.epp_secure && flags.epp.empty()) return InvalidArgument("--epp-secure needs --epp");
+  LLMD_RETURN_IF_ERROR(CheckEppFlags(flags.epp));
   if (flags.picker.tracing) {
     LLMD_ASSIGN_OR_RETURN(app.tracer, services::MakeTracer(*app.runtime, app.metrics, app.logger,
                                                            {.service_name = "llmd-gateway",
                                                             .asked = flags.picker.tracing_given}));
   }
-  if (!flags.epp.empty()) return CheckAsking(flags);
+  if (!flags.epp.target.empty()) return OkStatus();
   app.fetch =
       std::make_shared<PageWatch>(services::MakeScrapeFetch(services::MakeHttpFetch(*app.runtime)),
                                   flags.picker.metrics_staleness_threshold, SystemClock());
@@ -181,12 +134,10 @@ Status MakeDecider(App& app, const Flags& flags) {
 Status OpenPickerFront(App& app, const Flags& flags, const FrontOptions& options,
                        std::vector<LocalPage> pages) {
 #ifdef LLMD_WITH_EPP
-  ExtProcOptions asking = flags.asking;
-  LLMD_ASSIGN_OR_RETURN(asking.address, AddressOf(flags));
-  asking.open = flags.epp_failure_mode == "open";
-  LLMD_ASSIGN_OR_RETURN(
-      std::unique_ptr<PickerFront> front,
-      MakePickerFront(options, std::move(asking), std::move(pages), app.logger, app.metrics));
+  LLMD_ASSIGN_OR_RETURN(ExtProcOptions asking, ToExtProcOptions(flags.epp));
+  LLMD_ASSIGN_OR_RETURN(std::unique_ptr<PickerFront> front,
+                        MakePickerFront(options, std::move(asking), *app.doors, std::move(pages),
+                                        app.logger, app.metrics));
   app.picker = front.get();
   app.front = std::move(front);
   return OkStatus();
@@ -213,15 +164,16 @@ Status OpenFront(App& app, const Flags& flags) {
   if (flags.access_log && app.logger.Enabled(LogLevel::kInfo)) options.access_log = app.log;
   options.tracer = app.tracer.get();
   LLMD_RETURN_IF_ERROR(UseTls(flags.tls, app.logger, app.metrics, options));
+  options.limits = flags.limits;
   PageSources sources;
   sources.ready = [&app] { return app.ready(); };
   sources.metrics = [&app] { return app.Metrics(); };
-  sources.models = [&app] { return app.Models(); };
   std::vector<LocalPage> pages = ClientPages(sources);
   if (app.pools) {
+    options.engines = EnginesOf(*app.pools);
     LLMD_ASSIGN_OR_RETURN(
-        app.front, MakeRelayFront(options, app.pools->director(), std::move(pages), app.logger,
-                                  app.metrics, app.fetch.get()));
+        app.front, MakeRelayFront(options, app.pools->director(), *app.doors, std::move(pages),
+                                  app.logger, app.metrics, app.fetch.get()));
     return OkStatus();
   }
   return OpenPickerFront(app, flags, options, std::move(pages));
@@ -237,11 +189,20 @@ Status OpenAdmin(App& app, const Flags& flags) {
     app.admin_sources.decisions = [&app](size_t n) { return app.pools->director().Decisions(n); };
     app.admin_sources.pool_ready = [&app](std::string_view pool) { return app.pools->ready(pool); };
   }
+  app.admin_sources.models = [&app] { return app.doors->catalogue().ToJson(SystemClock().Now()); };
   services::AddAdminRoutes(app.admin_router, app.admin_sources);
   LLMD_ASSIGN_OR_RETURN(app.admin,
                         services::StartAdminServer(*app.runtime, flags.picker, app.admin_router,
                                                    app.logger, app.metrics));
   return OkStatus();
+}
+
+// The doors' bounds, within what descriptors allow.
+void BoundClients(Flags& flags, uint64_t descriptors, const Logger& logger) {
+  flags.limits.max_body_bytes_in_flight = flags.doors.body_bytes;
+  flags.limits.max_connections = ConnectionsWithin(flags.doors.connections, descriptors);
+  logger.Info("bound of clients' connections",
+              {{"connections", flags.limits.max_connections}, {"wanted", flags.doors.connections}});
 }
 
 Status Start(App& app, const Flags& flags) {
@@ -250,6 +211,8 @@ Status Start(App& app, const Flags& flags) {
   // The relay has the loops; here are only the admin port and the pages of engines.
   LLMD_ASSIGN_OR_RETURN(app.runtime, http::Runtime::Create(1));
   LLMD_RETURN_IF_ERROR(MakeDecider(app, flags));
+  LLMD_ASSIGN_OR_RETURN(app.doors, OpenDoors(flags.doors, flags.picker, !flags.epp.target.empty(),
+                                             app.logger, app.metrics));
   LLMD_RETURN_IF_ERROR(OpenFront(app, flags));
   app.handshake_metrics =
       services::AddHandshakeMetrics(app.metrics, [&app] { return app.front->Stats(); });
@@ -279,11 +242,12 @@ int RunGateway(int argc, const char* const* argv) {
   const auto verbosity = Verbosity(flags.picker);
   if (!verbosity.ok()) return Fail(verbosity.status()), 2;
   if (Status s = CheckPickerFlags(flags.picker); !s.ok()) return Fail(s), 2;
+  if (Status s = CheckClientLimits(flags.limits); !s.ok()) return Fail(s), 2;
   auto app = std::make_unique<App>();
   app->logger = services::MakeLogger(app->log, *verbosity);
   for (const std::string& warning : outcome.warnings) app->logger.Warn(warning);
   FixSeed(flags.picker);
-  services::RaiseDescriptorLimit(app->logger);
+  BoundClients(flags, services::RaiseDescriptorLimit(app->logger), app->logger);
   if (Status s = Start(*app, flags); !s.ok()) return Fail(s);
   app->logger.Info("listening", {{"host", flags.host},
                                  {"port", int{app->front->port()}},
@@ -291,6 +255,7 @@ int RunGateway(int argc, const char* const* argv) {
                                  {"seed", flags.picker.seed}});
   services::WaitForSignal([&app] {
     if (app->pools) (void)app->pools->director().ReloadFile();
+    (void)app->doors->Reload();
   });
   Drain(*app, flags.picker.drain_timeout);
   return 0;

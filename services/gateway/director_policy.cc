@@ -60,7 +60,7 @@ void DirectorPolicy::Give(PolicyBase::Request& request) {
 
 void DirectorPolicy::Serve(Call& call, PolicyBase::Request& request) {
   auto& own = static_cast<Request&>(request);
-  FillPickerHeaders(call.request(), call.tls(), own.id, own.headers);
+  FillPickerHeaders(HeadOf(call, own), call.tls(), own.id, own.headers);
   own.asked = call.now();
   own.served = &call;
   Decide(call, own);
@@ -86,6 +86,8 @@ void DirectorPolicy::OnResponseHead(Call& call, const http::ResponseView& head) 
   for (const auto& [name, value] : set) request.edits.push_back({name, value});
   request.edits.push_back({"x-request-id", request.id});
   if (head.status >= 502) request.edits.push_back({http::kUpstreamFailure, {}, /*remove=*/true});
+  AddAnswerEdits(request, request.edits);
+  Passes(call, request);
   request.answering = true;
   if (request.routing.skip_response) {
     own_.director.OnResponseBodySkipped(request.routing.state);

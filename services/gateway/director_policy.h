@@ -88,6 +88,7 @@ class DirectorPolicy final : public PolicyBase {
   static Request& Mine(relay::Call& call) { return static_cast<Request&>(Of(call)); }
 
   sched::RequestInput InputOf(relay::Call& call, Request& request);
+  static void AddDoors(const Request& request, sched::RequestInput& input);
   void Decide(relay::Call& call, Request& request);
   void DecideElsewhere(relay::Call& call, sched::RequestInput input,
                        std::function<void(sched::Routing)> later);

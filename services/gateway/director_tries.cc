@@ -42,6 +42,7 @@ sched::RequestInput DirectorPolicy::InputOf(Call& call, Request& request) {
   input.body = call.body();
   input.has_body = call.has_body() || call.request().method == "POST";
   input.exclude = request.exclude;
+  AddDoors(request, input);
   if (request.tries.sent() > 0) {
     input.first_received = request.asked;
     input.first_target = request.target_model;
@@ -59,6 +60,17 @@ void DirectorPolicy::PostEviction(Request& request, uint64_t attempt, const sche
   (void)loop().Post([asked = &request, attempt, denial] {
     if (asked->attempt == attempt) asked->owner->Evicted(*asked->served, denial);
   });
+}
+
+// What the doors say of it: its pool, its key's priority, and which engines serve its model where
+// not all do.
+void DirectorPolicy::AddDoors(const Request& request, sched::RequestInput& input) {
+  const doors::Admission& admission = request.visit->admission;
+  input.priority = admission.priority;
+  input.pool = admission.pool;
+  if (!admission.served_in_part()) return;
+  input.has_subset = true;
+  admission.AppendEngines(true, input.subset);
 }
 
 void DirectorPolicy::Decide(Call& call, Request& request) {
@@ -183,6 +195,7 @@ void DirectorPolicy::FillEdits(Request& request, std::string_view traceparent) {
     request.edits.push_back({name, {}, /*remove=*/true});
   for (std::string_view name : http::kRoutingHeaders)
     request.edits.push_back({name, {}, /*remove=*/true});
+  AddRequestEdits(request, request.edits);
 }
 
 // The client's bytes, with the Director's edits between them. Where there are more than a leg takes
@@ -253,7 +266,7 @@ void DirectorPolicy::OnTimer(Call& call) {
 
 void DirectorPolicy::LastWord(Call& call, Request& request) {
   if (!request.kept.there()) return GiveUp(call, request);
-  request.kept.Send(call, request.id);
+  SendKept(call, request);
 }
 
 const std::vector<std::string>& DirectorPolicy::Silent() {
@@ -316,6 +329,7 @@ void DirectorPolicy::Deny(Call& call, Request& request, const sched::Denial& den
     request.edits.push_back({"x-llm-d-request-dropped-reason", denial.dropped_reason});
   if (denial.retry_after_s > 0) request.edits.push_back({"retry-after", retry_after});
   for (const auto& [name, value] : denial.headers) request.edits.push_back({name, value});
+  AddAnswerEdits(request, request.edits);
   const std::string body = ErrorOf(request, denial.http_status, denial.message);
   call.Answer(denial.http_status, request.edits, body);
 }

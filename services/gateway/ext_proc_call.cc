@@ -72,9 +72,10 @@ void ExtProcCall::Ask() {
   std::vector<std::string> exclude = failed_, subset;
   if (!panic_) policy_.book().AddThese(policy_.Ejected(), exclude);
   excluded_ = exclude.size() > failed_.size();
+  if (visit->admission.served_in_part()) visit->admission.AppendEngines(false, exclude);
   if (!exclude.empty()) policy_.book().AddOthers(exclude, subset);
   AskedRequest asked;
-  asked.head = &call_->request();
+  asked.head = &PolicyBase::HeadOf(*call_, *this);
   asked.tls = call_->tls();
   asked.has_body = call_->has_body();
   asked.request_id = id;
@@ -193,6 +194,7 @@ void ExtProcCall::ReadRouting(const PickerAnswer& answer, std::string_view messa
     }
   });
   edits_.push_back({"x-request-id", id, false});
+  PolicyBase::AddRequestEdits(*this, edits_);
   endpoints_.clear();
   while (!destination.empty() && endpoints_.size() < kMaxEndpoints) {
     const size_t comma = std::min(destination.find(','), destination.size());
@@ -307,6 +309,8 @@ void ExtProcCall::Forward(relay::BodyMode mode, std::string_view mutation) {
   });
   edits.push_back({"x-request-id", id, false});
   edits.push_back({http::kUpstreamFailure, {}, true});
+  PolicyBase::AddAnswerEdits(*this, edits);
+  policy_.Passes(*call_, *this);
   call_->Forward(edits, mode);
 }
 

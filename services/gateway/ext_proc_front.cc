@@ -25,22 +25,40 @@ grpc::ChannelArguments Arguments() {
   return out;
 }
 
+std::vector<doors::EngineName> NamesOf(const std::vector<std::string>& addresses) {
+  std::vector<doors::EngineName> out;
+  for (const std::string& address : addresses) out.push_back({"", address});
+  return out;
+}
+
 class ExtProcFront final : public PickerFront {
  public:
-  ExtProcFront(const FrontOptions& options, ExtProcOptions picker, std::vector<LocalPage> pages,
-               std::unique_ptr<WorkerPool> workers, const Logger& logger, MetricsRegistry& metrics)
-      : routes_(std::move(pages)),
+  ExtProcFront(const FrontOptions& options, ExtProcOptions picker, doors::Doors& doors,
+               std::vector<LocalPage> pages, std::unique_ptr<WorkerPool> workers,
+               const Logger& logger, MetricsRegistry& metrics)
+      : pages_(std::move(pages)),
+        models_(doors, [known = NamesOf(picker.endpoints)] { return known; }),
         metrics_(metrics),
         health_(SystemClock()),
         workers_(std::move(workers)),
         access_log_(OpenAccessLog(options, metrics)),
-        parts_{
-            routes_,      metrics_,         health_,
-            *workers_,    options.timeouts, options.tries,
-            options.seed, logger,           {metrics_.requests, access_log_.get(), options.tracer}},
+        parts_{pages_,
+               doors,
+               models_,
+               metrics_,
+               health_,
+               *workers_,
+               options.timeouts,
+               options.tries,
+               options.seed,
+               logger,
+               {metrics_.requests, access_log_.get(), options.tracer}},
         own_{std::move(picker), ExtProcMetrics(metrics)},
         credentials_(PickerCredentials(own_.options.address)) {}
-  ~ExtProcFront() override { StopClients(); }
+  ~ExtProcFront() override {
+    if (relay_) Stop(Duration::zero());
+    StopClients();
+  }
 
   Status Start(const FrontOptions& options, const Logger& logger) {
     const auto policy = [this](relay::Loop& loop) -> std::unique_ptr<relay::Policy> {
@@ -84,7 +102,8 @@ class ExtProcFront final : public PickerFront {
     for (const auto& client : clients_) client->Stop();
   }
 
-  const Routes routes_;
+  const std::vector<LocalPage> pages_;
+  ModelReader models_;
   GatewayMetrics metrics_;
   relay::UpstreamHealth health_;
   std::unique_ptr<WorkerPool> workers_;
@@ -100,7 +119,7 @@ class ExtProcFront final : public PickerFront {
 }  // namespace
 
 StatusOr<std::unique_ptr<PickerFront>> MakePickerFront(const FrontOptions& options,
-                                                       ExtProcOptions picker,
+                                                       ExtProcOptions picker, doors::Doors& doors,
                                                        std::vector<LocalPage> pages,
                                                        const Logger& logger,
                                                        MetricsRegistry& metrics) {
@@ -108,7 +127,7 @@ StatusOr<std::unique_ptr<PickerFront>> MakePickerFront(const FrontOptions& optio
     LLMD_RETURN_IF_ERROR(relay::Target::Parse(address).status().WithContext("--epp-endpoint"));
   LLMD_ASSIGN_OR_RETURN(std::unique_ptr<WorkerPool> workers,
                         WorkerPool::Create({.name = "pages", .threads = 1, .max_queued = 64}));
-  auto front = std::make_unique<ExtProcFront>(options, std::move(picker), std::move(pages),
+  auto front = std::make_unique<ExtProcFront>(options, std::move(picker), doors, std::move(pages),
                                               std::move(workers), logger, metrics);
   LLMD_RETURN_IF_ERROR(front->Start(options, logger));
   return std::unique_ptr<PickerFront>(std::move(front));

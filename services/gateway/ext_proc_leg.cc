@@ -81,7 +81,7 @@ void ExtProcCall::LastWord() {
   if (!kept.there()) return NoneAnswered();
   DropStream(false);
   state_ = State::kOver;
-  kept.Send(*call_, id);
+  policy_.SendKept(*call_, *this);
 }
 
 std::string_view ExtProcCall::SetTraceparent() const {
@@ -150,6 +150,7 @@ void ExtProcCall::GoWithoutPicker() {
   edits_.clear();
   for (std::string_view name : http::kRoutingHeaders) edits_.push_back({name, {}, true});
   edits_.push_back({"x-request-id", id, false});
+  PolicyBase::AddRequestEdits(*this, edits_);
   TryNext();
 }
 
@@ -242,6 +243,7 @@ void ExtProcCall::Refuse(int status, std::string_view message) {
   headers.push_back({"content-type", "application/json", false});
   headers.push_back({"x-request-id", id, false});
   if (status == 503) headers.push_back({"retry-after", "1", false});
+  PolicyBase::AddAnswerEdits(*this, headers);
   call_->Answer(status, headers, PolicyBase::ErrorOf(*this, status, message));
 }
 
@@ -269,6 +271,7 @@ void ExtProcCall::PassDenial(const PickerAnswer& answer) {
   const bool json = type.starts_with("application/json");
   headers.push_back({"content-type", "application/json", false});
   headers.push_back({"x-request-id", id, false});
+  PolicyBase::AddAnswerEdits(*this, headers);
   state_ = State::kOver;
   DropStream(false);
   call_->Answer(status, headers,

@@ -8,9 +8,12 @@
 #include <vector>
 
 #include "common/access_log.h"
+#include "gateway/client_limits.h"
+#include "gateway/doors/doors.h"
 #include "gateway/ext_proc_options.h"
+#include "gateway/model_reader.h"
 #include "gateway/page_watch.h"
-#include "gateway/routes.h"
+#include "gateway/pages.h"
 #include "gateway/timeouts.h"
 #include "gateway/tries.h"
 #include "llmd/http/relay/relay.h"
@@ -36,6 +39,9 @@ struct FrontOptions {
   Tracer* tracer = nullptr;             // of sampled requests; outlives the front
   http::TlsProvider tls, upstream_tls;  // of the relay; empty = clear text
   std::string upstream_tls_host;        // of the relay
+  ClientLimits limits;
+  // Whose models are read. Empty: those of the director; with a picker always those of its options.
+  EngineList engines;
 };
 
 relay::RelayOptions RelayOptionsOf(const FrontOptions& options);
@@ -56,7 +62,7 @@ class Front {
 // What is referred to outlives the front; the director is stopped before the front is destroyed.
 // `watch` tells which endpoints are silent; null = nobody knows.
 StatusOr<std::unique_ptr<Front>> MakeRelayFront(const FrontOptions& options,
-                                                sched::Director& director,
+                                                sched::Director& director, doors::Doors& doors,
                                                 std::vector<LocalPage> pages, const Logger& logger,
                                                 MetricsRegistry& metrics,
                                                 PageWatch* watch = nullptr);
@@ -68,7 +74,7 @@ class PickerFront : public Front {
 };
 // INVALID_ARGUMENT for an endpoint that is no "ip:port". In builds with gRPC only.
 StatusOr<std::unique_ptr<PickerFront>> MakePickerFront(const FrontOptions& options,
-                                                       ExtProcOptions picker,
+                                                       ExtProcOptions picker, doors::Doors& doors,
                                                        std::vector<LocalPage> pages,
                                                        const Logger& logger,
                                                        MetricsRegistry& metrics);

@@ -65,15 +65,18 @@ void KeptAnswer::Keep(const http::ResponseView& head, std::string_view body) {
   }
 }
 
-void KeptAnswer::Send(relay::Call& call, std::string_view id) const {
+void KeptAnswer::Send(relay::Call& call, std::span<const relay::HeaderEdit> edits) const {
   std::vector<relay::HeaderEdit> headers;
-  headers.reserve(lines_.size() + 1);
+  headers.reserve(lines_.size() + edits.size());
   const std::string_view text = text_;
   for (const Line& line : lines_) {
-    headers.push_back({text.substr(line.name, line.value - line.name),
-                       text.substr(line.value, line.end - line.value)});
+    const std::string_view name = text.substr(line.name, line.value - line.name);
+    const bool edited = std::any_of(edits.begin(), edits.end(), [name](const relay::HeaderEdit& e) {
+      return http::EqualsIgnoreCase(e.name, name);
+    });
+    if (!edited) headers.push_back({name, text.substr(line.value, line.end - line.value)});
   }
-  headers.push_back({"x-request-id", id});
+  headers.insert(headers.end(), edits.begin(), edits.end());
   call.Answer(status_, headers, body_);
 }
 

@@ -30,8 +30,8 @@ class KeptAnswer {
   // Copies all but what concerns one connection, and the request's id.
   void Keep(const http::ResponseView& head, std::string_view body);
   bool there() const { return status_ != 0; }
-  // Answers the call with it, under this request id.
-  void Send(relay::Call& call, std::string_view id) const;
+  // Answers the call with it, with these edits of its head.
+  void Send(relay::Call& call, std::span<const relay::HeaderEdit> edits) const;
   void Clear();
 
  private:

@@ -1,15 +1,11 @@
 #include "gateway/pages.h"
 
-#include <optional>
-
 #include "gateway/page_for_clients.h"
 #include "llmd/json.h"
 #include "llmd/version.h"
 
 namespace llmd::gateway {
 namespace {
-
-using Answer = std::optional<http::Response>;
 
 http::Response Page(int status, std::string body, std::string_view type) {
   http::Response response;
@@ -24,7 +20,7 @@ http::Response Text(int status, std::string body) {
 }
 
 // What stands at /: who this is and where to go on.
-Answer Welcome(std::string_view) {
+http::Response Welcome(std::string_view) {
   const json::Value links = json::Object{{"models", "/v1/models"},
                                          {"chat", "/v1/chat/completions"},
                                          {"completions", "/v1/completions"},
@@ -36,19 +32,6 @@ Answer Welcome(std::string_view) {
   return Page(200, body.DumpPretty() + "\n", "application/json");
 }
 
-// The models of all endpoints where they are known, else one endpoint's own answer.
-Answer Models(const std::vector<sched::ServedModel>& models) {
-  if (models.empty()) return std::nullopt;
-  json::Array data;
-  for (const sched::ServedModel& model : models) {
-    json::Object entry{{"id", model.id}, {"object", "model"}, {"created", 0}, {"owned_by", "llmd"}};
-    if (!model.parent.empty()) entry.emplace_back("parent", model.parent);
-    data.emplace_back(std::move(entry));
-  }
-  const json::Value body(json::Object{{"object", "list"}, {"data", std::move(data)}});
-  return Page(200, body.Dump(), "application/json");
-}
-
 }  // namespace
 
 std::vector<LocalPage> ClientPages(const PageSources& sources) {
@@ -56,15 +39,12 @@ std::vector<LocalPage> ClientPages(const PageSources& sources) {
   std::vector<LocalPage> pages;
   const auto add = [&pages](const char* path, auto make) { pages.push_back({path, make}); };
   add("/", Welcome);
-  add("/health", [](std::string_view) -> Answer { return Text(200, ""); });
-  add("/healthz", [](std::string_view) -> Answer { return Text(200, "ok\n"); });
-  add("/ready", [ready](std::string_view) -> Answer { return Text(ready() ? 200 : 503, ""); });
-  add("/readyz", [ready](std::string_view) -> Answer {
-    return ready() ? Text(200, "ok\n") : Text(503, "not ready\n");
-  });
-  add("/v1/models",
-      [models = sources.models](std::string_view) -> Answer { return Models(models()); });
-  add("/metrics", [metrics = sources.metrics](std::string_view) -> Answer {
+  add("/health", [](std::string_view) { return Text(200, ""); });
+  add("/healthz", [](std::string_view) { return Text(200, "ok\n"); });
+  add("/ready", [ready](std::string_view) { return Text(ready() ? 200 : 503, ""); });
+  add("/readyz",
+      [ready](std::string_view) { return ready() ? Text(200, "ok\n") : Text(503, "not ready\n"); });
+  add("/metrics", [metrics = sources.metrics](std::string_view) {
     return Page(200, PageForClients(metrics()), "text/plain; version=0.0.4; charset=utf-8");
   });
   pages.back().slow = true;

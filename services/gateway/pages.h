@@ -3,21 +3,26 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "gateway/routes.h"
-#include "llmd/sched/director.h"
+#include "llmd/http/message.h"
 
 namespace llmd::gateway {
+
+// A page of the gateway's own, for GET and HEAD of exactly `path`.
+struct LocalPage {
+  std::string path;
+  std::function<http::Response(std::string_view query)> make;  // may be called from any thread
+  bool slow = false;                                           // not on a loop thread
+};
 
 struct PageSources {
   std::function<bool()> ready;
   std::function<std::string()> metrics;  // shown without what names engines
-  // Empty when they are not known here.
-  std::function<std::vector<sched::ServedModel>()> models;
 };
 
-// /, /health, /ready, /healthz, /readyz, /metrics, and /v1/models where models are known.
+// /, /health, /ready, /healthz, /readyz and /metrics.
 std::vector<LocalPage> ClientPages(const PageSources& sources);
 
 }  // namespace llmd::gateway

@@ -1,9 +1,10 @@
 #include "gateway/policy_base.h"
 
+#include <algorithm>
 #include <array>
 #include <memory>
-#include <optional>
-#include <vector>
+#include <span>
+#include <utility>
 
 #include "llmd/http/error_body.h"
 #include "llmd/uuid.h"
@@ -17,6 +18,22 @@ using relay::HeaderEdit;
 constexpr size_t kLoggedIdBytes = 128;
 constexpr size_t kProbeBytes = 64 * 1024;
 constexpr Duration kProbeTimeout = std::chrono::seconds(2);
+constexpr Duration kModelsTimeout = std::chrono::seconds(5);
+
+// A GET of our own.
+relay::SendOptions OwnGet(const relay::Target& target, std::string_view path,
+                          std::span<const HeaderEdit> headers, size_t collect_bytes,
+                          Duration timeout) {
+  relay::SendOptions out;
+  out.target = target;
+  out.method = "GET";
+  out.path = path;
+  out.own_headers = out.own_body = true;
+  out.headers = headers;
+  out.collect_bytes = collect_bytes;
+  out.connect_timeout = out.first_byte_timeout = out.gap_timeout = timeout;
+  return out;
+}
 
 // Its clients expect errors in Anthropic's form.
 bool IsAnthropic(std::string_view path) {
@@ -26,6 +43,15 @@ bool IsAnthropic(std::string_view path) {
 }
 
 }  // namespace
+
+PolicyBase::PolicyBase(const PolicyParts& parts, relay::Loop& loop)
+    : parts_(parts),
+      loop_(loop),
+      keeper_(parts.doors, loop.index()),
+      backoff_(parts.seed + static_cast<uint64_t>(loop.index())),
+      observer_(parts.observed, loop.index()) {
+  if (loop.index() == 0) (void)loop.Post([this] { RefreshModels(); });  // before the first tick
+}
 
 std::string_view PolicyBase::LoggedId(const Request& request) {
   return std::string_view(request.id).substr(0, kLoggedIdBytes);
@@ -41,6 +67,8 @@ PolicyBase::Request& PolicyBase::Begin(Call& call) {
   request.id.assign(head.headers.Get(http::Known::kXRequestId).value_or(""));
   if (request.id.empty()) AssignUuid(request.id, RandomBits(), RandomBits());
   request.endpoint.clear();
+  request.visit = nullptr;
+  request.answered = request.reading = request.left = request.models_page = false;
   request.page = nullptr;
   request.probe = 0;
   request.anthropic = IsAnthropic(request.path);
@@ -49,63 +77,19 @@ PolicyBase::Request& PolicyBase::Begin(Call& call) {
   request.tries.Reset();
   request.kept.Clear();
   observer_.Begin(request.record, call);
+  request.models_of.name.clear();
   parts_.metrics.inflight.Add(1);
   return request;
-}
-
-void PolicyBase::OnHead(Call& call) {
-  Begin(call);
-  const Routes::Verdict verdict = parts_.routes.Of(call.request());
-  switch (verdict.kind) {
-    case Routes::Verdict::Kind::kForward:
-      return;
-    case Routes::Verdict::Kind::kLocal:
-      return void(AnswerHere(call, *verdict.page));
-    case Routes::Verdict::Kind::kRefuse:
-      return Answer(call, verdict.status, verdict.message, verdict.allow);
-  }
-}
-
-void PolicyBase::OnRequest(Call& call) {
-  Request& request = Of(call);
-  observer_.Whole(request.record, call);
-  if (request.page != nullptr) return AnswerLater(call, *request.page);
-  Serve(call, request);
 }
 
 void PolicyBase::OnRefused(Call& call, const relay::Refusal& refusal) {
   if (call.context == nullptr) Begin(call);
   observer_.Refused(Of(call).record, refusal);
-  Answer(call, refusal.status, refusal.message);
-}
-
-// False when the page leaves the request to a model server. One that takes a while to write waits
-// for OnRequest.
-bool PolicyBase::AnswerHere(Call& call, const LocalPage& page) {
-  if (page.slow) {
-    Of(call).page = &page;
-    return true;
-  }
-  const std::optional<http::Response> response = page.make(call.request().query());
-  if (response) AnswerWith(call, *response);
-  return response.has_value();
-}
-
-// Written on another thread.
-void PolicyBase::AnswerLater(Call& call, const LocalPage& page) {
-  const std::string query(call.request().query());
-  const Status queued = parts_.workers.Submit([this, ref = call.ref(), &page, query] {
-    auto made = std::make_shared<const std::optional<http::Response>>(page.make(query));
-    (void)ref.Post([this, made](Call& asked) { AnswerWith(asked, made->value()); });
-  });
-  if (!queued.ok()) Answer(call, 503, queued.message());
-}
-
-void PolicyBase::AnswerWith(Call& call, const http::Response& response) {
-  std::vector<HeaderEdit> headers;
-  for (const auto& [name, value] : response.head.headers.lines()) headers.push_back({name, value});
-  headers.push_back({"x-request-id", Of(call).id});
-  call.Answer(response.head.status, headers, response.body);
+  if (refusal.code.empty()) return Answer(call, refusal.status, refusal.message);
+  doors::Refusal told;
+  told.Set(refusal.status, refusal.code, refusal.message);
+  told.retry_after_s = refusal.retry_after_s;
+  Refuse(call, Of(call), told);
 }
 
 std::string PolicyBase::ErrorOf(const Request& request, int status, std::string_view message) {
@@ -113,14 +97,21 @@ std::string PolicyBase::ErrorOf(const Request& request, int status, std::string_
                            : http::ErrorBody(status, message);
 }
 
-void PolicyBase::Answer(Call& call, int status, std::string_view message, std::string_view allow) {
-  const std::string body = status == 204 ? "" : ErrorOf(Of(call), status, message);
-  std::array<HeaderEdit, 3> headers;
-  size_t count = 0;
-  if (!body.empty()) headers[count++] = {"content-type", "application/json"};
-  if (!allow.empty()) headers[count++] = {"allow", allow};
-  headers[count++] = {"x-request-id", Of(call).id};
-  call.Answer(status, {headers.data(), count}, body);
+void PolicyBase::AnswerWith(Call& call, const http::Response& response) {
+  edits_.clear();
+  for (const auto& [name, value] : response.head.headers.lines()) edits_.push_back({name, value});
+  edits_.push_back({"x-request-id", Of(call).id});
+  AddAnswerEdits(Of(call), edits_);
+  call.Answer(response.head.status, edits_, response.body);
+}
+
+void PolicyBase::Answer(Call& call, int status, std::string_view message) {
+  const std::string body = message.empty() ? "" : ErrorOf(Of(call), status, message);
+  edits_.clear();
+  if (!body.empty()) edits_.push_back({"content-type", "application/json"});
+  edits_.push_back({"x-request-id", Of(call).id});
+  AddAnswerEdits(Of(call), edits_);
+  call.Answer(status, edits_, body);
 }
 
 void PolicyBase::OnFailure(Call& call, relay::Failure failure, std::string_view what) {
@@ -132,6 +123,10 @@ void PolicyBase::OnFailure(Call& call, relay::Failure failure, std::string_view 
     } else {
       parts_.health.Probed(request.probe, false);
     }
+    return call.Abort();
+  }
+  if (!request.models_of.name.empty()) {
+    parts_.models.Failed(request.models_of, what, call.now());
     return call.Abort();
   }
   Blame(request, failure, what);
@@ -162,6 +157,13 @@ void PolicyBase::Limit(const Call& call, const Request& request, relay::SendOpti
   leg->first_byte_timeout = request.timeouts->first_byte;
   leg->gap_timeout = request.timeouts->gap;
   leg->deadline = request.timeouts->DeadlineOf(call.received());
+}
+
+void PolicyBase::SendKept(Call& call, const Request& request) {
+  edits_.clear();
+  edits_.push_back({"x-request-id", request.id});
+  AddAnswerEdits(request, edits_);
+  request.kept.Send(call, edits_);
 }
 
 bool PolicyBase::Betters(Call& call, Request& request, const http::ResponseView& head) {
@@ -206,43 +208,70 @@ std::string_view PolicyBase::OnCut(Call& call, relay::Failure failure, std::stri
 
 void PolicyBase::OnEnd(Call& call, const relay::Outcome& outcome) {
   Request& request = Of(call);
-  if (request.probe != 0) return Give(request);
+  if (request.probe != 0 || !request.models_of.name.empty()) return Give(request);
   parts_.metrics.inflight.Add(-1);
   if (outcome.client_gone) parts_.metrics.client_gone.Add();
   observer_.End(request.record, outcome, LoggedId(request), request.method, request.path);
-  if (Ended(call, request, outcome)) Give(request);
+  LeaveDoors(request, call.now());
+  const bool over = Ended(call, request, outcome);
+  if (request.reading) {
+    request.left = true;
+    call.Retain();
+  } else if (over) {
+    Give(request);
+  }
 }
 
 // Endpoints that are out are asked for their health before requests go there again.
 void PolicyBase::OnTick() {
   observer_.HandOver();
   if (loop_.index() != 0) return;
-  for (const relay::UpstreamHealth::Probe& due : parts_.health.TakeDue()) {
-    Request& request = Take();
-    request.probe = due.key;
-    Call& call = loop_.Open();
-    call.context = &request;
-    const std::array<HeaderEdit, 1> headers = {HeaderEdit{"user-agent", "llmd-gateway"}};
-    relay::SendOptions options;
-    options.target = due.target;
-    options.method = "GET";
-    options.path = "/health";
-    options.own_headers = options.own_body = true;
-    options.headers = headers;
-    options.collect_bytes = kProbeBytes;
-    options.connect_timeout = options.first_byte_timeout = options.gap_timeout = kProbeTimeout;
-    call.Send(options);
-  }
+  for (const relay::UpstreamHealth::Probe& due : parts_.health.TakeDue()) Probe(due);
+  RefreshModels();
+}
+
+void PolicyBase::Probe(const relay::UpstreamHealth::Probe& due) {
+  Request& request = Take();
+  request.probe = due.key;
+  request.models_of.name.clear();
+  Call& call = loop_.Open();
+  call.context = &request;
+  const std::array<HeaderEdit, 1> headers = {HeaderEdit{"user-agent", "llmd-gateway"}};
+  call.Send(OwnGet(due.target, "/health", headers, kProbeBytes, kProbeTimeout));
+}
+
+void PolicyBase::RefreshModels() {
+  parts_.models.Refresh(loop_, parts_.workers,
+                        [this](const doors::EngineName& engine) { AskForModels(engine); });
+}
+
+void PolicyBase::AskForModels(const doors::EngineName& engine) {
+  const auto target = relay::Target::Parse(engine.name);
+  if (!target.ok()) return parts_.models.Failed(engine, target.status().message(), loop_.now());
+  Request& request = Take();
+  request.probe = 0;
+  request.models_of = engine;
+  Call& call = loop_.Open();
+  call.context = &request;
+  const std::shared_ptr<const std::string> key = parts_.doors.engine_key();
+  const std::array<HeaderEdit, 2> headers = {
+      HeaderEdit{"user-agent", "llmd-gateway"},
+      HeaderEdit{"authorization", key ? std::string_view(*key) : std::string_view()}};
+  call.Send(OwnGet(*target, "/v1/models", std::span(headers).first(key ? 2 : 1),
+                   doors::kMaxModelPageBytes, kModelsTimeout));
 }
 
 void PolicyBase::OnCollected(Call& call, const http::ResponseView& head, std::string_view body) {
   Request& request = Of(call);
-  if (request.probe == 0) {
+  if (request.probe != 0) {
+    parts_.health.Probed(request.probe, head.status < 500);
+  } else if (!request.models_of.name.empty()) {
+    parts_.models.Learned(request.models_of, head.status, body, parts_.workers, call.now());
+  } else {
     observer_.Collected(request.record, head.status);
     request.kept.Keep(head, body);
     return SetAside(call, request);
   }
-  parts_.health.Probed(request.probe, head.status < 500);
   call.Abort();
 }
 

@@ -5,21 +5,42 @@
 namespace llmd::gateway {
 namespace {
 
+// Of its only pool.
+EngineList EnginesOf(const sched::Director& director) {
+  return [&director] {
+    std::vector<doors::EngineName> out;
+    for (const sched::EndpointInfo& endpoint : director.Endpoints())
+      out.push_back({"", endpoint.HostPort()});
+    return out;
+  };
+}
+
 class RelayFront final : public Front {
  public:
-  RelayFront(const FrontOptions& options, sched::Director& director, std::vector<LocalPage> pages,
-             std::unique_ptr<WorkerPool> workers, const Logger& logger, MetricsRegistry& metrics,
-             PageWatch* watch)
-      : routes_(std::move(pages)),
+  RelayFront(const FrontOptions& options, sched::Director& director, doors::Doors& doors,
+             std::vector<LocalPage> pages, std::unique_ptr<WorkerPool> workers,
+             const Logger& logger, MetricsRegistry& metrics, PageWatch* watch)
+      : pages_(std::move(pages)),
+        models_(doors, options.engines ? options.engines : EnginesOf(director)),
         metrics_(metrics),
         health_(SystemClock()),
         workers_(std::move(workers)),
         access_log_(OpenAccessLog(options, metrics)),
-        parts_{
-            routes_,      metrics_,         health_,
-            *workers_,    options.timeouts, options.tries,
-            options.seed, logger,           {metrics_.requests, access_log_.get(), options.tracer}},
+        parts_{pages_,
+               doors,
+               models_,
+               metrics_,
+               health_,
+               *workers_,
+               options.timeouts,
+               options.tries,
+               options.seed,
+               logger,
+               {metrics_.requests, access_log_.get(), options.tracer}},
         own_{director, watch} {}
+  ~RelayFront() override {
+    if (relay_) Stop(Duration::zero());
+  }
 
   Status Start(const FrontOptions& options, const Logger& logger) {
     const auto policy = [this](relay::Loop& loop) -> std::unique_ptr<relay::Policy> {
@@ -37,7 +58,8 @@ class RelayFront final : public Front {
   }
 
  private:
-  const Routes routes_;
+  const std::vector<LocalPage> pages_;
+  ModelReader models_;
   GatewayMetrics metrics_;
   relay::UpstreamHealth health_;
   std::unique_ptr<WorkerPool> workers_;
@@ -60,6 +82,7 @@ relay::RelayOptions RelayOptionsOf(const FrontOptions& options) {
   out.upstream_tls = options.upstream_tls;
   out.upstream_tls_host = options.upstream_tls_host;
   out.sse_heartbeat = options.sse_heartbeat;
+  ApplyLimits(options.limits, out);
   return out;
 }
 
@@ -70,13 +93,13 @@ std::unique_ptr<services::AccessLog> OpenAccessLog(const FrontOptions& options,
 }
 
 StatusOr<std::unique_ptr<Front>> MakeRelayFront(const FrontOptions& options,
-                                                sched::Director& director,
+                                                sched::Director& director, doors::Doors& doors,
                                                 std::vector<LocalPage> pages, const Logger& logger,
                                                 MetricsRegistry& metrics, PageWatch* watch) {
   LLMD_ASSIGN_OR_RETURN(std::unique_ptr<WorkerPool> workers,
                         WorkerPool::Create({.name = "gateway", .threads = 2, .max_queued = 1024}));
-  auto front = std::make_unique<RelayFront>(options, director, std::move(pages), std::move(workers),
-                                            logger, metrics, watch);
+  auto front = std::make_unique<RelayFront>(options, director, doors, std::move(pages),
+                                            std::move(workers), logger, metrics, watch);
   LLMD_RETURN_IF_ERROR(front->Start(options, logger));
   return std::unique_ptr<Front>(std::move(front));
 }

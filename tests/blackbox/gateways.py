@@ -120,9 +120,9 @@ class Gateway:
         (self.folder / "endpoints.new").rename(self.folder / "endpoints.yaml")
 
 
-# Made short where the binary knows them, so that cases about time need not wait long.
-SHORT = {"--head-timeout": "2s", "--body-timeout": "3s", "--idle-timeout": "4s", "--client-head-timeout": "2s", "--client-body-timeout": "3s",
-         "--client-idle-timeout": "4s"}
+# Made short where the binary knows them, so that cases about time need not wait long, and cases about size not fill the memory.
+SHORT = {"--client-head-timeout": "2s", "--client-body-timeout": "3s", "--client-body-grace": "3s", "--client-idle-timeout": "4s",
+         "--max-body-bytes-in-flight": str(256 << 20)}
 _known = {}
 
 
@@ -168,7 +168,7 @@ class Epp(InProcess):
         self.spawn([build_dir() / "bin/llmd-epp", *self.picker_flags(), "--grpc-port", grpc, "--grpc-health-port", health, "--metrics-port", admin,
                     "--secure-serving=false", "--max-body-bytes", self.options.get("max_body", BODY_LIMIT)])
         self.wait_ready(admin, "/readyz")
-        return ["--epp", f"127.0.0.1:{grpc}"]
+        return ["--epp", f"127.0.0.1:{grpc}", *(x for port in self.farm.ports for x in ("--epp-endpoint", f"127.0.0.1:{port}"))]
 
     @property
     def picker(self):

@@ -111,7 +111,7 @@ def test_client_routing_headers_do_not_steer(started, tmp_path, engine):
 def test_errors_are_openai_objects(started, tmp_path, engine):
     gateway = gateway_over(started, tmp_path, [("alive", engine.port, "decode")])
     unknown = requests.get(f"{gateway.url}/nowhere", timeout=5)
-    assert unknown.status_code == 404 and unknown.json()["error"]["code"] == 404
+    assert unknown.status_code == 404 and unknown.json()["error"]["code"] == "unknown_path"
     bad = requests.post(f"{gateway.url}/v1/completions", data=b"[1]", timeout=5)
     assert bad.status_code == 400 and bad.json()["error"]["message"]
     model = requests.post(f"{gateway.url}/v1/completions", json={"model": "nobody", "prompt": "x"}, timeout=5)

@@ -287,7 +287,7 @@ def test_the_gateways_own_400(scripted, sdk):
 
 def test_the_gateways_own_404(scripted, sdk):
     outcome = sdk.call(scripted.url + "/elsewhere", "models.list")
-    assert outcome.raised("NotFoundError") and "no such route" in outcome.message
+    assert outcome.raised("NotFoundError") and "there is nothing at" in outcome.message
 
 
 def test_the_gateways_own_413(narrow, sdk):

@@ -27,6 +27,7 @@ void Admission::Clear() {
   request_size_ = response_size_ = text_size_ = 0;
   charged_tokens_ = 0;
   settled_ = true;
+  in_part_ = false;
   routes_.reset();
   catalogue_.reset();
   engine_key_.reset();
@@ -43,6 +44,15 @@ void Admission::EditRequest(const HeaderEdit& edit) {
 
 void Admission::EditResponse(const HeaderEdit& edit) {
   if (response_size_ < response_.size()) response_[response_size_++] = edit;
+}
+
+void Admission::AppendEngines(bool serving, std::vector<std::string>& out) const {
+  if (known == nullptr) return;
+  for (const auto& engine : catalogue_->listed) {
+    if (!pool.empty() && engine.first != pool) continue;
+    if (std::binary_search(known->engines.begin(), known->engines.end(), engine) == serving)
+      out.push_back(engine.second);
+  }
 }
 
 std::span<char> Admission::Room(size_t bytes) {

@@ -50,6 +50,11 @@ class Admission {
   BodyModel body_model;
   // What is known of the target; null when it is not known (yet).
   const CatalogueView::Entry* known = nullptr;
+  // Of the engines that have told a list, names are added to `out`: of those that serve the target,
+  // or of all others. The pool is the admission's, where it has one.
+  void AppendEngines(bool serving, std::vector<std::string>& out) const;
+  // Some engine has told a list in which the target, which is known, is not.
+  bool served_in_part() const { return known != nullptr && in_part_; }
 
   bool rewritten() const { return target_model != model; }
   // To apply to the client's headers, in order, before anything else reads them.
@@ -77,7 +82,7 @@ class Admission {
   std::array<char, 256> text_;
   std::string model_text_, message_scratch_;
   int64_t charged_tokens_ = 0;
-  bool settled_ = true;
+  bool settled_ = true, in_part_ = false;
   // What the views point into.
   std::shared_ptr<const ModelRoutes> routes_;
   std::shared_ptr<const CatalogueView> catalogue_;

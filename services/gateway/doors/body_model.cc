@@ -1,5 +1,6 @@
 #include "gateway/doors/body_model.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "director/response_scan.h"
@@ -12,6 +13,15 @@ bool IsKey(const json::ScannedMember& member, std::string_view body, std::string
   if (raw.find('\\') == std::string_view::npos) return raw == key;
   const StatusOr<std::string> text = json::Unquote(member.key.In(body));
   return text.ok() && *text == key;
+}
+
+bool Contains(std::string_view text, std::string_view part) {
+  return text.find(part) != std::string_view::npos;
+}
+// A text of which a name is made without another look at it.
+bool IsPlain(std::string_view name) {
+  return std::all_of(name.begin(), name.end(),
+                     [](char c) { return c >= 0x20 && c < 0x7f && c != '\\'; });
 }
 
 // What a string between its quotes means, in `scratch` when it is escaped.
@@ -46,6 +56,30 @@ BodyModel FindBodyModel(std::string_view body, std::span<const json::ScannedMemb
     out.agree = out.agree && out.text && value.starts_with('"') && TextOf(value, other) == out.name;
   }
   return out;
+}
+
+bool FindFirstModel(std::string_view body, BodyModel& out) {
+  constexpr std::string_view kKey = "\"model\"", kBlanks = " \t\r\n";
+  const auto skip = [&](size_t at) {
+    return std::min(body.find_first_not_of(kBlanks, at), body.size());
+  };
+  const auto take = [&](size_t& at, std::string_view text) {
+    at = skip(at);
+    if (body.substr(at, text.size()) != text) return false;
+    at += text.size();
+    return true;
+  };
+  size_t at = 0;
+  if (!take(at, "{") || !take(at, kKey) || !take(at, ":")) return false;
+  const size_t begin = skip(at);
+  if (!take(at, "\"")) return false;
+  const size_t end = body.find('"', at);
+  if (end == std::string_view::npos) return false;
+  const std::string_view name = body.substr(at, end - at), rest = body.substr(end);
+  // Only \u can spell the key otherwise.
+  if (!IsPlain(name) || Contains(rest, kKey) || Contains(rest, "\\u")) return false;
+  out = {1, true, true, name, {begin, end + 1}};
+  return true;
 }
 
 int64_t BodyNumber(std::string_view body, std::span<const json::ScannedMember> members,

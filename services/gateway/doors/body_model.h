@@ -23,6 +23,9 @@ struct BodyModel {
 // is a view of the body.
 BodyModel FindBodyModel(std::string_view body, std::span<const json::ScannedMember> members,
                         std::string& scratch);
+// The same of a body that begins with its model and surely names no other, without a scan of the
+// rest (which may be no JSON). False where it takes one.
+bool FindFirstModel(std::string_view body, BodyModel& out);
 // An integer member of the top level, or `fallback` when there is none of at least 0.
 int64_t BodyNumber(std::string_view body, std::span<const json::ScannedMember> members,
                    std::string_view key, int64_t fallback);

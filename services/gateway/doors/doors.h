@@ -132,18 +132,21 @@ class Lane {
   // Decides what the head alone decides: path, CORS, key, requests a minute, headers.
   void AdmitHead(const DoorRequest& request, Admission& admission);
   // For admissions of kForward: the model, its route and pool, tokens a minute. `members` are those
-  // of the body's object where somebody has scanned it; empty: it is scanned here.
+  // of the body's object where somebody has scanned it (none: it is no object); null: it is scanned
+  // here.
   void AdmitBody(const DoorRequest& request, std::string_view body,
-                 std::span<const json::ScannedMember> members, Admission& admission);
+                 const std::vector<json::ScannedMember>* members, Admission& admission);
   // Both.
   void Admit(const DoorRequest& request, std::string_view body,
-             std::span<const json::ScannedMember> members, Admission& admission);
+             const std::vector<json::ScannedMember>* members, Admission& admission);
 
  private:
   bool AdmitPath(const DoorRequest& request, Admission& a);
   bool AdmitOrigin(const DoorRequest& request, std::string_view methods, Admission& a);
   bool AdmitKey(const DoorRequest& request, Admission& a);
   bool AdmitRate(const DoorRequest& request, Admission& a);
+  bool AnswersHere(Route route);
+  std::span<const json::ScannedMember> Scan(std::string_view body, Route route);
   bool AdmitModel(const DoorRequest& request, Admission& a);
   bool ChooseRoute(const DoorRequest& request, Admission& a);
   bool AdmitTokens(const DoorRequest& request, std::string_view body,

@@ -86,7 +86,7 @@ void Lane::AdmitHead(const DoorRequest& request, Admission& a) {
 }
 
 void Lane::Admit(const DoorRequest& request, std::string_view body,
-                 std::span<const json::ScannedMember> members, Admission& a) {
+                 const std::vector<json::ScannedMember>* members, Admission& a) {
   AdmitHead(request, a);
   if (a.verdict == Verdict::kForward) AdmitBody(request, body, members, a);
 }
@@ -102,7 +102,7 @@ bool Lane::AdmitPath(const DoorRequest& request, Admission& a) {
       a.status = 204;
       const bool preflight = Cors::IsPreflight(request.method, request.headers);
       if (!doors_.cors_.on() || !preflight) a.EditResponse({"allow", path.allowed});
-    } else if (IsOwn(path.route)) {
+    } else if (AnswersHere(path.route)) {
       a.verdict = Verdict::kOwn;
     }
     return a.verdict != Verdict::kAnswer;
@@ -119,6 +119,13 @@ bool Lane::AdmitPath(const DoorRequest& request, Admission& a) {
     a.EditResponse({"allow", path.allowed});
   }
   return false;
+}
+
+// Models are told by an engine until one has told them to the catalogue.
+bool Lane::AnswersHere(Route route) {
+  if (!IsOwn(route)) return false;
+  return (route != Route::kModels && route != Route::kModel) ||
+         !catalogue_.Load()->models.empty() || !routes_.Load()->routes().empty();
 }
 
 bool Lane::AdmitOrigin(const DoorRequest& request, std::string_view methods, Admission& a) {
@@ -200,13 +207,21 @@ bool Lane::AdmitRate(const DoorRequest& request, Admission& a) {
   return state.allowed;
 }
 
+std::span<const json::ScannedMember> Lane::Scan(std::string_view body, Route route) {
+  if (!IsInference(route) && body.front() != '{') return {};
+  return json::ScanObjectInto(body, {}, scanned_).ok() ? std::span(scanned_)
+                                                       : std::span<json::ScannedMember>();
+}
+
 void Lane::AdmitBody(const DoorRequest& request, std::string_view body,
-                     std::span<const json::ScannedMember> members, Admission& a) {
+                     const std::vector<json::ScannedMember>* given, Admission& a) {
   if (body.empty() || a.verdict != Verdict::kForward) return;
-  if (members.empty() && (IsInference(a.route) || body.front() == '{')) {
-    if (json::ScanObjectInto(body, {}, scanned_).ok()) members = scanned_;
+  std::span<const json::ScannedMember> members;
+  // A key's tokens are estimated by other members.
+  if (given != nullptr || a.key || !FindFirstModel(body, a.body_model)) {
+    members = given != nullptr ? *given : Scan(body, a.route);
+    a.body_model = FindBodyModel(body, members, a.model_text_);
   }
-  a.body_model = FindBodyModel(body, members, a.model_text_);
   a.model = a.target_model = a.body_model.name;
   if (!AdmitModel(request, a) || !ChooseRoute(request, a)) return;
   (void)AdmitTokens(request, body, members, a);
@@ -268,9 +283,14 @@ bool Lane::ChooseRoute(const DoorRequest& request, Admission& a) {
   if (!a.pool.empty()) a.EditRequest({kPool, a.pool});
   const std::shared_ptr<const CatalogueView>& view = catalogue_.Load();
   a.known = view->Find(a.target_model, a.pool);
-  if (a.known != nullptr) a.catalogue_ = view;
-  if (a.known != nullptr || !doors_.options_.refuse_unknown_models || !view->Complete(a.pool))
+  if (a.known != nullptr) {
+    a.catalogue_ = view;
+    a.in_part_ = a.known->engines.size() < view->listed.size();
+  }
+  if (a.known != nullptr || !doors_.options_.refuse_unknown_models || !view->Complete(a.pool) ||
+      routes->rewritten_behind(a.model)) {
     return true;
+  }
   doors_.metrics_.unknown_models.Add();
   Refuse(a, 404, "model_not_found", "there is no model ", "model");
   AppendClientText(a.refusal.message, a.model);

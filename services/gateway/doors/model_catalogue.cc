@@ -124,7 +124,7 @@ Status ModelCatalogue::Learn(const EngineName& engine, int http_status, std::str
                          : StatusOr<std::vector<ListedModel>>(
                                Unavailable("/v1/models answered " + std::to_string(http_status)));
   if (!models.ok()) {
-    Fail(engine, models.status(), now);
+    Note(engine, models.status(), TimePoint::max());
     return models.status().WithContext("models of " + engine.name);
   }
   const std::lock_guard lock(mutex_);
@@ -142,10 +142,16 @@ Status ModelCatalogue::Learn(const EngineName& engine, int http_status, std::str
 }
 
 void ModelCatalogue::Fail(const EngineName& engine, const Status& why, TimePoint now) {
+  Note(engine, why, now + kRetryDelay);
+}
+
+// The engine's last read was not good; it is due again by `due` at the latest.
+void ModelCatalogue::Note(const EngineName& engine, const Status& why, TimePoint due) {
   const std::lock_guard lock(mutex_);
   Engine* const entry = Find(engine);
   if (entry == nullptr) return;
   entry->reading = false;
+  entry->due = std::min(entry->due, due);
   entry->error = Cut(why.message().empty() ? "no answer" : why.message());
 }
 
@@ -154,6 +160,7 @@ void ModelCatalogue::Rebuild() {
   for (const auto& [name, engine] : engines_) {
     CatalogueView::PoolState& pool = out->pools[name.pool];
     pool.listed += engine.listed ? 1 : 0;
+    if (engine.listed) out->listed.emplace_back(name.pool, name.name);
     pool.ready += engine.ready ? 1 : 0;
     pool.silent += engine.ready && !engine.listed ? 1 : 0;
     for (const ListedModel& model : engine.models) {

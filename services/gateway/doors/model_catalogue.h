@@ -23,7 +23,8 @@ inline constexpr size_t kMaxModelPageBytes = 4 << 20;
 inline constexpr size_t kMaxModelsOfEngine = 10'000;  // a base model and its adapters
 inline constexpr size_t kMaxModels = 50'000;          // of all engines
 inline constexpr size_t kMaxEngines = 10'000;
-inline constexpr size_t kMaxReads = 32;       // of pages at a time
+inline constexpr size_t kMaxReads = 32;  // of pages at a time
+inline constexpr Duration kRetryDelay = std::chrono::seconds(1);
 inline constexpr size_t kMaxModelName = 512;  // bytes; longer ones are left out and counted
 
 // One entry of an engine's list.
@@ -47,7 +48,7 @@ struct StringHash {
 struct CatalogueView {
   struct Entry {
     ListedModel model;
-    // "pool" and names of the engines that serve it.
+    // Pool and name of the engines that serve it, in order.
     std::vector<std::pair<std::string, std::string>> engines;
     bool In(std::string_view pool) const;
   };
@@ -57,6 +58,7 @@ struct CatalogueView {
   };
   std::unordered_map<std::string, Entry, StringHash, std::equal_to<>> models;
   std::map<std::string, PoolState, std::less<>> pools;
+  std::vector<std::pair<std::string, std::string>> listed;  // pool and name of those with a list
   bool full = false;  // kMaxModels reached: no name is unknown
 
   // Null when no engine (of that pool; "" = any) lists it.
@@ -91,7 +93,7 @@ class ModelCatalogue {
   // Its answer. Other statuses than 200 and pages that cannot be read are kept as its error; what
   // it listed before stays. Answers of engines that left are passed over.
   Status Learn(const EngineName& engine, int http_status, std::string_view page, TimePoint now);
-  // It did not answer.
+  // It did not answer: it is asked again after kRetryDelay, or the interval where that is shorter.
   void Fail(const EngineName& engine, const Status& why, TimePoint now);
 
   const Snapshot<CatalogueView>& view() const { return view_; }
@@ -108,6 +110,7 @@ class ModelCatalogue {
     size_t left_out = 0;
   };
   Engine* Find(const EngineName& engine);
+  void Note(const EngineName& engine, const Status& why, TimePoint due);
   void Rebuild();  // under mutex_
 
   const Duration interval_;

@@ -127,6 +127,15 @@ const ModelRoute* ModelRoutes::Find(std::string_view model) const {
   return nullptr;
 }
 
+void ModelRoutes::SetRewrittenBehind(std::vector<std::string> models) {
+  rewritten_.clear();
+  for (std::string& model : models) rewritten_.insert(std::move(model));
+}
+
+bool ModelRoutes::rewritten_behind(std::string_view model) const {
+  return !rewritten_.empty() && (rewritten_.contains(model) || rewritten_.contains("*"));
+}
+
 std::string_view ModelRoutes::PoolFor(std::string_view host, std::string_view model) const {
   for (const sched::PoolRule& pool : pools_.pools) {
     for (const std::string& rule : pool.hosts) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "gateway/doors/door_metrics.h"
@@ -82,6 +83,10 @@ class ModelRoutes {
   const std::vector<ModelRoute>& routes() const { return routes_; }
   // Gives every target its counter, before the routes are shared.
   void CountIn(DoorMetrics& metrics);
+  // Names that the scheduler's own `rewrites` take: no engine need list them. "*" =
+  // every name.
+  void SetRewrittenBehind(std::vector<std::string> models);
+  bool rewritten_behind(std::string_view model) const;
   // Whether the name of a model decides about anything here.
   bool name_matters() const { return !routes_.empty() || by_model_; }
 
@@ -92,6 +97,7 @@ class ModelRoutes {
   std::vector<ModelRoute> routes_;
   std::unordered_map<std::string, size_t, StringHash, std::equal_to<>> by_name_;
   std::vector<std::pair<std::string, size_t>> patterns_;
+  std::unordered_set<std::string, StringHash, std::equal_to<>> rewritten_;
   sched::PoolsConfig pools_;
   bool by_model_ = false;
 };

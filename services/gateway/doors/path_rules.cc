@@ -4,6 +4,7 @@
 #include <array>
 
 #include "gateway/doors/glob.h"
+#include "llmd/http/head_view.h"
 
 namespace llmd::doors {
 namespace {
@@ -17,7 +18,7 @@ struct Known {
   Route route;
   std::string_view methods;
 };
-constexpr std::array<Known, 11> kKnown = {
+constexpr std::array<Known, 13> kKnown = {
     {{"/v1/chat/completions", Route::kChat, kPost},
      {"/v1/completions", Route::kCompletion, kPost},
      {"/v1/responses", Route::kResponses, kPost},
@@ -27,6 +28,8 @@ constexpr std::array<Known, 11> kKnown = {
      {"/v1/models", Route::kModels, kRead},
      {"/health", Route::kHealth, kRead},
      {"/ready", Route::kReady, kRead},
+     {"/healthz", Route::kHealth, kRead},
+     {"/readyz", Route::kReady, kRead},
      {"/metrics", Route::kMetrics, kRead},
      {"/", Route::kWelcome, kRead}}};
 
@@ -88,6 +91,7 @@ std::string_view NameOf(Route route) {
 const char* PathFault(std::string_view path) {
   if (!path.starts_with('/')) return "the path does not begin with '/'";
   size_t segment = 1;
+  bool escapes = false;
   for (size_t i = 1; i <= path.size(); ++i) {
     if (i == path.size() || path[i] == '/') {
       const std::string_view text = path.substr(segment, i - segment);
@@ -101,7 +105,10 @@ const char* PathFault(std::string_view path) {
     if (c == ';') return "the path has a ';'";
     if (c != '%') continue;
     if (const char* fault = EscapeFault(path.substr(i))) return fault;
+    escapes = true;
   }
+  // Escaped twice, or as overlong UTF-8.
+  if (escapes && !http::IsPlainPath(path)) return "the path has a segment '.' or '..' in disguise";
   return nullptr;
 }
 
@@ -123,6 +130,10 @@ StatusOr<PathRules> PathRules::Create(PathOptions options) {
 
 PathDecision PathRules::Decide(std::string_view method, std::string_view path) const {
   PathDecision out;
+  if (path == "*" && method == "OPTIONS") {  // of the server as a whole
+    out.allowed = kAny;
+    return out;
+  }
   const bool model = path.starts_with(kModelPrefix) && path.size() > kModelPrefix.size();
   // Of a model's id nothing reaches an engine: only what parts the path itself matters.
   out.fault = model ? nullptr : PathFault(path);

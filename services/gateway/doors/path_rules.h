@@ -38,8 +38,8 @@ std::string_view NameOf(Route route);  // "chat", … for metrics and logs
 
 // Why a path is refused whatever stands behind it; null when it is plain. Refused are: no leading
 // '/', bytes that are no printable ASCII, '\', ';', '%' that is no escape, escapes of characters
-// that need none (%61) or that part or end paths (%2f, %5c, %00), and segments "." and "..".
-// `path` is without its query.
+// that need none (%61) or that part or end paths (%2f, %5c, %00), and segments "." and "..",
+// escaped twice or overlong too. `path` is without its query.
 const char* PathFault(std::string_view path);
 
 struct PathOptions {

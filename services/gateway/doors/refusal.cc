@@ -24,7 +24,8 @@ void AppendErrorBody(const Refusal& refusal, bool anthropic, std::string& out) {
   out += anthropic ? R"({"type":"error","error":{"message":)" : R"({"error":{"message":)";
   json::AppendQuoted(out, refusal.message);
   out += R"(,"type":)";
-  json::AppendQuoted(out, http::ErrorType(refusal.status));
+  json::AppendQuoted(
+      out, anthropic ? http::AnthropicErrorType(refusal.status) : http::ErrorType(refusal.status));
   out += R"(,"param":)";
   if (refusal.param.empty())
     out += "null";

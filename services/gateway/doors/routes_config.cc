@@ -149,14 +149,18 @@ class RouteReader {
   std::string errors_;
 };
 
-// Models that the section `rewrites` of the same file takes, which would replace the route's.
-Status CheckRewrites(const config::Node& root, const std::vector<ModelRoute>& routes) {
+// Models that the section `rewrites` of the same file takes, which would replace the route's. They
+// are added to `taken`, "*" for a rewrite of every model.
+Status CheckRewrites(const config::Node& root, const std::vector<ModelRoute>& routes,
+                     std::vector<std::string>& taken) {
   for (const config::Node& rewrite : root.Get("rewrites").Items()) {
     for (const config::Node& rule : rewrite.Get("rules").Items()) {
       if (!routes.empty() && rule.Get("matches").Items().empty())
         return rule.Error("a rewrite of every model and `routes` exclude each other");
+      if (rule.Get("matches").Items().empty()) taken.emplace_back("*");
       for (const config::Node& match : rule.Get("matches").Items()) {
         const std::string model = match.Get("model").Get("value").String().value_or("");
+        taken.push_back(model);
         for (const ModelRoute& route : routes) {
           for (const std::string& pattern : route.models) {
             if (GlobMatches(pattern, model))
@@ -171,13 +175,14 @@ Status CheckRewrites(const config::Node& root, const std::vector<ModelRoute>& ro
 }
 
 Status AddRoutes(const std::string& path, const std::vector<std::string>& pools,
-                 std::string_view own_pool, std::vector<ModelRoute>& out) {
+                 std::string_view own_pool, std::vector<ModelRoute>& out,
+                 std::vector<std::string>& rewritten) {
   LLMD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   auto root = config::Parse(text, {.max_bytes = kMaxFileBytes});
   if (!root.ok()) return root.status().WithContext(path);
   auto routes = ReadRoutes(*root, pools, own_pool);
   if (!routes.ok()) return routes.status().WithContext(path);
-  LLMD_RETURN_IF_ERROR(CheckRewrites(*root, *routes).WithContext(path));
+  LLMD_RETURN_IF_ERROR(CheckRewrites(*root, *routes, rewritten).WithContext(path));
   std::move(routes->begin(), routes->end(), std::back_inserter(out));
   return OkStatus();
 }
@@ -207,7 +212,7 @@ StatusOr<std::vector<ModelRoute>> ReadRoutes(const config::Node& root,
 StatusOr<ModelRoutes> LoadRoutes(const RouteFiles& files) {
   std::vector<ModelRoute> routes;
   sched::PoolsConfig pools;
-  std::vector<std::string> names;
+  std::vector<std::string> names, rewritten;
   if (!files.pools_file.empty()) {
     LLMD_ASSIGN_OR_RETURN(const std::string text, ReadFile(files.pools_file));
     auto parsed =
@@ -215,11 +220,13 @@ StatusOr<ModelRoutes> LoadRoutes(const RouteFiles& files) {
     if (!parsed.ok()) return parsed.status().WithContext(files.pools_file);
     pools = std::move(*parsed);
     for (const sched::PoolRule& pool : pools.pools) names.push_back(pool.name);
-    LLMD_RETURN_IF_ERROR(AddRoutes(files.pools_file, names, "", routes));
+    LLMD_RETURN_IF_ERROR(AddRoutes(files.pools_file, names, "", routes, rewritten));
   }
   for (const auto& [pool, path] : files.endpoints_files)
-    LLMD_RETURN_IF_ERROR(AddRoutes(path, names, pool, routes));
-  return ModelRoutes::Create(std::move(routes), std::move(pools));
+    LLMD_RETURN_IF_ERROR(AddRoutes(path, names, pool, routes, rewritten));
+  LLMD_ASSIGN_OR_RETURN(ModelRoutes out, ModelRoutes::Create(std::move(routes), std::move(pools)));
+  out.SetRewrittenBehind(std::move(rewritten));
+  return out;
 }
 
 std::vector<std::string> EndpointsFilesOf(std::string_view config_yaml) {

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "core/http/raw_socket.h"
+#include "default_doors.h"
 #include "gateway/front.h"
 #include "llmd/json.h"
 
@@ -178,8 +179,8 @@ class DirectorCalls : public testing::Test {
   }
   void Open(FrontOptions options = Options(), PageWatch* watch = nullptr) {
     options.access_log = log_;
-    front_ =
-        *MakeRelayFront(options, director_, {}, Logger(log_, LogLevel::kInfo), metrics_, watch);
+    front_ = *MakeRelayFront(options, director_, *doors_, {}, Logger(log_, LogLevel::kInfo),
+                             metrics_, watch);
   }
   // Engines end after the front, which keeps connections to them.
   EchoEngine& Engine() { return *(echo_ = std::make_unique<EchoEngine>()); }
@@ -209,6 +210,7 @@ class DirectorCalls : public testing::Test {
   std::shared_ptr<MemoryLogSink> log_ = std::make_shared<MemoryLogSink>();
   MetricsRegistry metrics_;
   FakeDirector director_;
+  std::unique_ptr<doors::Doors> doors_ = DefaultDoors(metrics_);
   std::unique_ptr<EchoEngine> echo_;
   std::unique_ptr<ScriptedPeer> scripted_;
   std::unique_ptr<Front> front_;
@@ -732,8 +734,8 @@ TEST_F(DirectorCalls, RoutesByTheHeadAlone) {
     return socket.ReadToEnd();
   };
   EXPECT_THAT(ask("GET /nowhere"), AllOf(StartsWith("HTTP/1.1 404"), HasSubstr("not_found_error")));
-  EXPECT_THAT(ask("PUT /v1/x"), AllOf(StartsWith("HTTP/1.1 405"), HasSubstr("allow: GET")));
-  EXPECT_THAT(ask("OPTIONS /v1/x"), AllOf(StartsWith("HTTP/1.1 204"), HasSubstr("allow: GET")));
+  EXPECT_THAT(ask("PUT /score"), AllOf(StartsWith("HTTP/1.1 405"), HasSubstr("allow: GET")));
+  EXPECT_THAT(ask("OPTIONS /score"), AllOf(StartsWith("HTTP/1.1 204"), HasSubstr("allow: GET")));
   for (const char* path : {"/v1/../metrics", "/v1/..%2fmetrics", "/v1/..;/metrics", "/v1/..\\x",
                            "/v1/%252e%252e/x", "/v1/%c0%ae%c0%ae/x"})
     EXPECT_THAT(ask(std::string("GET ") + path), StartsWith("HTTP/1.1 400")) << path;

@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include "core/http/fixture.h"
+#include "default_doors.h"
 #include "gateway/front.h"
 #include "llmd/http/client.h"
 
@@ -51,7 +52,7 @@ class DirectorPolicyTest : public testing::Test {
     director = std::move(*made);
     FrontOptions once;
     once.tries.retry_timeout = {};
-    auto opened = MakeRelayFront(once, *director, {}, Logger(), metrics);
+    auto opened = MakeRelayFront(once, *director, *doors, {}, Logger(), metrics);
     ASSERT_TRUE(opened.ok()) << opened.status().ToString();
     front = std::move(*opened);
   }
@@ -88,6 +89,7 @@ class DirectorPolicyTest : public testing::Test {
 
   MetricsRegistry metrics;
   std::unique_ptr<sched::Director> director;
+  std::unique_ptr<doors::Doors> doors = DefaultDoors(metrics);
   std::unique_ptr<Front> front;
   std::atomic<bool> broken{false};
   TestServer engine{Engine{&broken}};

@@ -7,6 +7,7 @@
 #include "common/request_observer.h"
 #include "core/http/fixture.h"
 #include "core/http/raw_socket.h"
+#include "default_doors.h"
 #include "gateway/front.h"
 
 namespace llmd::gateway {
@@ -92,7 +93,7 @@ class Looking : public testing::Test {
     FrontOptions front_options;
     front_options.access_log = log;
     front_options.tracer = &tracer;
-    auto opened = MakeRelayFront(front_options, *director, {}, Logger(), metrics);
+    auto opened = MakeRelayFront(front_options, *director, *doors, {}, Logger(), metrics);
     ASSERT_TRUE(opened.ok()) << opened.status().ToString();
     front = std::move(*opened);
   }
@@ -140,6 +141,7 @@ class Looking : public testing::Test {
   std::shared_ptr<MemoryLogSink> log = std::make_shared<MemoryLogSink>();
   TestServer engine{Answer};
   std::unique_ptr<sched::Director> director;
+  std::unique_ptr<doors::Doors> doors = DefaultDoors(metrics);
   std::unique_ptr<Front> front;
 };
 

@@ -61,6 +61,9 @@ std::string_view CallImpl::body() const {
 std::string_view CallImpl::peer() const {
   return client_ != nullptr ? std::string_view(client_->peer()) : std::string_view();
 }
+Connection* CallImpl::connection() const {
+  return client_ != nullptr ? &client_->connection() : nullptr;
+}
 bool CallImpl::tls() const {
   return client_ != nullptr && client_->tls();
 }

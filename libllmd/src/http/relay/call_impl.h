@@ -36,6 +36,7 @@ class CallImpl final : public Call {
   std::string_view body() const override;
   bool has_body() const override { return head_.announces_body; }
   std::string_view peer() const override;
+  Connection* connection() const override;
   bool tls() const override;
   std::string_view client_subject() const override;
   TimePoint received() const override { return outcome_.received; }

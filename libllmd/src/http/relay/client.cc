@@ -28,6 +28,7 @@ void Client::Begin(int fd, bool full) {
   socket_ = Socket(fd);
   peer_ = PeerOf(fd);
   subject_.clear();
+  connection_ = {.peer = peer_};
   readable_ = hung_up_ = broken_ = false;
   state_ = State::kIdle;
   const http::ServerOptions& server = loop_.options().server;
@@ -37,19 +38,23 @@ void Client::Begin(int fd, bool full) {
     state_ = State::kHandshake;
   }
   if (peer_.empty() || !loop_.Watch(fd, *this)) return Close();
-  if (full) return RefuseConnection();
+  Refusal refusal{503, "too many connections", "overloaded", 1};
+  if (full) return RefuseConnection(refusal);
+  introduced_ = true;
+  if (!loop_.policy().OnConnect(connection_, refusal)) return RefuseConnection(refusal);
   ArmForState();
 }
 
 // There is no room: told at once, whatever its request would be.
-void Client::RefuseConnection() {
+void Client::RefuseConnection(const Refusal& refusal) {
   if (socket_.tls()) return Close();
   StartCall(loop_.now());
-  Refuse(503, "too many connections");
+  Refuse(refusal);
   Drive();
 }
 
 void Client::StartCall(TimePoint received) {
+  UncountHead();
   call_ = &loop_.TakeCall();
   call_->Begin(this, received);
   state_ = State::kBody;
@@ -171,6 +176,7 @@ bool Client::StepHead() {
       head_started_ = loop_.now();
     }
     if (scanner_.Feed(input) || !scanner_.error().ok()) return BeginCall();
+    if (!CountHead()) return true;
   }
   if (state_ == State::kIdle && loop_.shared().draining.load(std::memory_order_relaxed)) {
     Close();
@@ -204,11 +210,30 @@ bool Client::BeginCall() {
   return true;
 }
 
-void Client::Refuse(int status, std::string_view message) {
+void Client::Refuse(const Refusal& refusal) {
   call_->SetRefused();
-  loop_.policy().OnRefused(*call_, {status, message});
+  loop_.policy().OnRefused(*call_, refusal);
   if (state_ != State::kBody) return;
-  loop_.policy().Policy::OnRefused(*call_, {status, message});
+  loop_.policy().Policy::OnRefused(*call_, refusal);
+}
+
+// Of a head that has only begun. False when the client may not hold more and was refused.
+bool Client::CountHead() {
+  const size_t more = in_.size() - counted_head_;
+  if (more == 0) return true;
+  Refusal refusal;
+  if (loop_.policy().OnTake(connection_, Held::kHead, more, refusal)) {
+    counted_head_ += more;
+    return true;
+  }
+  StartCall(head_started_);
+  Refuse(refusal);
+  return false;
+}
+
+void Client::UncountHead() {
+  if (counted_head_ == 0) return;
+  loop_.policy().OnGiveBack(connection_, Held::kHead, std::exchange(counted_head_, 0));
 }
 
 void Client::OnTimer() {
@@ -396,7 +421,9 @@ void Client::Close(bool reset) {
   TakeAhead();
   in_.Free();
   out_.Free();
+  UncountHead();
   ForgetBody();
+  if (std::exchange(introduced_, false)) loop_.policy().OnDisconnect(connection_);
   loop_.Retire(*this);
 }
 

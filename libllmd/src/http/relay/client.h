@@ -43,6 +43,7 @@ class Client final : public Handler {
   // read, or has come.
   bool body_settled() const { return state_ != State::kBody || CanSkipBody(); }
   const std::string& peer() const { return peer_; }
+  Connection& connection() { return connection_; }
   bool tls() const { return socket_.tls(); }
   const std::string& subject() const { return subject_; }  // of its verified certificate
   std::string_view body() const { return body_view_; }
@@ -61,7 +62,7 @@ class Client final : public Handler {
   bool StepBody();
   bool StepFlush();
   bool StepLinger();
-  void RefuseConnection();
+  void RefuseConnection(const Refusal& refusal);
   void StartCall(TimePoint received);
   bool BeginCall();
   void StartBody();
@@ -70,8 +71,11 @@ class Client final : public Handler {
   bool ReadLengthBody();
   bool ReadChunkedBody();
   bool Decode(std::string_view input, bool from_input);
+  bool CountHead();
+  void UncountHead();
   bool CountBody(size_t bytes);
-  void Refuse(int status, std::string_view message);
+  void Refuse(int status, std::string_view message) { Refuse(Refusal{status, message}); }
+  void Refuse(const Refusal& refusal);
   bool CanSkipBody() const;
   void OnTimer();
   void OnGone();
@@ -92,7 +96,7 @@ class Client final : public Handler {
   State state_ = State::kClosed;
   After after_ = After::kNext;
   bool driving_ = false, readable_ = false, hung_up_ = false, broken_ = false;
-  bool in_place_ = false, continued_ = false, again_ = false;
+  bool in_place_ = false, continued_ = false, again_ = false, introduced_ = false;
 
   Buffer in_;        // what came and was not used up, the call's head at its front
   size_t used_ = 0;  // of in_, by the call
@@ -103,11 +107,13 @@ class Client final : public Handler {
   uint64_t body_bytes_ = 0;  // received of it
   size_t taken_ = 0;         // within this event
   size_t counted_ahead_ = 0;
-  size_t counted_bytes_ = 0;  // in Shared::body_bytes
+  size_t counted_head_ = 0;   // told to the policy, of in_
+  size_t counted_bytes_ = 0;  // in Shared::body_bytes, and told to the policy
   TimePoint head_started_{}, body_started_{}, last_write_{};
   Buffer out_;
   CallImpl* call_ = nullptr;
   std::string peer_, subject_;
+  Connection connection_;
 };
 
 }  // namespace llmd::relay

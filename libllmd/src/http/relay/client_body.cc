@@ -118,6 +118,12 @@ bool Client::Decode(std::string_view input, bool from_input) {
 
 // False when there is no room for it and the request was refused.
 bool Client::CountBody(size_t bytes) {
+  if (bytes == 0) return true;
+  Refusal refusal;
+  if (!loop_.policy().OnTake(connection_, Held::kBody, bytes, refusal)) {
+    Refuse(refusal);
+    return false;
+  }
   const size_t limit = loop_.options().max_body_bytes_in_flight;
   counted_bytes_ += bytes;
   const size_t all = loop_.shared().body_bytes.fetch_add(bytes, std::memory_order_relaxed) + bytes;
@@ -130,6 +136,7 @@ void Client::ForgetBody() {
   body_.Free();
   body_view_ = {};
   if (counted_bytes_ == 0) return;
+  loop_.policy().OnGiveBack(connection_, Held::kBody, counted_bytes_);
   loop_.shared().body_bytes.fetch_sub(std::exchange(counted_bytes_, 0), std::memory_order_relaxed);
 }
 

@@ -1,6 +1,8 @@
 #include "llmd/http/relay/policy.h"
 
 #include <array>
+#include <span>
+#include <string>
 
 #include "llmd/http/error_body.h"
 
@@ -25,9 +27,11 @@ std::string_view NameOf(Failure failure) {
 }
 
 void Policy::OnRefused(Call& call, const Refusal& refusal) {
-  const std::array<HeaderEdit, 1> headers = {HeaderEdit{"Content-Type", "application/json"}};
+  const std::string seconds = std::to_string(refusal.retry_after_s);
+  const std::array<HeaderEdit, 2> headers = {HeaderEdit{"Content-Type", "application/json"},
+                                             HeaderEdit{"Retry-After", seconds}};
   const std::string body = http::ErrorBody(refusal.status, refusal.message);
-  call.Answer(refusal.status, headers, body);
+  call.Answer(refusal.status, std::span(headers).first(refusal.retry_after_s > 0 ? 2 : 1), body);
 }
 
 std::string_view Policy::OnCut(Call& call, Failure failure, std::string_view what) {

@@ -168,7 +168,9 @@ TEST_F(DoorsTest, CountRequestsAMinute) {
   EXPECT_EQ(EditOf(third.response_edits(), "x-ratelimit-reset-requests"), "1m0s");
   EXPECT_TRUE(Counted("llmd_gateway_ratelimited_total{limit=\"requests\",tenant=\"acme\"} 1.0") ||
               Counted("llmd_gateway_ratelimited_total{tenant=\"acme\",limit=\"requests\"} 1.0"));
-  // The list of models costs nothing.
+  // The list of models costs nothing, once there is one: until then an engine answers.
+  EXPECT_EQ(Knock("GET", "/v1/models", {{"x-api-key", "secret"}}).refusal.status, 429);
+  Serve("a", R"({"data":[{"id":"m"}]})");
   EXPECT_EQ(Knock("GET", "/v1/models", {{"x-api-key", "secret"}}).verdict, Verdict::kOwn);
   clock_.Advance(seconds(30));
   EXPECT_EQ(Ask("m", "secret").verdict, Verdict::kForward);

@@ -251,6 +251,28 @@ TEST(BodyModel, TheLastCounts) {
             "org/m\xc3\xbc");
 }
 
+TEST(BodyModel, TheFirstIsTakenWithoutAScanOnlyWhereItIsSurelyTheOne) {
+  std::string scratch;
+  for (const std::string_view body : {R"({"model":"a","prompt":"say \"model\" \n"})",
+                                      " {\n\t\"model\" : \"a b\" }", R"({"model":""})"}) {
+    BodyModel quick;
+    ASSERT_TRUE(FindFirstModel(body, quick)) << body;
+    const BodyModel found = Find(body, scratch);
+    EXPECT_EQ(quick.name, found.name);
+    EXPECT_EQ(quick.value.In(body), found.value.In(body));
+    EXPECT_TRUE(quick.text && quick.agree && quick.copies == 1);
+  }
+  for (const std::string_view body :
+       {R"({"x":1,"model":"a"})", R"({"model":"a","model":"b"})",
+        R"({"model":"a","tool":{"model":1}})", R"({"model":"a","m\u006fdel":"b"})",
+        R"({"model":"\u0061"})", R"({"model":"a\/b"})", "{\"model\":\"a\n\"}",
+        "{\"model\":\"\xff\"}", R"({"model":7})", R"({"model":"a)", R"([{"model":"a"}])",
+        R"({"model")", "", "{"}) {
+    BodyModel quick;
+    EXPECT_FALSE(FindFirstModel(body, quick)) << body;
+  }
+}
+
 TEST(BodyModel, OnlyItsBytesChange) {
   std::string scratch, quoted;
   const std::string_view body =

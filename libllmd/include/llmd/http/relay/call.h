@@ -28,6 +28,7 @@ namespace llmd::relay {
 
 class Call;
 class Loop;
+struct Connection;
 
 // Sets one header line in place of all of that name, or removes them. Names compare without regard
 // to case; CR, LF and NUL in a value are sent as blanks. Framing (Content-Length,
@@ -122,6 +123,8 @@ class Call {
   virtual bool has_body() const = 0;  // a Content-Length (0 too) or chunks were announced
   // "127.0.0.1:41234"; "" for one of Loop::Open.
   virtual std::string_view peer() const = 0;
+  // The client's connection; null for one of Loop::Open, and once the call is over.
+  virtual Connection* connection() const { return nullptr; }
   virtual bool tls() const = 0;  // the client speaks TLS
   // The verified subject of the client's certificate as RFC 2253 writes it, or its first
   // alternative name ("URI:spiffe://…"); at most 256 bytes. "" = none was asked for.

@@ -20,10 +20,24 @@ struct Piece {
   bool held = false;
 };
 
-// A request that broke a rule of HTTP or a limit, or for which there is no room.
+// A request that broke a rule of HTTP or a limit, or for which there is no room. Texts are the
+// relay's own, or what OnConnect or OnTake gave.
 struct Refusal {
   int status = 400;
-  std::string_view message;  // one of the relay's own texts
+  std::string_view message;
+  std::string_view code = {};  // "" = none but the status
+  int retry_after_s = 0;       // 0 = not said
+};
+
+// A client's connection, as long as it stands.
+struct Connection {
+  std::string_view peer;    // "127.0.0.1:41234"
+  void* context = nullptr;  // the policy's own; the relay never looks at it
+};
+// What a connection holds memory for.
+enum class Held : uint8_t {
+  kHead,  // of a head that has only begun; one that comes whole is not counted
+  kBody,  // of a request's body; one that fits beside its head (16 KiB) is not counted
 };
 
 // All hooks run on the loop's thread and must not block.
@@ -31,13 +45,29 @@ class Policy {
  public:
   virtual ~Policy() = default;
 
+  // A client has connected; above max_connections the relay refuses it without asking. False, with
+  // `refusal` filled (it holds until the next hook): it is answered so, whatever it sends, and
+  // closed; over TLS it is only closed.
+  virtual bool OnConnect(Connection& connection, Refusal& refusal) { return true; }
+  // The end of each connection that OnConnect was called for, whatever it said; after the OnEnd of
+  // its calls.
+  virtual void OnDisconnect(Connection& connection) {}
+  // It is to hold so many bytes more. False, with `refusal` filled: its request is refused so, and
+  // nothing is held.
+  virtual bool OnTake(Connection& connection, Held what, size_t bytes, Refusal& refusal) {
+    return true;
+  }
+  // It holds so many bytes less; by its end all that it took.
+  virtual void OnGiveBack(Connection& connection, Held what, size_t bytes) {}
+
   // The head is whole and within the rules; the body has not been read. May Answer (no such route,
   // no key) within the hook, whereupon the body is not read, and a client that waits for leave to
   // send it is not given any. Without an answer OnRequest follows.
   virtual void OnHead(Call& call) {}
   // Head and body are whole. Send or Answer, now or later.
   virtual void OnRequest(Call& call) = 0;
-  // The relay refuses the request (400, 408, 413, 417, 431, 503, 505); its head may be unread. To
+  // The relay refuses the request (400, 408, 413, 417, 431, 503, 505, or as OnTake said); its head
+  // may be unread. To
   // be answered in this hook with that status; the connection closes after it. The default sends an
   // OpenAI error object.
   virtual void OnRefused(Call& call, const Refusal& refusal);
