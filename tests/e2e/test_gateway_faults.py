@@ -93,8 +93,12 @@ def open_descriptors(pid):
 
 
 def test_a_lack_of_descriptors_ejects_no_engine(started, tmp_path, engines):
-    all_engines = engines(4, breaking_off_at(reset))
-    gateway = started(LimitedGateway(tmp_path, endpoints_of(all_engines)))
+    async def answer(request, writer):
+        if request.target == "/v1/models":  # asked by the gateway itself: no connection is left of it
+            return b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        return await breaking_off_at(reset)(request, writer)
+    all_engines = engines(4, answer)
+    gateway = started(LimitedGateway(tmp_path, endpoints_of(all_engines), "--model-refresh-interval", "1h"))
     gateway.wait_http(gateway.port, "/ready")
     with requests.Session() as client:
         assert client.get(f"{gateway.url}/health", timeout=5).status_code == 200  # a connection is there already
