@@ -25,6 +25,7 @@ void ModelReader::List() {
   for (const std::string& pool : pools_) members[pool];  // those that are empty now
   {
     const std::vector<doors::EngineName> engines = engines_();
+    engine_count_.store(engines.size(), std::memory_order_relaxed);
     const std::set<doors::EngineName> here(engines.begin(), engines.end());
     const std::lock_guard lock(mutex_);
     std::erase_if(silent_, [&](const auto& engine) { return !here.contains(engine); });

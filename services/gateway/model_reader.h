@@ -3,6 +3,7 @@
 // are read on other threads.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <mutex>
 #include <set>
@@ -30,6 +31,8 @@ class ModelReader {
   // Learned or Failed must follow. Nothing while the last time is still under way. Loop 0's thread.
   void Refresh(relay::Loop& loop, WorkerPool& workers,
                std::function<void(const doors::EngineName&)> read);
+  // So many there were when it was last asked.
+  size_t engine_count() const { return engine_count_.load(std::memory_order_relaxed); }
   // Its answer.
   void Learned(const doors::EngineName& engine, int status, std::string_view page,
                WorkerPool& workers, TimePoint now);
@@ -42,6 +45,7 @@ class ModelReader {
   doors::Doors& doors_;
   const EngineList engines_;
   bool listing_ = false;  // of loop 0
+  std::atomic<size_t> engine_count_{0};
   std::mutex mutex_;
   std::set<doors::EngineName> silent_;  // guarded by mutex_: did not answer the last time
   std::set<std::string> pools_;         // of the thread in List: those that had members

@@ -68,6 +68,7 @@ PolicyBase::Request& PolicyBase::Begin(Call& call) {
   if (request.id.empty()) AssignUuid(request.id, RandomBits(), RandomBits());
   request.endpoint.clear();
   request.visit = nullptr;
+  request.blamed = request.passed = false;
   request.answered = request.reading = request.left = request.models_page = false;
   request.page = nullptr;
   request.probe = 0;
@@ -135,10 +136,12 @@ void PolicyBase::OnFailure(Call& call, relay::Failure failure, std::string_view 
 
 void PolicyBase::Blame(Request& request, relay::Failure failure, std::string_view what, bool sure) {
   observer_.Failed(request.record, failure, what);
+  request.passed = false;
   relay::Target target;
   const Key key = Answering(request, &target);
-  const bool ejected =
-      sure ? parts_.health.Lost(key, target) : parts_.health.Failed(key, target, failure);
+  const bool ejected = sure
+                           ? parts_.health.Lost(key, target)
+                           : Counts(request, failure) && parts_.health.Failed(key, target, failure);
   const bool ours = failure == relay::Failure::kOurs;
   parts_.logger.Warn(ours ? "no connection can be made here" : "endpoint failed before its answer",
                      {{"x-request-id", LoggedId(request)},
@@ -146,6 +149,15 @@ void PolicyBase::Blame(Request& request, relay::Failure failure, std::string_vie
                       {"kind", relay::NameOf(failure)},
                       {"error", what},
                       {"ejected", ejected}});
+}
+
+// What a request does to one endpoint after the other is held against the first alone: it may be
+// the request. Connections that are refused are no request's doing.
+bool PolicyBase::Counts(Request& request, relay::Failure failure) {
+  const bool by_request = failure == relay::Failure::kReset ||
+                          failure == relay::Failure::kTimeout ||
+                          failure == relay::Failure::kProtocol;
+  return !by_request || !std::exchange(request.blamed, true);
 }
 
 std::optional<Duration> PolicyBase::AgainIn(const Call& call, Request& request) {
@@ -170,10 +182,8 @@ bool PolicyBase::Betters(Call& call, Request& request, const http::ResponseView&
   const Verdict verdict = Judge(head);
   if (verdict.failure) {
     Blame(request, *verdict.failure, "the sidecar's engine failed");
-  } else {
-    relay::Target target;
-    parts_.health.Succeeded(Answering(request, &target));
   }
+  request.passed = !verdict.failure;
   if (!verdict.elsewhere) return false;
   if (verdict.failure) {
     request.tries.OnFailed(*verdict.failure);
@@ -197,7 +207,7 @@ std::string_view PolicyBase::OnCut(Call& call, relay::Failure failure, std::stri
   parts_.metrics.upstream_cut.Add();
   relay::Target target;
   const Key key = Answering(request, &target);
-  parts_.health.Failed(key, target, failure);
+  if (Counts(request, failure)) parts_.health.Failed(key, target, failure);
   parts_.logger.Warn(
       "engine broke off its answer",
       {{"x-request-id", LoggedId(request)}, {"endpoint", request.endpoint}, {"error", what}});
@@ -212,6 +222,8 @@ void PolicyBase::OnEnd(Call& call, const relay::Outcome& outcome) {
   parts_.metrics.inflight.Add(-1);
   if (outcome.client_gone) parts_.metrics.client_gone.Add();
   observer_.End(request.record, outcome, LoggedId(request), request.method, request.path);
+  if (relay::Target target; request.passed && outcome.whole)
+    parts_.health.Succeeded(Answering(request, &target));
   LeaveDoors(request, call.now());
   const bool over = Ended(call, request, outcome);
   if (request.reading) {
@@ -228,6 +240,7 @@ void PolicyBase::OnTick() {
   if (loop_.index() != 0) return;
   for (const relay::UpstreamHealth::Probe& due : parts_.health.TakeDue()) Probe(due);
   RefreshModels();
+  parts_.health.SetMembers(parts_.models.engine_count());
 }
 
 void PolicyBase::Probe(const relay::UpstreamHealth::Probe& due) {

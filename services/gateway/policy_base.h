@@ -45,6 +45,8 @@ class PolicyBase : public relay::Policy {
   struct Request {
     std::string id, method, path;
     std::string endpoint;  // "ip:port" that answers; "" = none yet
+    bool blamed = false;   // an endpoint failed it, and that was held against the endpoint
+    bool passed = false;   // an endpoint has answered it
     // At the doors; null when they were not asked, and once nothing of it is needed any more.
     DoorKeeper::Visit* visit = nullptr;
     bool answered = false;            // an engine's answer has begun
@@ -139,6 +141,7 @@ class PolicyBase : public relay::Policy {
 
  private:
   Request& Begin(relay::Call& call);
+  static bool Counts(Request& request, relay::Failure failure);
   void AnswerHere(relay::Call& call, Request& request);
   void AnswerLater(relay::Call& call, std::function<http::Response()> make);
   void AnswerModels(relay::Call& call, const Request& request);

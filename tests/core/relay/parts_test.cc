@@ -185,6 +185,21 @@ TEST_F(HealthTest, OursIsHeldAgainstNobody) {
   EXPECT_THAT(*health_.Ejected(), IsEmpty());
 }
 
+TEST_F(HealthTest, RequestsPutOutAtMostHalfOfAllThoseThatAreGoneAreOutBesides) {
+  health_.SetMembers(5);
+  for (int round = 0; round < 4; ++round) {
+    for (UpstreamHealth::Key key = 1; key <= 5; ++key)
+      health_.Failed(key, target_, Failure::kReset);
+  }
+  EXPECT_THAT(*health_.Ejected(), ElementsAre(1, 2));
+  EXPECT_TRUE(health_.Failed(4, target_, Failure::kRefused));
+  EXPECT_THAT(*health_.Ejected(), ElementsAre(1, 2, 4));
+  UpstreamHealth alone(clock_);
+  alone.SetMembers(1);
+  for (int i = 0; i < 3; ++i) alone.Failed(1, target_, Failure::kReset);
+  EXPECT_THAT(*alone.Ejected(), ElementsAre(1));
+}
+
 TEST_F(HealthTest, OneThatIsLostIsOutAtOnce) {
   EXPECT_TRUE(health_.Lost(1, target_));
   EXPECT_FALSE(health_.Lost(1, target_));
@@ -209,7 +224,7 @@ TEST_F(HealthTest, IsProbedAfterABackoffThatDoubles) {
   EXPECT_THAT(*health_.Ejected(), ElementsAre(1));
 }
 
-TEST_F(HealthTest, AProbeLetsItInAndTheNextFailureEjectsItForLonger) {
+TEST_F(HealthTest, AProbeLetsItInAndAsManyFailuresEjectItForLonger) {
   health_.Failed(1, target_, Failure::kRefused);
   clock_.Advance(seconds(1));
   health_.TakeDue();
@@ -217,6 +232,7 @@ TEST_F(HealthTest, AProbeLetsItInAndTheNextFailureEjectsItForLonger) {
   health_.Probed(1, true);
   EXPECT_THAT(*health_.Ejected(), IsEmpty());
   EXPECT_NE(health_.version(), before);
+  for (int i = 0; i < 2; ++i) EXPECT_FALSE(health_.Failed(1, target_, Failure::kReset));
   EXPECT_TRUE(health_.Failed(1, target_, Failure::kReset));
   clock_.Advance(seconds(1));
   EXPECT_THAT(health_.TakeDue(), IsEmpty());

@@ -26,21 +26,31 @@ void UpstreamHealth::Publish() {
 
 bool UpstreamHealth::Failed(Key key, const Target& target, Failure failure) {
   if (failure == Failure::kOurs || failure == Failure::kDeadline) return false;
-  return Add(key, target, failure == Failure::kRefused ? options_.threshold : 1);
+  const bool gone = failure == Failure::kRefused;
+  return Add(key, target, gone ? options_.threshold : 1, gone);
 }
 
 bool UpstreamHealth::Lost(Key key, const Target& target) {
-  return Add(key, target, options_.threshold);
+  return Add(key, target, options_.threshold, /*gone=*/true);
 }
 
-bool UpstreamHealth::Add(Key key, const Target& target, int failures) {
+// For one more of those that failed requests.
+bool UpstreamHealth::HasRoom() const {
+  const size_t members = members_.load(std::memory_order_relaxed);
+  if (members == 0) return true;
+  const auto most = static_cast<size_t>(static_cast<double>(members) * options_.max_share);
+  return ejected_->size() < std::max<size_t>(most, 1);
+}
+
+bool UpstreamHealth::Add(Key key, const Target& target, int failures, bool gone) {
   const std::lock_guard lock(mutex_);
   const auto found = suspects_.find(key);
   if (found == suspects_.end() && suspects_.size() >= options_.max_suspects) return false;
   Suspect& suspect = found != suspects_.end() ? found->second : suspects_[key];
   suspect.target = target;
   suspect.failures += failures;
-  const bool ejects = !suspect.ejected && suspect.failures >= options_.threshold;
+  const bool ejects =
+      !suspect.ejected && suspect.failures >= options_.threshold && (gone || HasRoom());
   if (ejects) Eject(suspect);
   Publish();
   return ejects;
@@ -79,7 +89,7 @@ void UpstreamHealth::Probed(Key key, bool well) {
   if (well) {
     suspect.ejected = false;
     suspect.failed_probes = 0;
-    suspect.failures = options_.threshold - 1;
+    suspect.failures = 0;
   } else if (++suspect.failed_probes >= options_.max_failed_probes) {
     suspects_.erase(found);
   } else {
