@@ -3,7 +3,7 @@ set(LLMD_FUZZ_TARGETS chat_template ext_proc_wire gguf http_message json kv_wire
 set(LLMD_FUZZ_LINK llmd::core llmd::text llmd::pd llmd::kv)
 # Parsers inside libraries that are large to build: only their own sources are taken.
 set(LLMD_FUZZ_http_message_SOURCES libllmd/src/http/parser.cc libllmd/src/http/message.cc
-  libllmd/src/http/head_view.cc libllmd/src/http/body_decoder.cc)
+  libllmd/src/http/connection_names.cc libllmd/src/http/head_view.cc libllmd/src/http/body_decoder.cc)
 set(LLMD_FUZZ_scraped_page_SOURCES services/common/page_reader.cc)
 set(LLMD_FUZZ_sse_SOURCES libllmd/src/http/sse.cc)
 set(LLMD_FUZZ_gguf_SOURCES libllmd_engine/src/weights/gguf.cc libllmd_engine/src/weights/tensor_view.cc)

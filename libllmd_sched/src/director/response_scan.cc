@@ -29,7 +29,7 @@ size_t FindUsage(std::string_view text) {
     const char* const block = text.data() + at;
     uint8_t hit = 0;
     for (size_t i = 0; i < kBlock; ++i)
-      hit |= static_cast<uint8_t>((block[i] == kUsage[0]) & (block[i + 1] == kUsage[1]));
+      hit |= static_cast<uint8_t>(int{block[i] == kUsage[0]} & int{block[i + 1] == kUsage[1]});
     if (hit == 0)
       at += kBlock;
     else if (in(at + kBlock))
