@@ -20,6 +20,7 @@ class Bench:
     def __init__(self, gateway):
         self.gateway, self.farm = gateway, gateway.farm
         self.stack = contextlib.ExitStack()
+        self.owned = []
 
     def script(self, run=None, on_head=None):
         return self.farm.add(Script(run, on_head))
@@ -62,7 +63,15 @@ class Bench:
         """A bench with a gateway of the case's own; both end with the case."""
         bench = Bench(self.stack.enter_context(self.gateway.another(engines, **options)))
         self.stack.callback(bench.stack.close)
+        self.owned.append(bench)
         return bench
+
+    def ended(self):
+        """Says which gateway's process has ended, "" when none has."""
+        for bench in [self, *self.owned]:
+            if bench.gateway.has_process and (code := bench.gateway.process.poll()) is not None:
+                return f"the gateway's process has ended ({code}): "
+        return ""
 
 
 def settle(condition, timeout=5, what="it did not happen"):
@@ -102,9 +111,9 @@ def attempt(case, gateway):
     except Skip as e:
         return e
     except AssertionError as e:
-        return str(e) or "an assertion failed"
+        return bench.ended() + (str(e) or "an assertion failed")
     except Exception as e:  # whatever a broken peer makes of the case is the peer's failure
-        return f"{type(e).__name__}: {e}"
+        return f"{bench.ended()}{type(e).__name__}: {e}"
     finally:
         try:
             bench.stack.close()

@@ -123,12 +123,16 @@ class Gateway:
                 return await self.connection(reader, writer)
         await self.connection(reader, writer)
 
-    lock, total, probed = asyncio.Lock(), 0, False
+    lock, total, open, most, probed = asyncio.Lock(), 0, 0, 0, False
 
     async def connection(self, reader, writer):
         self.total += 1
         if "few-connections" in self.wrong and self.total > 60:
             return writer.close()
+        if self.open >= self.most:
+            writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return writer.close()
+        self.open += 1
         writer.transport.set_write_buffer_limits(64 << 10 if "buffers-slow-readers" not in self.wrong else 1 << 30)
         writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         inbox = Inbox(reader)
@@ -141,6 +145,7 @@ class Gateway:
         except (Cut, OSError, asyncio.TimeoutError):
             pass
         finally:
+            self.open -= 1
             inbox.task.cancel()
             if "never-closes" not in self.wrong:
                 writer.close()
@@ -268,6 +273,8 @@ class Gateway:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if "keeps-descriptor-limit" not in self.wrong:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.most = (limit - 20) // 2 if limit > 0 else 1 << 20  # the other half is for engines
         if "log-blocks" not in self.wrong:
             os.set_blocking(1, False)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL if "dies-of-its-log" in self.wrong else signal.SIG_IGN)

@@ -2,7 +2,10 @@
 import pathlib
 import re
 
-from case_list import load_cases
+import gateways
+import runner
+from case_list import load_cases, verdict
+from registry import Case
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/reference/gateway.md"
 
@@ -25,3 +28,28 @@ def test_no_case_names_a_rule_that_is_not_there():
 
 def test_there_are_many_cases():
     assert len(load_cases()) >= 150
+
+
+def test_an_expected_failure_is_one_way_of_failing():
+    entry = "it is slow", r"took \d+ ms"
+    assert verdict("took 90 ms", entry)[0] == "expected"
+    assert verdict("ConnectionRefusedError: nobody there", entry)[0] == "failed"
+    assert verdict(None, entry)[0] == "failed"
+    assert verdict("took 90 ms", None)[0] == "failed" and verdict(None, None)[0] == "passed"
+
+
+def test_a_gateway_that_ends_in_an_expected_failure_fails():
+    def run(b):
+        own = b.own(1)
+        own.gateway.process.kill()
+        own.gateway.process.wait()
+        own.get("/health")
+
+    def slow(b):
+        b.own(1)
+        raise AssertionError("took 90 ms")
+    entry = "it is slow", r"took \d+ ms|ConnectionRefusedError"
+    with gateways.Small(1) as gateway:
+        ended, lives = (runner.attempt(Case(case, ["GW-1"], True, True, False), gateway) for case in (run, slow))
+    assert ended.startswith("the gateway's process has ended") and verdict(ended, entry)[0] == "failed"
+    assert verdict(lives, entry)[0] == "expected"

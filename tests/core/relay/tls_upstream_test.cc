@@ -180,8 +180,8 @@ TEST(TlsUpstreamReload, LeavesWhatRunsAndRetiresWhatIsKept) {
   std::atomic<int> connections{0};
   const auto serve = [&](TlsEnd& end, RawSocket& socket, int n) {
     const bool streams = ReadRequest(end).find("/stream") != std::string::npos;
-    end.Send(streams ? kEvents : "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     ++connections;
+    end.Send(streams ? kEvents : "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
   };
   // Each connection is served by a thread of its own, since two are open at a time.
   SSL_CTX* context = SSL_CTX_new(TLS_server_method());

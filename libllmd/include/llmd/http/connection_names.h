@@ -1,5 +1,5 @@
-// The lines that a head's Connection lines name: they concern one connection and do not go on (RFC
-// 9110 §7.6.1). Read once a head, without allocation. Thread-compatible.
+// The lines that a head's Connection lines name: they concern one connection and do not go on
+// (RFC 9110 §7.6.1). Read once a head, without allocation. Thread-compatible.
 #pragma once
 
 #include <array>
