@@ -129,6 +129,35 @@ TEST(Limits, AChunkedBodyOverTheLimitIsRefused) {
 class ConnectionLimit : public ::testing::TestWithParam<int> {};
 INSTANTIATE_TEST_SUITE_P(Loops, ConnectionLimit, ::testing::Values(1, 4));
 
+// Many come while no loop gets to them.
+TEST_P(ConnectionLimit, WhoCameFirstIsServed) {
+  RelayOptions options = Loops(GetParam());
+  options.server.max_connections = 14;
+  Hooks hooks = EchoHooks();
+  const auto echo = hooks.on_request;
+  std::atomic<int> blocked{0};
+  hooks.on_request = [&](Call& call) {
+    if (call.request().target == "/block") {
+      ++blocked;
+      std::this_thread::sleep_for(milliseconds(300));
+    }
+    echo(call);
+  };
+  TestRelay relay(hooks, options);
+  std::vector<RawSocket> first, sockets;
+  for (int i = 0; i < GetParam(); ++i) first.push_back(relay.Connect());
+  for (RawSocket& socket : first) socket.Send("GET /block HTTP/1.1\r\nHost: h\r\n\r\n");
+  while (blocked < GetParam()) std::this_thread::sleep_for(milliseconds(1));
+  for (int i = 0; i < 60; ++i) {
+    sockets.push_back(relay.Connect());
+    sockets.back().Send(kGet);
+  }
+  int served = 0;
+  for (RawSocket& socket : sockets)
+    served += socket.ReadUntil("\r\n\r\n").starts_with("HTTP/1.1 200");
+  EXPECT_EQ(served, 14 - GetParam());
+}
+
 TEST_P(ConnectionLimit, OneTooManyIsToldSo) {
   RelayOptions options = Loops(GetParam());
   options.server.max_connections = 2;

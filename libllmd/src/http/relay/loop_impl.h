@@ -65,8 +65,8 @@ class LoopImpl final : public Loop {
   TimePoint now() const override { return now_; }
   bool Post(std::function<void()> fn) override;
   Call& Open() override;
-  // Hands over a connection that another loop accepted. Any thread.
-  void Adopt(int fd);
+  // Hands over a connection that another loop accepted; with `full` it is refused. Any thread.
+  void Adopt(int fd, bool full);
 
   // For clients, upstreams and calls.
   Shared& shared() { return shared_; }
@@ -158,7 +158,7 @@ class LoopImpl final : public Loop {
   bool RefuseByTheSpare();
   bool OpenSpare();
   LoopImpl& LeastLoaded();
-  void AddClient(int fd);
+  void AddClient(int fd, bool full);
   void Listen();
   void CloseListener();
   void CutAll();

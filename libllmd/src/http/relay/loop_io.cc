@@ -81,11 +81,13 @@ void LoopImpl::Accept() {
     }
     LoopImpl& loop = LeastLoaded();
     loop.counters.connections.fetch_add(1, std::memory_order_relaxed);
-    shared_.connections.fetch_add(1, std::memory_order_relaxed);
+    // Who came first is let in, whenever its loop gets to it.
+    const bool full = shared_.connections.fetch_add(1, std::memory_order_relaxed) >=
+                      options().server.max_connections;
     if (&loop == this) {
-      AddClient(fd);
+      AddClient(fd, full);
     } else {
-      loop.Adopt(fd);
+      loop.Adopt(fd, full);
     }
   }
 }
@@ -129,17 +131,15 @@ LoopImpl& LoopImpl::LeastLoaded() {
   return *least;
 }
 
-void LoopImpl::Adopt(int fd) {
-  if (Post([this, fd] { AddClient(fd); })) return;
+void LoopImpl::Adopt(int fd, bool full) {
+  if (Post([this, fd, full] { AddClient(fd, full); })) return;
   ::close(fd);
   counters.connections.fetch_sub(1, std::memory_order_relaxed);
   shared_.connections.fetch_sub(1, std::memory_order_relaxed);
 }
 
-void LoopImpl::AddClient(int fd) {
+void LoopImpl::AddClient(int fd, bool full) {
   Bump(counters.accepted);
-  const bool full =
-      shared_.connections.load(std::memory_order_relaxed) > options().server.max_connections;
   if (free_clients_.empty()) {
     clients_.push_back(std::make_unique<Client>(*this));
     free_clients_.push_back(clients_.back().get());
