@@ -17,16 +17,30 @@ bool IsBlank(char c) {
   return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
-// The number behind a quoted key, or nothing.
-void ReadNumber(std::string_view object, std::string_view key, int64_t* out) {
-  size_t at = object.find(key);
-  if (at == std::string_view::npos) return;
-  at += key.size();
-  while (at < object.size() && (IsBlank(object[at]) || object[at] == ':')) ++at;
-  int64_t value = 0;
-  const auto [end, error] =
-      std::from_chars(object.data() + at, object.data() + object.size(), value);
-  if (error == std::errc() && value >= 0) *out = value;
+// Past the object that `text` begins with, or npos when it does not end in there.
+size_t EndOfObject(std::string_view text) {
+  int depth = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    switch (text[i]) {
+      case '{':
+        ++depth;
+        break;
+      case '}':
+        if (--depth == 0) return i + 1;
+        break;
+      case '"':
+        for (++i; i < text.size() && text[i] != '"'; ++i) i += text[i] == '\\' ? 1 : 0;
+        break;
+      default:
+        break;
+    }
+  }
+  return std::string_view::npos;
+}
+
+size_t SkipBlanks(std::string_view text, size_t at) {
+  while (at < text.size() && IsBlank(text[at])) ++at;
+  return at;
 }
 
 }  // namespace
@@ -124,17 +138,43 @@ void AnswerMeter::Step(char c) {
     ++depth_;
   } else if (c == '}' && --depth_ == 0) {
     state_ = State::kKey;
-    Read();
+    Read(object_);
   }
 }
 
 // The last one counts, member by member: Anthropic's first event has the prompt's, its last the
 // answer's.
-void AnswerMeter::Read() {
-  ReadNumber(object_, "\"prompt_tokens\"", &prompt_tokens_);
-  ReadNumber(object_, "\"input_tokens\"", &prompt_tokens_);
-  ReadNumber(object_, "\"completion_tokens\"", &completion_tokens_);
-  ReadNumber(object_, "\"output_tokens\"", &completion_tokens_);
+void AnswerMeter::Read(std::string_view object) {
+  for (size_t at = object.find('"'); at != std::string_view::npos; at = object.find('"', at)) {
+    const size_t end = object.find('"', at + 1);
+    if (end == std::string_view::npos) return;
+    const std::string_view key = object.substr(at + 1, end - at - 1);
+    at = SkipBlanks(object, end + 1);
+    if (at == object.size() || object[at] != ':') continue;  // a value
+    int64_t* const to = key == "prompt_tokens" || key == "input_tokens"        ? &prompt_tokens_
+                        : key == "completion_tokens" || key == "output_tokens" ? &completion_tokens_
+                                                                               : nullptr;
+    if (to == nullptr) continue;
+    at = SkipBlanks(object, at + 1);
+    int64_t value = 0;
+    const auto [rest, error] =
+        std::from_chars(object.data() + at, object.data() + object.size(), value);
+    if (error == std::errc() && value >= 0) *to = value;
+  }
+}
+
+// The usual case, behind the key: the whole object is in this piece. What was read of it; 0 = it is
+// to be read step by step.
+size_t AnswerMeter::ReadWhole(std::string_view rest) {
+  size_t at = SkipBlanks(rest, 0);
+  if (at == rest.size() || rest[at] != ':') return 0;
+  at = SkipBlanks(rest, at + 1);
+  if (at == rest.size() || rest[at] != '{') return 0;
+  const size_t size = EndOfObject(rest.substr(at));
+  if (size == std::string_view::npos) return 0;
+  Read(rest.substr(at, size));
+  state_ = State::kKey;
+  return at + size;
 }
 
 void AnswerMeter::Take(std::string_view piece) {
@@ -143,6 +183,7 @@ void AnswerMeter::Take(std::string_view piece) {
   while (!piece.empty()) {
     if (state_ == State::kKey) {
       piece.remove_prefix(FindKey(piece));
+      if (state_ == State::kColon) piece.remove_prefix(ReadWhole(piece));
     } else {
       Step(piece.front());
       piece.remove_prefix(1);

@@ -26,7 +26,8 @@ class AnswerMeter {
   void CountEvents(std::string_view piece);
   size_t FindKey(std::string_view piece);
   void Step(char c);
-  void Read();
+  void Read(std::string_view object);
+  size_t ReadWhole(std::string_view rest);
 
   bool reads_ = false, events_on_ = false;
   State state_ = State::kKey;
