@@ -1,9 +1,9 @@
-#include <regex>
 // Every door of the gateway on the wire: clients on sockets before it, engines on sockets behind.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <mutex>
+#include <regex>
 
 #include "core/http/fixture.h"
 #include "default_doors.h"
