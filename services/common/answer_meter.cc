@@ -8,6 +8,7 @@ namespace llmd::services {
 namespace {
 
 constexpr std::string_view kKey = "\"usage\"";
+constexpr size_t kRare = 4;  // where its 'g' stands
 constexpr size_t kMaxObject = 4096;
 // What line_ counts: the bytes of the field's name, then that data is awaited, then nothing.
 constexpr std::string_view kField = "data:";
@@ -17,16 +18,9 @@ bool IsBlank(char c) {
   return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
-// The number behind a quoted key, or nothing.
-void ReadNumber(std::string_view object, std::string_view key, int64_t* out) {
-  size_t at = object.find(key);
-  if (at == std::string_view::npos) return;
-  at += key.size();
-  while (at < object.size() && (IsBlank(object[at]) || object[at] == ':')) ++at;
-  int64_t value = 0;
-  const auto [end, error] =
-      std::from_chars(object.data() + at, object.data() + object.size(), value);
-  if (error == std::errc() && value >= 0) *out = value;
+size_t SkipBlanks(std::string_view text, size_t at) {
+  while (at < text.size() && IsBlank(text[at])) ++at;
+  return at;
 }
 
 }  // namespace
@@ -79,10 +73,14 @@ size_t AnswerMeter::FindKey(std::string_view piece) {
     }
     matched_ = 0;
   }
-  const void* at = memmem(piece.data(), piece.size(), kKey.data(), kKey.size());
-  if (at != nullptr) {
+  // By its rarest byte.
+  for (size_t at = kRare; at < piece.size(); ++at) {
+    const void* const found = std::memchr(piece.data() + at, kKey[kRare], piece.size() - at);
+    if (found == nullptr) break;
+    at = static_cast<size_t>(static_cast<const char*>(found) - piece.data());
+    if (piece.substr(at - kRare, kKey.size()) != kKey) continue;
     state_ = State::kColon;
-    return static_cast<size_t>(static_cast<const char*>(at) - piece.data()) + kKey.size();
+    return at - kRare + kKey.size();
   }
   for (size_t n = std::min(kKey.size() - 1, piece.size()); n > 0; --n) {
     if (!piece.ends_with(kKey.substr(0, n))) continue;
@@ -124,17 +122,61 @@ void AnswerMeter::Step(char c) {
     ++depth_;
   } else if (c == '}' && --depth_ == 0) {
     state_ = State::kKey;
-    Read();
+    (void)Read(object_);
   }
 }
 
-// The last one counts, member by member: Anthropic's first event has the prompt's, its last the
-// answer's.
-void AnswerMeter::Read() {
-  ReadNumber(object_, "\"prompt_tokens\"", &prompt_tokens_);
-  ReadNumber(object_, "\"input_tokens\"", &prompt_tokens_);
-  ReadNumber(object_, "\"completion_tokens\"", &completion_tokens_);
-  ReadNumber(object_, "\"output_tokens\"", &completion_tokens_);
+int64_t* AnswerMeter::CountOf(std::string_view key) {
+  if (key == "prompt_tokens" || key == "input_tokens") return &prompt_tokens_;
+  if (key == "completion_tokens" || key == "output_tokens") return &completion_tokens_;
+  return nullptr;
+}
+
+// Past the object that `text` begins with, or npos when it does not end in there. The last one
+// counts, member by member: Anthropic's first event has the prompt's, its last the answer's.
+size_t AnswerMeter::Read(std::string_view text) {
+  int depth = 0;
+  size_t begin = 0, end = 0;  // of the last string
+  for (size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c == '{') {
+      ++depth;
+    } else if (c == '}') {
+      if (--depth == 0) return at + 1;
+    } else if (c == '"') {
+      begin = ++at;
+      while (at < text.size() && text[at] != '"') at += text[at] == '\\' ? 2 : 1;
+      end = std::min(at, text.size());
+    } else if (c == ':') {
+      int64_t* const count = CountOf(text.substr(begin, end - begin));
+      if (count == nullptr) continue;
+      at = SkipBlanks(text, at + 1);
+      int64_t value = 0;
+      const auto [rest, error] =
+          std::from_chars(text.data() + at, text.data() + text.size(), value);
+      if (error == std::errc() && value >= 0) *count = value;
+      --at;  // the loop's next is the value
+    }
+  }
+  return std::string_view::npos;
+}
+
+// The usual case, behind the key: the whole object is in this piece. What was read of it; 0 = it is
+// to be read step by step.
+size_t AnswerMeter::ReadWhole(std::string_view rest) {
+  size_t at = SkipBlanks(rest, 0);
+  if (at == rest.size() || rest[at] != ':') return 0;
+  at = SkipBlanks(rest, at + 1);
+  if (at == rest.size() || rest[at] != '{') return 0;
+  const int64_t prompt = prompt_tokens_, completion = completion_tokens_;
+  const size_t size = Read(rest.substr(at));
+  if (size == std::string_view::npos) {  // half a number may have been read
+    prompt_tokens_ = prompt;
+    completion_tokens_ = completion;
+    return 0;
+  }
+  state_ = State::kKey;
+  return at + size;
 }
 
 void AnswerMeter::Take(std::string_view piece) {
@@ -143,6 +185,7 @@ void AnswerMeter::Take(std::string_view piece) {
   while (!piece.empty()) {
     if (state_ == State::kKey) {
       piece.remove_prefix(FindKey(piece));
+      if (state_ == State::kColon) piece.remove_prefix(ReadWhole(piece));
     } else {
       Step(piece.front());
       piece.remove_prefix(1);

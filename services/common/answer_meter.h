@@ -26,7 +26,9 @@ class AnswerMeter {
   void CountEvents(std::string_view piece);
   size_t FindKey(std::string_view piece);
   void Step(char c);
-  void Read();
+  int64_t* CountOf(std::string_view key);
+  size_t Read(std::string_view text);
+  size_t ReadWhole(std::string_view rest);
 
   bool reads_ = false, events_on_ = false;
   State state_ = State::kKey;
