@@ -8,6 +8,7 @@ namespace llmd::services {
 namespace {
 
 constexpr std::string_view kKey = "\"usage\"";
+constexpr size_t kRare = 4;  // where its 'g' stands
 constexpr size_t kMaxObject = 4096;
 // What line_ counts: the bytes of the field's name, then that data is awaited, then nothing.
 constexpr std::string_view kField = "data:";
@@ -17,6 +18,7 @@ bool IsBlank(char c) {
   return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
+<<<<<<< HEAD
 // Past the object that `text` begins with, or npos when it does not end in there.
 size_t EndOfObject(std::string_view text) {
   int depth = 0;
@@ -38,6 +40,8 @@ size_t EndOfObject(std::string_view text) {
   return std::string_view::npos;
 }
 
+=======
+>>>>>>> look
 size_t SkipBlanks(std::string_view text, size_t at) {
   while (at < text.size() && IsBlank(text[at])) ++at;
   return at;
@@ -93,10 +97,14 @@ size_t AnswerMeter::FindKey(std::string_view piece) {
     }
     matched_ = 0;
   }
-  const void* at = memmem(piece.data(), piece.size(), kKey.data(), kKey.size());
-  if (at != nullptr) {
+  // By its rarest byte.
+  for (size_t at = kRare; at < piece.size(); ++at) {
+    const void* const found = std::memchr(piece.data() + at, kKey[kRare], piece.size() - at);
+    if (found == nullptr) break;
+    at = static_cast<size_t>(static_cast<const char*>(found) - piece.data());
+    if (piece.substr(at - kRare, kKey.size()) != kKey) continue;
     state_ = State::kColon;
-    return static_cast<size_t>(static_cast<const char*>(at) - piece.data()) + kKey.size();
+    return at - kRare + kKey.size();
   }
   for (size_t n = std::min(kKey.size() - 1, piece.size()); n > 0; --n) {
     if (!piece.ends_with(kKey.substr(0, n))) continue;
@@ -138,6 +146,7 @@ void AnswerMeter::Step(char c) {
     ++depth_;
   } else if (c == '}' && --depth_ == 0) {
     state_ = State::kKey;
+<<<<<<< HEAD
     Read(object_);
   }
 }
@@ -161,6 +170,45 @@ void AnswerMeter::Read(std::string_view object) {
         std::from_chars(object.data() + at, object.data() + object.size(), value);
     if (error == std::errc() && value >= 0) *to = value;
   }
+=======
+    (void)Read(object_);
+  }
+}
+
+int64_t* AnswerMeter::CountOf(std::string_view key) {
+  if (key == "prompt_tokens" || key == "input_tokens") return &prompt_tokens_;
+  if (key == "completion_tokens" || key == "output_tokens") return &completion_tokens_;
+  return nullptr;
+}
+
+// Past the object that `text` begins with, or npos when it does not end in there. The last one
+// counts, member by member: Anthropic's first event has the prompt's, its last the answer's.
+size_t AnswerMeter::Read(std::string_view text) {
+  int depth = 0;
+  size_t begin = 0, end = 0;  // of the last string
+  for (size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c == '{') {
+      ++depth;
+    } else if (c == '}') {
+      if (--depth == 0) return at + 1;
+    } else if (c == '"') {
+      begin = ++at;
+      while (at < text.size() && text[at] != '"') at += text[at] == '\\' ? 2 : 1;
+      end = std::min(at, text.size());
+    } else if (c == ':') {
+      int64_t* const count = CountOf(text.substr(begin, end - begin));
+      if (count == nullptr) continue;
+      at = SkipBlanks(text, at + 1);
+      int64_t value = 0;
+      const auto [rest, error] =
+          std::from_chars(text.data() + at, text.data() + text.size(), value);
+      if (error == std::errc() && value >= 0) *count = value;
+      --at;  // the loop's next is the value
+    }
+  }
+  return std::string_view::npos;
+>>>>>>> look
 }
 
 // The usual case, behind the key: the whole object is in this piece. What was read of it; 0 = it is
@@ -170,9 +218,19 @@ size_t AnswerMeter::ReadWhole(std::string_view rest) {
   if (at == rest.size() || rest[at] != ':') return 0;
   at = SkipBlanks(rest, at + 1);
   if (at == rest.size() || rest[at] != '{') return 0;
+<<<<<<< HEAD
   const size_t size = EndOfObject(rest.substr(at));
   if (size == std::string_view::npos) return 0;
   Read(rest.substr(at, size));
+=======
+  const int64_t prompt = prompt_tokens_, completion = completion_tokens_;
+  const size_t size = Read(rest.substr(at));
+  if (size == std::string_view::npos) {  // half a number may have been read
+    prompt_tokens_ = prompt;
+    completion_tokens_ = completion;
+    return 0;
+  }
+>>>>>>> look
   state_ = State::kKey;
   return at + size;
 }

@@ -71,6 +71,11 @@ TEST(AnswerMeter, DoesNotReadEncodedAnswers) {
   EXPECT_FALSE(meter.estimated());
 }
 
+TEST(AnswerMeter, AUsageThatIsCutSaysNothing) {
+  EXPECT_EQ(Read(R"({"usage":{"completion_tokens":4,"prompt_tokens":12)", false, 1000),
+            (Counts{-1, -1, false}));
+}
+
 TEST(AnswerMeter, IsBoundedWhateverAUsageHolds) {
   const std::string answer = R"({"usage":{"prompt_tokens":3,"x":")" + std::string(100'000, 'y') +
                              R"("},"usage":{"completion_tokens":4}})";

@@ -61,7 +61,6 @@ TEST(RequestSeries, HandsOverWhatALoopHasCounted) {
   a.HandOver();
   b.HandOver();
   const std::string page = metrics.Expose();
-  const std::string labels = R"(endpoint="e",)";
   EXPECT_THAT(page,
               HasSubstr(R"(p_requests_total{endpoint="e",model="m",route="/r",status="200"} 2.0)"));
   EXPECT_THAT(
