@@ -18,30 +18,6 @@ bool IsBlank(char c) {
   return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
-<<<<<<< HEAD
-// Past the object that `text` begins with, or npos when it does not end in there.
-size_t EndOfObject(std::string_view text) {
-  int depth = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    switch (text[i]) {
-      case '{':
-        ++depth;
-        break;
-      case '}':
-        if (--depth == 0) return i + 1;
-        break;
-      case '"':
-        for (++i; i < text.size() && text[i] != '"'; ++i) i += text[i] == '\\' ? 1 : 0;
-        break;
-      default:
-        break;
-    }
-  }
-  return std::string_view::npos;
-}
-
-=======
->>>>>>> look
 size_t SkipBlanks(std::string_view text, size_t at) {
   while (at < text.size() && IsBlank(text[at])) ++at;
   return at;
@@ -146,31 +122,6 @@ void AnswerMeter::Step(char c) {
     ++depth_;
   } else if (c == '}' && --depth_ == 0) {
     state_ = State::kKey;
-<<<<<<< HEAD
-    Read(object_);
-  }
-}
-
-// The last one counts, member by member: Anthropic's first event has the prompt's, its last the
-// answer's.
-void AnswerMeter::Read(std::string_view object) {
-  for (size_t at = object.find('"'); at != std::string_view::npos; at = object.find('"', at)) {
-    const size_t end = object.find('"', at + 1);
-    if (end == std::string_view::npos) return;
-    const std::string_view key = object.substr(at + 1, end - at - 1);
-    at = SkipBlanks(object, end + 1);
-    if (at == object.size() || object[at] != ':') continue;  // a value
-    int64_t* const to = key == "prompt_tokens" || key == "input_tokens"        ? &prompt_tokens_
-                        : key == "completion_tokens" || key == "output_tokens" ? &completion_tokens_
-                                                                               : nullptr;
-    if (to == nullptr) continue;
-    at = SkipBlanks(object, at + 1);
-    int64_t value = 0;
-    const auto [rest, error] =
-        std::from_chars(object.data() + at, object.data() + object.size(), value);
-    if (error == std::errc() && value >= 0) *to = value;
-  }
-=======
     (void)Read(object_);
   }
 }
@@ -208,7 +159,6 @@ size_t AnswerMeter::Read(std::string_view text) {
     }
   }
   return std::string_view::npos;
->>>>>>> look
 }
 
 // The usual case, behind the key: the whole object is in this piece. What was read of it; 0 = it is
@@ -218,11 +168,6 @@ size_t AnswerMeter::ReadWhole(std::string_view rest) {
   if (at == rest.size() || rest[at] != ':') return 0;
   at = SkipBlanks(rest, at + 1);
   if (at == rest.size() || rest[at] != '{') return 0;
-<<<<<<< HEAD
-  const size_t size = EndOfObject(rest.substr(at));
-  if (size == std::string_view::npos) return 0;
-  Read(rest.substr(at, size));
-=======
   const int64_t prompt = prompt_tokens_, completion = completion_tokens_;
   const size_t size = Read(rest.substr(at));
   if (size == std::string_view::npos) {  // half a number may have been read
@@ -230,7 +175,6 @@ size_t AnswerMeter::ReadWhole(std::string_view rest) {
     completion_tokens_ = completion;
     return 0;
   }
->>>>>>> look
   state_ = State::kKey;
   return at + size;
 }

@@ -26,12 +26,8 @@ class AnswerMeter {
   void CountEvents(std::string_view piece);
   size_t FindKey(std::string_view piece);
   void Step(char c);
-<<<<<<< HEAD
-  void Read(std::string_view object);
-=======
   int64_t* CountOf(std::string_view key);
   size_t Read(std::string_view text);
->>>>>>> look
   size_t ReadWhole(std::string_view rest);
 
   bool reads_ = false, events_on_ = false;
