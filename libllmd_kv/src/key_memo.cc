@@ -1,3 +1,4 @@
+#include <sys/random.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -8,7 +9,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
-#include <random>
 
 #include "llmd/kv/request_keys.h"
 
@@ -31,8 +31,9 @@ struct Set {  // empty when all its bytes are zero
 };
 
 uint64_t Random() {
-  std::random_device device;
-  return uint64_t{device()} << 32 | device();
+  uint64_t value = 0;
+  LLMD_CHECK(getrandom(&value, sizeof(value), 0) == sizeof(value));
+  return value;
 }
 
 }  // namespace
