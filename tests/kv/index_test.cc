@@ -210,11 +210,13 @@ TEST_P(EveryIndex, ClearForgetsOneEndpoint) {
 }
 
 TEST_P(EveryIndex, ALaterEpochEndsTheLifeBefore) {
+  ASSERT_TRUE(Add({8}, Guess("a")).ok());
   ASSERT_TRUE(Add({1, 2}, Gpu("a"), {11, 12}, {}, 3).ok());
+  EXPECT_EQ(Blocks("a", {8}), 1u) << "its first life ends nothing";
   index_->NoteSequence(Id("a"), 41);
   EXPECT_EQ(index_->Position(Id("a")), (SourcePosition{3, 41}));
   ASSERT_TRUE(Add({5}, Gpu("a"), {15}, {}, 4).ok());
-  EXPECT_EQ(Blocks("a", {1, 2}), 0u);
+  EXPECT_EQ(Blocks("a", {1, 2}) + Blocks("a", {8}), 0u);
   EXPECT_EQ(Blocks("a", {5}), 1u);
   EXPECT_EQ(index_->Position(Id("a")), (SourcePosition{4, 0}));
   const Status late = Add({6}, Gpu("a"), {16}, {}, 3);

@@ -65,7 +65,7 @@ Status Index::Enter(Holder holder, uint64_t epoch) {
     return FailedPrecondition("index: endpoint '" + EndpointName(holder.endpoint) + "': epoch " +
                               std::to_string(epoch) + " is over, " + std::to_string(known->epoch) +
                               " has begun");
-  if (known->epoch != 0 || BlocksOf(holder.endpoint) != 0) DoClear(holder.endpoint);
+  if (known->epoch != 0) DoClear(holder.endpoint);
   directory_->NotePosition(holder.endpoint, {epoch, 0});
   return OkStatus();
 }

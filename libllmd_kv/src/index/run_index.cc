@@ -377,6 +377,7 @@ void RunIndex::Die(uint32_t id) {
 
 void RunIndex::FreeRun(uint32_t id) {
   ++runs_[id].life;
+  runs_[id].children = 0;  // those that are left have lost it
   free_runs_.push_back(id);
 }
 

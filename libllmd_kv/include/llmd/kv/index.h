@@ -145,7 +145,8 @@ class Index {
   // Notes that `holder` has the blocks. INVALID_ARGUMENT: no keys, unknown endpoint, or a parent
   // without engine keys. NOT_FOUND: nobody holds the parent (keep the event until somebody does).
   // RESOURCE_EXHAUSTED: the cap. FAILED_PRECONDITION: `epoch` is over; a later one than known first
-  // clears the endpoint of its last life's blocks. Guesses have no epoch.
+  // clears the endpoint of its last life's blocks (0 is no life: the first one clears nothing).
+  // Guesses have no epoch.
   Status Add(const StoredBlocks& blocks, Holder holder, uint64_t epoch = 0);
   // Takes `holder` from the blocks that engine keys name; unknown keys are no error. Errors as
   // Add's for the endpoint and the epoch.
