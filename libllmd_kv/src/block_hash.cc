@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "cbor.h"
+#include "engine_block.h"
 
 namespace llmd::kv {
 namespace {
@@ -50,44 +50,7 @@ Digest Xxh3(std::span<const uint8_t> bytes) {
   return digest;
 }
 
-void WriteLora(CborWriter& cbor, const ExtraKeys& extra) {
-  if (!extra.tagged) return cbor.Text(extra.lora_name);
-  cbor.Array(3);
-  cbor.Text("lora");
-  cbor.Text(extra.lora_name);
-  cbor.Text(extra.lora_path);
-}
-
-void WriteMultiModal(CborWriter& cbor, const MultiModalKey& item, bool tagged) {
-  cbor.Array(tagged ? 3 : 2);
-  if (tagged) cbor.Text("mm");
-  cbor.Text(item.identifier);
-  cbor.Integer(item.offset);
-}
-
-void WriteSalt(CborWriter& cbor, const ExtraKeys& extra) {
-  if (!extra.tagged) return cbor.Text(extra.cache_salt);
-  cbor.Array(2);
-  cbor.Text("cache_salt");
-  cbor.Text(extra.cache_salt);
-}
-
-void WriteExtra(CborWriter& cbor, const ExtraKeys& extra) {
-  if (extra.empty()) return cbor.Null();
-  cbor.Array((extra.lora_name.empty() ? 0 : 1) + extra.multimodal.size() +
-             (extra.cache_salt.empty() ? 0 : 1));
-  if (!extra.lora_name.empty()) WriteLora(cbor, extra);
-  for (const MultiModalKey& item : extra.multimodal) WriteMultiModal(cbor, item, extra.tagged);
-  if (!extra.cache_salt.empty()) WriteSalt(cbor, extra);
-}
-
 using HashFn = Digest (*)(std::span<const uint8_t>);
-
-Digest HashText(HashFn hash, std::string_view text) {
-  CborWriter cbor;
-  cbor.Text(text);
-  return hash(cbor.bytes());
-}
 
 StatusOr<Digest> RandomDigest() {
   Digest digest;
@@ -97,25 +60,37 @@ StatusOr<Digest> RandomDigest() {
   return digest;
 }
 
-class CborEngineHasher final : public EngineHasher {
+// What vLLM writes before it hashes, in one of two encodings.
+template <typename Encoding>
+class ChainHasher final : public EngineHasher {
  public:
-  CborEngineHasher(HashFn hash, Digest none) : hash_(hash), none_(none) {}
+  ChainHasher(HashFn hash, Digest none) : hash_(hash), none_(none) {}
 
   Digest None() const override { return none_; }
   Digest Hash(const Digest& parent, std::span<const int32_t> tokens,
               const ExtraKeys& extra) const override {
-    CborWriter cbor;
-    cbor.Array(3);
-    cbor.Bytes({parent.bytes.data(), parent.size});
-    cbor.Numbers(tokens);
-    WriteExtra(cbor, extra);
-    return hash_(cbor.bytes());
+    Encoding out;
+    return hash_(out.Block({parent.bytes.data(), parent.size}, tokens, extra));
   }
 
  private:
   const HashFn hash_;
   const Digest none_;
 };
+
+template <typename Encoding>
+StatusOr<std::unique_ptr<EngineHasher>> Make(HashFn hash, std::string_view seed) {
+  if (seed.empty()) {
+    LLMD_ASSIGN_OR_RETURN(Digest none, RandomDigest());
+    return std::make_unique<ChainHasher<Encoding>>(hash, none);
+  }
+  Encoding out;
+  return std::make_unique<ChainHasher<Encoding>>(hash, hash(out.Seed(seed)));
+}
+
+std::string_view OrDefault(std::string_view seed) {
+  return seed.empty() ? kDefaultSeed : seed;
+}
 
 }  // namespace
 
@@ -137,17 +112,12 @@ std::string Digest::Hex() const {
 
 StatusOr<std::unique_ptr<EngineHasher>> MakeEngineHasher(std::string_view algorithm,
                                                          std::string_view seed) {
-  if (algorithm == "sha256_cbor") {
-    return std::make_unique<CborEngineHasher>(Sha256,
-                                              HashText(Sha256, seed.empty() ? kDefaultSeed : seed));
-  }
-  if (algorithm == "xxhash_cbor") {
-    if (!seed.empty()) return std::make_unique<CborEngineHasher>(Xxh3, HashText(Xxh3, seed));
-    LLMD_ASSIGN_OR_RETURN(Digest none, RandomDigest());
-    return std::make_unique<CborEngineHasher>(Xxh3, none);
-  }
+  if (algorithm == "sha256_cbor") return Make<CborBlock>(Sha256, OrDefault(seed));
+  if (algorithm == "sha256") return Make<PickleBlock>(Sha256, OrDefault(seed));
+  if (algorithm == "xxhash_cbor") return Make<CborBlock>(Xxh3, seed);
+  if (algorithm == "xxhash") return Make<PickleBlock>(Xxh3, seed);
   return Unimplemented("prefix caching hash '" + std::string(algorithm) +
-                       "': expected sha256_cbor or xxhash_cbor");
+                       "': expected sha256_cbor, sha256, xxhash_cbor or xxhash");
 }
 
 }  // namespace llmd::kv

@@ -1,20 +1,19 @@
-// Canonical CBOR (RFC 8949 §4.2.1), the few types that block hashes need, written into a stack
-// buffer that spills to the heap only for blocks far above the usual sizes.
+// Canonical CBOR (RFC 8949 §4.2.1), the few types that block hashes need.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <cstring>
 #include <span>
 #include <string_view>
-#include <vector>
+
+#include "hash_buffer.h"
 
 namespace llmd::kv {
 
 // Thread-compatible.
-class CborWriter {
+class CborWriter : private HashBuffer {
  public:
-  std::span<const uint8_t> bytes() const { return {data_, size_}; }
+  using HashBuffer::bytes;
 
   void Unsigned(uint64_t v) { Head(0, v); }
   void Integer(int64_t v) {
@@ -43,10 +42,6 @@ class CborWriter {
  private:
   static constexpr size_t kMaxHead = 9;
 
-  void Byte(uint8_t b) {
-    Reserve(1);
-    data_[size_++] = b;
-  }
   void Head(uint8_t major, uint64_t v) {
     Reserve(kMaxHead);
     size_ = static_cast<size_t>(Put(data_ + size_, major, v) - data_);
@@ -70,23 +65,8 @@ class CborWriter {
   }
   void Payload(uint8_t major, const void* from, size_t count) {
     Head(major, count);
-    Reserve(count);
-    if (count != 0) std::memcpy(data_ + size_, from, count);
-    size_ += count;
+    Append(from, count);
   }
-  void Reserve(size_t more) {
-    if (size_ + more <= capacity_) return;
-    std::vector<uint8_t> bigger((size_ + more) * 2);
-    std::memcpy(bigger.data(), data_, size_);
-    spill_ = std::move(bigger);
-    data_ = spill_.data();
-    capacity_ = spill_.size();
-  }
-
-  std::array<uint8_t, 2048> stack_;
-  std::vector<uint8_t> spill_;
-  uint8_t* data_ = stack_.data();
-  size_t size_ = 0, capacity_ = sizeof(stack_);
 };
 
 }  // namespace llmd::kv

@@ -4,6 +4,8 @@
 
 #include <numeric>
 
+#include "vllm_chain.h"
+
 namespace llmd::kv {
 namespace {
 
@@ -101,6 +103,77 @@ TEST(EngineHasher, XxhashCborMatchesVectorV15) {
   EXPECT_EQ(first.Low64(), 882618318818381833u);
 }
 
+ExtraKeys AllExtras() {
+  ExtraKeys extra;
+  extra.lora_name = "adapter";
+  extra.lora_path = "/p";
+  extra.multimodal = {{"id0", 5}, {"id1", 4}};
+  extra.cache_salt = "pepper";
+  return extra;
+}
+
+// Digests of what Python's cbor2 and pickle write.
+TEST(EngineHasher, TaggedExtrasMatchPython) {
+  const Digest none = Engine("sha256_cbor", "0")->None();
+  EXPECT_EQ(Engine("sha256_cbor", "0")->Hash(none, Range(1, 16), AllExtras()).Hex(),
+            "479c4770318347a98d11d6af712695db842c40a4305b72276352608d2ce1c791");
+  auto pickled = Engine("sha256", "0");
+  EXPECT_EQ(
+      pickled->Hash(pickled->None(), std::vector<int32_t>{0, 255, 256, 65535, 65536}, AllExtras())
+          .Hex(),
+      "81ddc1677c86359458da0fd5e22665e7c86f3afd7caacc8e7bbfa3af2c33a9da");
+}
+
+TEST(EngineHasher, PickledSha256MatchesVectorV16) {
+  auto hasher = Engine("sha256", "0");
+  EXPECT_EQ(hasher->None().Hex(),
+            "1973e23848344dc43a988a9b478663803cfffe1243480253f9a3cf004b14aa7c");
+  const Digest first = hasher->Hash(hasher->None(), Range(1, 16), {});
+  EXPECT_EQ(first.Hex(), "bea72b7d33de03c1aa715efbb492d0e0d3801f00c1f985756896072ae8b31325");
+  EXPECT_EQ(first.Low64(), 7536218907325174565u);
+}
+
+TEST(EngineHasher, PickledUnsetSeedIsTheFixedString) {
+  EXPECT_EQ(Engine("sha256", "")->None().Hex(),
+            "066b1e8987e027138e98701c46128929378935f9b6cd1549105ae6b4f0d71198");
+  EXPECT_NE(Engine("xxhash", "")->None(), Engine("xxhash", "")->None());
+}
+
+TEST(EngineHasher, PickledLongTextsAndNumbersMatchPython) {
+  auto hasher = Engine("sha256", "0");
+  ExtraKeys extra;
+  extra.tagged = false;
+  extra.lora_name = std::string(300, 'x');
+  extra.multimodal = {{"h", -(int64_t{1} << 31) - 1},
+                      {"g", int64_t{1} << 31},
+                      {"f", -(int64_t{1} << 39)},
+                      {"e", int64_t{1} << 39}};
+  EXPECT_EQ(hasher->Hash(hasher->None(), Range(7, 1), extra).Hex(),
+            "8bf8bf453da4c617887475cdf4b8caaff8f137597c97298b94bf9702f76261aa");
+}
+
+// 400 tokens of Qwen3-0.6B as vLLM named their blocks, seed 42, blocks of 16, with and without
+// LoRA.
+void ExpectChain(const ExtraKeys& extra, std::span<const uint64_t> want) {
+  auto hasher = Engine("sha256_cbor", "42");
+  Digest parent = hasher->None();
+  for (size_t i = 0; i < std::size(kQwenTokens) / 16; ++i) {
+    parent = hasher->Hash(parent, std::span(kQwenTokens).subspan(16 * i, 16), extra);
+    ASSERT_EQ(parent.Low64(), want[i]) << i;
+  }
+}
+
+TEST(EngineHasher, AWholeChainMatchesV11) {
+  ExpectChain({}, kQwenBlocks);
+}
+
+TEST(EngineHasher, AWholeChainWithLoraMatchesV12) {
+  ExtraKeys extra;
+  extra.lora_name = "Alice";
+  extra.tagged = false;
+  ExpectChain(extra, kQwenLoraBlocks);
+}
+
 TEST(EngineHasher, BlocksBeyondTheStackBufferHashAsTheirPrefixDoes) {
   auto hasher = Engine("sha256_cbor", "0");
   const auto tokens = Range(100'000, 4096);
@@ -112,10 +185,10 @@ TEST(EngineHasher, BlocksBeyondTheStackBufferHashAsTheirPrefixDoes) {
 }
 
 TEST(EngineHasher, UnknownAlgorithmListsTheKnownOnes) {
-  const Status status = MakeEngineHasher("sha256", "0").status();
+  const Status status = MakeEngineHasher("md5", "0").status();
   EXPECT_EQ(status.code(), StatusCode::kUnimplemented);
-  EXPECT_NE(status.message().find("'sha256'"), std::string::npos);
-  EXPECT_NE(status.message().find("sha256_cbor or xxhash_cbor"), std::string::npos);
+  EXPECT_NE(status.message().find("'md5'"), std::string::npos);
+  EXPECT_NE(status.message().find("sha256_cbor, sha256, xxhash_cbor or xxhash"), std::string::npos);
 }
 
 struct ChainCase {

@@ -63,8 +63,11 @@ class Precise : public ::testing::Test {
     return out + "]" + rest + "}";
   }
   void Hold(int endpoint, const std::string& tier, std::vector<uint64_t> keys) {
-    const kv::IndexEntry entry{snapshot_.set->host_ports[static_cast<size_t>(endpoint)], tier};
-    ASSERT_TRUE(producer_->index().Add({}, keys, {&entry, 1}).ok());
+    kv::Index& index = producer_->index();
+    const auto id = index.AddEndpoint(snapshot_.set->host_ports[static_cast<size_t>(endpoint)]);
+    const auto number = index.AddTier(tier);
+    ASSERT_TRUE(id.ok() && number.ok());
+    ASSERT_TRUE(index.Add({.ns = producer_->index_namespace(), .keys = keys}, {*id, *number}).ok());
   }
   void Choose(uint32_t endpoint) {
     ScheduleOutcome outcome;
@@ -158,7 +161,7 @@ TEST_F(Precise, AGuessHoldsForItsTimeOnly) {
   EXPECT_THAT(Run(Ids(1, 16)).per_endpoint, ElementsAre(0, 1, 0));
   clock_.Advance(std::chrono::milliseconds(1));
   EXPECT_THAT(Run(Ids(1, 32)).per_endpoint, ElementsAre(0, 0, 0));
-  EXPECT_EQ(producer_->index().size(), 0u);
+  EXPECT_EQ(producer_->index().Stats().blocks, 0u);
 }
 
 TEST_F(Precise, ANewUseRenewsTheGuess) {
@@ -188,7 +191,7 @@ TEST_F(Precise, WithoutSpeculationNothingIsGuessed) {
   Load();
   Run(Ids(1, 32));
   Choose(1);
-  EXPECT_EQ(producer_->index().size(), 0u);
+  EXPECT_EQ(producer_->index().Stats().blocks, 0u);
 }
 
 TEST_F(Precise, AnEndpointThatLeavesTakesItsBlocksAlong) {

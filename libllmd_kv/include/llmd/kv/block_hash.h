@@ -55,9 +55,9 @@ class EngineHasher {
   virtual Digest Hash(const Digest& parent, std::span<const int32_t> tokens,
                       const ExtraKeys& extra) const = 0;
 };
-// `algorithm`: sha256_cbor, xxhash_cbor; `seed` = PYTHONHASHSEED, "" = unset: sha256_cbor then
-// starts from vLLM's fixed "vllm-none-hash", xxhash_cbor from 32 random bytes. UNIMPLEMENTED lists
-// the known ones.
+// `algorithm`: sha256_cbor, xxhash_cbor; over pickle sha256 (vLLM's default), xxhash. `seed` is
+// PYTHONHASHSEED, "" = unset: the sha256 ones then start from vLLM's fixed "vllm-none-hash", the
+// xxhash ones from 32 random bytes. UNIMPLEMENTED lists the known ones.
 StatusOr<std::unique_ptr<EngineHasher>> MakeEngineHasher(std::string_view algorithm,
                                                          std::string_view seed);
 

@@ -25,14 +25,17 @@ void ReadTokens(Params& params, PreciseSettings& s) {
 
 void ReadWeights(Params& indexer, PreciseSettings& s) {
   if (!indexer.Has("kvCacheBackendConfigs")) return;
-  s.tier_weights.clear();
+  s.index.tier_weights.clear();
   for (const config::Node& item : indexer.node("kvCacheBackendConfigs").Items()) {
     Params backend(item);
     const std::string name = backend.String("name", "");
     if (name.empty()) backend.Fail("name", "expected the name of a tier");
-    s.tier_weights[name] = backend.Double("weight", 1, 0, 1);
+    s.index.tier_weights[name] = backend.Double("weight", 1, 0, 1);
     Close(backend, indexer);
   }
+  if (s.index.tier_weights.size() >= kv::kMaxTiers)
+    indexer.Fail("kvCacheBackendConfigs",
+                 "names more than " + std::to_string(kv::kMaxTiers - 1) + " tiers");
 }
 
 void ReadIndexer(Params& params, PluginEnv& env, PreciseSettings& s) {
@@ -40,7 +43,8 @@ void ReadIndexer(Params& params, PluginEnv& env, PreciseSettings& s) {
   Params index(indexer.node("kvBlockIndexConfig"));
   Params memory(index.node("inMemoryConfig"));
   s.index.max_keys = static_cast<size_t>(memory.Int("size", 100'000'000, 1, int64_t{1} << 40));
-  s.index.max_holders_per_key = static_cast<size_t>(memory.Int("podCacheSize", 10, 1, 1 << 16));
+  if (memory.Has("podCacheSize"))
+    s.index.max_holders_per_key = static_cast<size_t>(memory.Int("podCacheSize", 10, 1, 1 << 16));
   Close(memory, index);
   for (const char* key : {"redisConfig", "valkeyConfig", "costAwareMemoryConfig"}) {
     if (index.Has(key)) index.Fail(key, "not supported yet; use inMemoryConfig");
@@ -94,8 +98,8 @@ std::vector<ParamHelp> PreciseHelp() {
       {"tokenProcessorConfig.hashSeed", "", "as the engines' PYTHONHASHSEED where keys are shared"},
       {"tokenProcessorConfig.hashAlgorithm", "cbor-fnv", "or xxh64"},
       {"indexerConfig.kvBlockIndexConfig.inMemoryConfig.size", "100000000", "keys at most"},
-      {"indexerConfig.kvBlockIndexConfig.inMemoryConfig.podCacheSize", "10",
-       "holders of a key at most"},
+      {"indexerConfig.kvBlockIndexConfig.inMemoryConfig.podCacheSize", "no cap",
+       "holders of a key at most, the oldest goes; a cap hides holders of shared prefixes"},
       {"indexerConfig.kvBlockIndexConfig.enableMetrics", "false", "count look-ups"},
       {"indexerConfig.kvCacheBackendConfigs",
        "[{name: gpu, weight: 1.0}, {name: cpu, weight: 0.8}]",

@@ -5,10 +5,16 @@
 namespace llmd::sched {
 namespace {
 
-constexpr size_t kMaxGuesses = 1 << 16;
-
-kv::IndexEntry Speculative(const std::string& endpoint) {
-  return {.endpoint = endpoint, .tier = "", .speculative = true};
+// Neither fails on an index that is new: one tier and one namespace.
+kv::NamespaceId OnlyNamespace(kv::Index& index) {
+  auto ns = index.AddNamespace({});
+  LLMD_CHECK(ns.ok());
+  return *ns;
+}
+// Without room for it nothing can be held in it, and no count is wrong.
+kv::TierId CpuTier(kv::Index& index) {
+  auto tier = index.AddTier("cpu");
+  return tier.ok() ? *tier : kv::TierId::kSpeculative;
 }
 
 }  // namespace
@@ -18,7 +24,9 @@ PreciseProducer::PreciseProducer(PreciseSettings settings,
     : s_(std::move(settings)),
       hasher_(std::move(hasher)),
       index_(kv::MakeFlatIndex(s_.index)),
-      scorer_(s_.tier_weights),
+      namespace_(OnlyNamespace(*index_)),
+      cpu_(CpuTier(*index_)),
+      guesses_(*index_),
       clock_(*args.env.clock) {
   if (!s_.metrics) return;
   const Labels labels = {{"plugin_name", args.name}, {"plugin_type", args.type}};
@@ -86,23 +94,36 @@ void PreciseProducer::Hash(const RequestContext& request, const Attribute& promp
   }
 }
 
+std::shared_ptr<const kv::Candidates> PreciseProducer::CandidatesOf(const Snapshot& snapshot) {
+  std::lock_guard lock(candidates_mutex_);
+  if (set_.lock() == snapshot.set) return candidates_;
+  std::vector<kv::EndpointId> ids;
+  for (const auto& info : snapshot.set->infos) {
+    const auto id = index_->AddEndpoint(info->HostPort());
+    ids.push_back(id.ok() ? *id : kv::EndpointId::kNone);  // kNone holds nothing
+  }
+  candidates_ = std::make_shared<const kv::Candidates>(ids);
+  set_ = snapshot.set;
+  return candidates_;
+}
+
 void PreciseProducer::Match(const Snapshot& snapshot, Attribute& out) {
-  const std::shared_ptr<const std::vector<uint32_t>> numbers = numbers_.Get(
-      snapshot.set, [this](const EndpointInfo& e) { return index_->EndpointNumber(e.HostPort()); });
+  const auto candidates = CandidatesOf(snapshot);
   static thread_local std::vector<kv::PrefixMatch> matches;
-  uint32_t most = 0;
-  for (uint32_t n : *numbers) most = n == kv::Index::kUnknown ? most : std::max(most, n);
-  matches.assign(most + 1, {});
+  matches.resize(candidates->size());
+  out.per_endpoint.assign(candidates->size(), 0);
+  out.second.assign(candidates->size(), 0);
+  out.offloaded.assign(candidates->size(), 0);
   size_t begin = 0;
   for (size_t end : out.bounds) {
-    scorer_.Score(*index_, std::span(out.hashes).subspan(begin, end - begin), matches);
+    const auto keys = std::span(out.hashes).subspan(begin, end - begin);
+    index_->Score(namespace_, keys, *candidates, matches);
+    for (size_t i = 0; i < matches.size(); ++i) {
+      out.per_endpoint[i] += matches[i].score;
+      out.second[i] += matches[i].blocks;
+      out.offloaded[i] += matches[i].tier_blocks[static_cast<size_t>(cpu_)];
+    }
     begin = end;
-  }
-  for (uint32_t n : *numbers) {
-    const kv::PrefixMatch match = n < matches.size() ? matches[n] : kv::PrefixMatch();
-    out.per_endpoint.push_back(match.score);
-    out.second.push_back(match.blocks);
-    out.offloaded.push_back(match.cpu_run);
   }
 }
 
@@ -115,52 +136,32 @@ void PreciseProducer::PreRequest(RequestContext& request, const Snapshot& snapsh
 }
 
 void PreciseProducer::Speculate(const Attribute& match, const std::string& endpoint) {
-  {
-    // Before the index has them: whoever drops an older guess meanwhile leaves them alone.
-    std::lock_guard lock(guesses_mutex_);
-    const TimePoint until = clock_.Now() + s_.speculative_ttl;
-    auto& of_endpoint = guessed_until_[endpoint];
-    for (uint64_t key : match.hashes) of_endpoint[key] = until;
-    guesses_.push_back({until, endpoint, match.hashes});
-    if (guesses_.size() > kMaxGuesses) {
-      Drop(guesses_.front());
-      guesses_.pop_front();
-    }
+  const kv::EndpointId id = index_->FindEndpoint(endpoint);
+  if (id == kv::EndpointId::kNone) return;
+  const TimePoint until = clock_.Now() + s_.speculative_ttl;
+  size_t begin = 0;
+  for (size_t end : match.bounds) {
+    const auto keys = std::span(match.hashes).subspan(begin, end - begin);
+    begin = end;
+    // Fails when the endpoint went meanwhile; the guess is then worth nothing.
+    if (keys.empty() || !guesses_.Guess(namespace_, keys, id, until).ok()) continue;
+    if (admissions_ != nullptr) admissions_->Add(static_cast<double>(keys.size()));
   }
-  const kv::IndexEntry entry = Speculative(endpoint);
-  // Only a flood of endpoint names can make this fail; the guess is then not worth more.
-  if (!index_->Add({}, match.hashes, {&entry, 1}).ok()) return;
-  if (admissions_ != nullptr) admissions_->Add(static_cast<double>(match.hashes.size()));
 }
 
 void PreciseProducer::DropGuesses(TimePoint now) {
-  for (;;) {
-    std::lock_guard lock(guesses_mutex_);
-    if (guesses_.empty() || guesses_.front().until > now) return;
-    Drop(guesses_.front());
-    guesses_.pop_front();
-  }
-}
-
-// Of its blocks those that no later guess has renewed.
-void PreciseProducer::Drop(const Guess& guess) {
-  const auto of_endpoint = guessed_until_.find(guess.endpoint);
-  if (of_endpoint == guessed_until_.end()) return;
-  const kv::IndexEntry entry = Speculative(guess.endpoint);
-  size_t dropped = 0;
-  for (uint64_t key : guess.keys) {
-    const auto until = of_endpoint->second.find(key);
-    if (until == of_endpoint->second.end() || until->second > guess.until) continue;
-    of_endpoint->second.erase(until);
-    index_->Evict(key, kv::IndexKey::kRequest, {&entry, 1});
-    ++dropped;
-  }
-  if (of_endpoint->second.empty()) guessed_until_.erase(of_endpoint);
-  if (evictions_ != nullptr) evictions_->Add(static_cast<double>(dropped));
+  const size_t dropped = guesses_.Expire(now);
+  if (evictions_ != nullptr && dropped > 0) evictions_->Add(static_cast<double>(dropped));
 }
 
 void PreciseProducer::OnEndpointGone(const EndpointInfo& endpoint, uint32_t) {
-  index_->Clear(endpoint.HostPort());
+  const kv::EndpointId id = index_->FindEndpoint(endpoint.HostPort());
+  if (id == kv::EndpointId::kNone) return;
+  index_->RemoveEndpoint(id);
+  guesses_.Forget(id);
+  // Another endpoint of the same address may be in the present set.
+  std::lock_guard lock(candidates_mutex_);
+  set_.reset();
 }
 
 }  // namespace llmd::sched

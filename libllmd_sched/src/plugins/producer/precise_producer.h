@@ -3,14 +3,12 @@
 // producer and the deprecated scorer that wraps it.
 #pragma once
 
-#include <absl/container/flat_hash_map.h>
-
-#include <deque>
+#include <memory>
 #include <mutex>
 
 #include "llmd/kv/block_hash.h"
 #include "llmd/kv/index.h"
-#include "llmd/kv/prefix_score.h"
+#include "llmd/kv/speculation.h"
 #include "llmd/sched/hooks.h"
 #include "llmd/sched/producer.h"
 #include "plugins/common.h"
@@ -21,13 +19,14 @@ namespace llmd::sched {
 class KvIndexed : public virtual Plugin {
  public:
   virtual kv::Index& index() = 0;
+  // Of the request keys of all models: their names are in the keys.
+  virtual kv::NamespaceId index_namespace() const = 0;
 };
 
 struct PreciseSettings {
   size_t block_tokens = 16;
   std::string hash_seed, hash_algorithm;
   kv::FlatIndexOptions index;
-  std::map<std::string, double, std::less<>> tier_weights = {{"gpu", 1.0}, {"cpu", 0.8}};
   bool metrics = false;
   bool speculative = false;
   Duration speculative_ttl = std::chrono::seconds(2);
@@ -50,33 +49,28 @@ class PreciseProducer : public Producer,
                   HeaderList& set_headers) override;
   void OnEndpointGone(const EndpointInfo& endpoint, uint32_t slot) override;
   kv::Index& index() override { return *index_; }
+  kv::NamespaceId index_namespace() const override { return namespace_; }
 
  protected:
   DataKey match_key() const { return s_.match; }
 
  private:
-  struct Guess {
-    TimePoint until;
-    std::string endpoint;
-    std::vector<uint64_t> keys;
-  };
   void Hash(const RequestContext& request, const Attribute& prompt, Attribute& out) const;
   void Match(const Snapshot& snapshot, Attribute& out);
+  std::shared_ptr<const kv::Candidates> CandidatesOf(const Snapshot& snapshot);
   void Speculate(const Attribute& match, const std::string& endpoint);
   void DropGuesses(TimePoint now);
-  void Drop(const Guess& guess);
-  void Observe(const std::vector<kv::PrefixMatch>& matches, Duration took);
 
   const PreciseSettings s_;
   const std::unique_ptr<kv::RequestHasher> hasher_;
   const std::unique_ptr<kv::Index> index_;
-  const kv::PrefixScorer scorer_;
+  const kv::NamespaceId namespace_;
+  const kv::TierId cpu_;
+  kv::Speculation guesses_;
   const Clock& clock_;
-  PerSet<uint32_t> numbers_;  // of the index, by snapshot index
-  std::mutex guesses_mutex_;
-  std::deque<Guess> guesses_;  // by time; guarded by guesses_mutex_
-  // When the newest guess that an endpoint holds a block ends; guarded by guesses_mutex_.
-  absl::flat_hash_map<std::string, absl::flat_hash_map<uint64_t, TimePoint>> guessed_until_;
+  std::mutex candidates_mutex_;
+  std::weak_ptr<const EndpointSet> set_;              // keeps no life; guarded by candidates_mutex_
+  std::shared_ptr<const kv::Candidates> candidates_;  // of set_, in its order; guarded likewise
   // Null = not counted.
   Counter *admissions_ = nullptr, *evictions_ = nullptr;
   Counter *lookups_ = nullptr, *hits_ = nullptr, *longest_ = nullptr;
