@@ -140,6 +140,7 @@ TEST_F(VirtualTime, AProducerMayTakeItsTimeAndNoMore) {
   Until(start + seconds(10));
   EXPECT_EQ(last->answers, 1);
   EXPECT_THAT(ends, ElementsAre(milliseconds(400), milliseconds(400), milliseconds(800)));
+  EXPECT_TRUE(held_->Answer());  // what a producer never lets go of keeps the producer
 }
 
 TEST_F(VirtualTime, ABurstEndsWithItsWindow) {
