@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Benchmarks, by section:  scripts/bench.sh engine | core | kv | sched | epp | gateway   [LLMD_BENCH_THREADS=n] [LLMD_TEST_MODEL=file.gguf]
+# Benchmarks, by section:  scripts/bench.sh engine | core | kv | transfer | sched | epp | gateway   [LLMD_BENCH_THREADS=n] [LLMD_TEST_MODEL=file.gguf]
 #
 # engine: tokens/s of the model at batch 1, batch 16 and a 512-token prompt for each arithmetic, with the machine's roofs,
 #         beside llama.cpp on the same file, cores and run. llama.cpp is built from the source package PyPI keeps.
-# core, kv: the Google Benchmark programs of tests/perf.
+# core:   the Google Benchmark program of tests/perf.
+# kv:     the index of KV blocks under workloads with known answers (tests/perf/kv_workload.h): query, store, memory a block, hashing;
+#         kv --large adds 10^8 holder-blocks (3 GB).
+# transfer: GB/s of the transfer's lanes beside the machine's copy roofs.
 # sched:  what a user of the library pays for a decision, in C++ and Python, beside the tree of 2026-11-28 in the same run.
 # epp:    llmd-epp under load beside its goals, the real picker's figures and a bare gRPC echo (tests/perf/epp/epp_bench.py
 #         says which options it takes).
@@ -98,10 +101,22 @@ bench_sched() {
   fi
 }
 
+bench_kv() {
+  build index_bench
+  local bench=build/release/bench/index_bench
+  sed -n 's/^model name[^:]*: /CPU: /p' /proc/cpuinfo | sort -u
+  "$bench" hash w1-ladder w1-full
+  for total in 1000000 10000000 ${1:+100000000}; do
+    echo "--- w2, $total holder-blocks stored, a tenth dropped again"
+    for keys in w2 w2-aligned w2-own; do "$bench" --total "$total" "$keys"; done
+  done
+}
+
 case "${1:-}" in
   engine) bench_engine ;;
   sched) bench_sched ;;
-  core | kv) build "$1_bench" && exec "build/release/bench/$1_bench" "${@:2}" ;;
+  core | transfer) build "$1_bench" && exec "build/release/bench/$1_bench" "${@:2}" ;;
+  kv) bench_kv "${@:2}" ;;
   epp)
     build llmd-epp sched_bench fake_engines ext_proc_load ext_proc_echo
     exec /usr/bin/python3 tests/perf/epp/epp_bench.py build/release "${@:2}"
@@ -110,5 +125,5 @@ case "${1:-}" in
     build llmd-gateway llmd-epp llmd-sidecar bench_engines http_load floor_relay relay_proxy
     exec /usr/bin/python3 tests/perf/gateway/gateway_bench.py build/release "${@:2}"
     ;;
-  *) sed -n '2,11p' "$0" | cut -c3- >&2; exit 2 ;;
+  *) sed -n '2,14p' "$0" | cut -c3- >&2; exit 2 ;;
 esac

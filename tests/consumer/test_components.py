@@ -8,7 +8,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("LLMD_BUILD_DIR", ROOT / "build/release"))
-COMPONENTS = ["core", "http", "relay", "text", "pd", "kv", "sched", "sched_plugin", "sched_testing", "engine", "llmd"]
+COMPONENTS = ["core", "http", "relay", "text", "pd", "kv", "kv_transfer", "sched", "sched_plugin", "sched_testing", "engine", "llmd"]
 LIBRARIES = ("libllmd", "libllmd_kv", "libllmd_sched", "libllmd_engine")
 
 

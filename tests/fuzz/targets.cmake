@@ -1,6 +1,6 @@
 # The fuzz targets, each one source file beside this one and a folder of corpus/.
 set(LLMD_FUZZ_TARGETS chat_template ext_proc_wire gguf http_message json kv_wire openai pd_body prom_text sched_body scraped_page sse stop_matcher yaml)
-set(LLMD_FUZZ_LINK llmd::core llmd::text llmd::pd llmd::kv)
+set(LLMD_FUZZ_LINK llmd::core llmd::text llmd::pd llmd::kv llmd::kv_transfer)
 # Parsers inside libraries that are large to build: only their own sources are taken.
 set(LLMD_FUZZ_http_message_SOURCES libllmd/src/http/parser.cc libllmd/src/http/message.cc
   libllmd/src/http/connection_names.cc libllmd/src/http/head_view.cc libllmd/src/http/body_decoder.cc)

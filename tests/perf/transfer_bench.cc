@@ -1,4 +1,4 @@
-// GB/s of each transfer lane beside the copy roofs of this machine, in one run: kv_bench [BLOCKS]
+// GB/s of each transfer lane beside the copy roofs of this machine, in one run: transfer_bench [BLOCKS]
 // [KIB_PER_BLOCK] [ROUNDS]. Medians; the lanes run inside one process but through the whole
 // protocol.
 #include <unistd.h>
@@ -87,7 +87,7 @@ int main(int argc, char** argv) {
   const size_t bytes = static_cast<size_t>(argc > 2 ? std::atoi(argv[2]) : 256) * 1024;
   const int rounds = argc > 3 ? std::atoi(argv[3]) : 9;
   if (blocks <= 0 || bytes == 0 || rounds <= 0)
-    return std::fprintf(stderr, "usage: kv_bench [BLOCKS] [KIB] [ROUNDS]\n"), 2;
+    return std::fprintf(stderr, "usage: transfer_bench [BLOCKS] [KIB] [ROUNDS]\n"), 2;
   auto from = Region::Create({blocks, bytes, true}), to = Region::Create({blocks, bytes, true});
   if (!from.ok() || !to.ok()) return 1;
   const double total = static_cast<double>(bytes) * blocks;
