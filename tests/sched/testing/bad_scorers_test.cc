@@ -72,7 +72,7 @@ class Meeting {
   bool Enter() {
     inside_.fetch_add(1);
     bool met = false;
-    for (int i = 0; i < 100 && !met; ++i) {
+    for (int i = 0; i < 1000 && !met; ++i) {
       met = inside_.load() > 1;
       std::this_thread::yield();
     }
