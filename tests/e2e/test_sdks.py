@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import PROMPTS, ROOT, Engine, Gateway, Picker, binary, endpoints_yaml, free_port, kv_pool
+from conftest import PROMPTS, ROOT, Engine, Gateway, Picker, endpoints_yaml, free_port, kv_pool
 
 sys.path.insert(0, str(ROOT / "tests/e2e/sdk"))
 import clients  # noqa: E402
@@ -477,18 +477,12 @@ def test_a_message_stream_closed_early_frees_the_engine(scripted, anthropic, scr
 
 # Keys.
 
-def has_flag(name):
-    return name in subprocess.run([binary("llmd-gateway"), "--help"], capture_output=True, text=True, timeout=20).stdout
-
-
 KEYS = {"sk-llmd-one": {"id": "one", "models": ["m"]}, "sk-llmd-other": {"id": "other", "models": ["others"]},
         "sk-llmd-few": {"id": "few", "requestsPerMinute": 1}}
 
 
 @pytest.fixture(scope="module")
 def locked(mode, started_module, tmp_path_factory, scripted_engine):
-    if not has_flag("--api-keys-file"):
-        pytest.skip("llmd-gateway has no keys yet (--api-keys-file)")
     tmp = tmp_path_factory.mktemp("locked")
     keys = [{"sha256": hashlib.sha256(secret.encode()).hexdigest(), "tenant": "t", **key} for secret, key in KEYS.items()]
     (tmp / "keys.yaml").write_text(json.dumps({"keys": keys}))

@@ -40,24 +40,15 @@ std::string ErrorBody(int status, std::string_view message) {
   return ErrorObject(R"({"error":{"message":)", ErrorType(status), status, message);
 }
 
+// Those below 500 have the same names.
 std::string_view AnthropicErrorType(int status) {
   switch (status) {
-    case 401:
-      return "authentication_error";
-    case 403:
-      return "permission_error";
-    case 404:
-      return "not_found_error";
-    case 413:
-      return "request_too_large";
-    case 429:
-      return "rate_limit_error";
     case 503:
       return "overloaded_error";
     case 504:
       return "timeout_error";
     default:
-      return status < 500 ? "invalid_request_error" : "api_error";
+      return status < 500 ? ErrorType(status) : "api_error";
   }
 }
 
