@@ -6,6 +6,7 @@ def load_cases():
     """Fills the registry; in this order they are listed."""
     import cases_doors  # noqa: F401
     import cases_failures  # noqa: F401
+    import cases_leaving  # noqa: F401
     import cases_looking  # noqa: F401
     import cases_streams  # noqa: F401
     import cases_surface  # noqa: F401
